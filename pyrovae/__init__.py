@@ -1,0 +1,37 @@
+"""Variational autoencoders as Pyro programs, and log P(X) of held-out data with honest errors."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "Check": "program",
+    "Evidence": "evidence.evaluate",
+    "LogWeights": "evidence.weights",
+    "VAE": "models.vae",
+    "check": "program",
+    "evaluate": "evidence.evaluate",
+    "importance_sampling": "evidence.importance",
+    "load": "runs",
+    "prior_sampling": "evidence.importance",
+    "psis": "diagnostics",
+    "save": "runs",
+}
+_MODULES = ("data", "diagnostics", "evidence", "export", "likelihoods", "models", "nn", "plots", "program")
+_MODULES += ("runs", "storage", "svi")
+
+__all__ = ["__version__", *_MODULES, *_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first asked for, so that `import pyrovae` stays light."""
+    if name in _NAMES:
+        return getattr(import_module(f"pyrovae.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"pyrovae.{name}")
+    raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

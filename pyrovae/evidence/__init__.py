@@ -1,0 +1,1 @@
+"""log P(X) of held-out data: estimators, their tables of log-weights, and the verdict."""

@@ -1,0 +1,155 @@
+"""A program as functions of tensors: log-densities by particle and datum."""
+
+__all__ = ["Program"]
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrovae.program.handlers import Site, Subsample, Values, check_support, sample_sites, support
+
+
+@dataclass(frozen=True, repr=False)
+class Program:
+    """A (model, guide) pair and its data, as functions of tensors with per-datum results.
+
+    S is the number of particles, n the number of rows of a block. `inspect` makes one.
+
+    Attributes:
+        model, guide: The Pyro callables; `guide=None` where only the prior proposes.
+        data: Their arguments: tensors of equal length N.
+        plate: Name of the data plate; `None` takes all data as one (joint weights).
+        feed: How a block reaches the program: "slice" (of the data), "subsample" (the rows are told
+            to a subsampling plate) or "whole" (a program of fixed size: all rows are one block).
+        step: Rows of the first run; what a subsampling plate takes at a time.
+        dim: Dimension of the data plate, counted from the right.
+        nesting: Number of plate dimensions; particles stand to their left.
+        model_sites, guide_sites: The sample sites as they were in the first run.
+        parameters: Every parameter found in the first run, by name.
+        trouble: Why the program does not broadcast over particles and runs one by one; or "".
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any] | None
+    data: tuple[Tensor, ...]
+    plate: str | None
+    feed: str
+    step: int
+    dim: int
+    nesting: int
+    model_sites: tuple[Site, ...]
+    guide_sites: tuple[Site, ...]
+    parameters: Values
+    trouble: str = ""
+
+    def __len__(self) -> int:
+        return len(self.data[0])
+
+    def blocks(self, size: int) -> list[range]:
+        """Returns all rows in blocks of `size`, or of what the program's feed dictates."""
+        size = {"slice": size, "subsample": self.step, "whole": len(self)}[self.feed]
+        return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
+
+    def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
+        """Returns z ~ q(z|x) by site, each `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
+        if not self.trouble:
+            return self._propose(rows, num_particles)
+        draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
+        return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
+
+    def log_joint(self, z: Values, rows: range) -> Tensor:
+        """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, each `(S, ..., event)`."""
+        num_particles = len(next(iter(z.values())))
+        if not self.trouble:
+            return self.log_density(self.model, z, rows, num_particles)
+        return torch.stack([self.log_density(self.model, z_s, rows) for z_s in each(z)])
+
+    def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
+        """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
+        if not self.trouble:
+            return self._log_likelihood(rows, num_particles)
+        return torch.stack([self._log_likelihood(rows) for _ in range(num_particles)])
+
+    def check_observed(self, rows: range) -> None:
+        """Raises DataError where an observed value of these rows lies outside its site's support."""
+        dim = None if self.plate is None else self.dim
+        for site in self.run(self.model, rows):
+            check_support(site, dim, rows.start)
+
+    @property
+    def event_size(self) -> float:
+        """Observed dimensions of a datum, D."""
+        return sum(s["value"].numel() for s in self.model_sites if s["is_observed"]) / self.step
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every observed site is discrete: its density is then a probability."""
+        regions = [support(s) for s in self.model_sites if s["is_observed"]]
+        return all(r is not None and r.is_discrete for r in regions)
+
+    def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
+        assert self.guide is not None
+        sites = self.run(self.guide, rows, num_particles)
+        return {s["name"]: s["value"] for s in sites}, self._sum(sites, rows, num_particles)
+
+    def log_density(
+        self, fn: Callable[..., Any], z: Values, rows: range, num_particles: int | None = None
+    ) -> Tensor:
+        """Returns log density of `fn` (model: x and z; guide: z) at z: `(S, n)`, or `(n,)` without S."""
+        sites = self.run(poutine.condition(fn, data=z), rows, num_particles)
+        return self._sum(sites, rows, num_particles)
+
+    def _log_likelihood(self, rows: range, num_particles: int | None = None) -> Tensor:
+        sites = self.run(self.model, rows, num_particles)
+        return self._sum([s for s in sites if s["is_observed"]], rows, num_particles)
+
+    def run(
+        self, fn: Callable[..., Any], rows: range, num_particles: int | None = None
+    ) -> list[Site]:
+        """Returns the sample sites of one run on these rows, inside a plate of S particles if given."""
+        data = self.data
+        with ExitStack() as handlers:
+            trace = handlers.enter_context(poutine.trace())
+            if self.feed == "slice":
+                data = tuple(d[rows.start : rows.stop] for d in data)
+            elif self.feed == "subsample":
+                index = torch.arange(rows.start, rows.start + self.step, device=data[0].device)
+                handlers.enter_context(Subsample(self.plate, index.clamp(max=len(self) - 1)))
+            if num_particles is not None:
+                plate = pyro.plate("_particles", num_particles, dim=-1 - self.nesting)
+                handlers.enter_context(plate)
+            fn(*data)
+        return sample_sites(trace.trace)
+
+    def _sum(self, sites: Iterable[Site], rows: range, num_particles: int | None) -> Tensor:
+        """Returns the sites' log-densities, masked and unscaled, summed to `(S, n)`, or `(n,)` without S."""
+        lead = 0 if num_particles is None else 1
+        shape = [num_particles] * lead + ([len(rows)] if self.plate else [])
+        total = torch.zeros(shape, device=self.data[0].device)
+        for site in sites:
+            log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            if site["mask"] is not None:
+                log_p = torch.where(torch.as_tensor(site["mask"], device=log_p.device), log_p, 0.0)
+            keep = [0] * lead + ([log_p.ndim + self.dim] if self.plate else [])
+            if summed := [d for d in range(log_p.ndim) if d not in keep]:
+                log_p = log_p.sum(summed)
+            log_p = log_p[..., : len(rows)] if self.plate else log_p
+            if list(log_p.shape) != shape:
+                raise ValueError(
+                    f"site {site['name']!r} gives log-densities of shape {tuple(log_p.shape)} where "
+                    f"{tuple(shape)} (particles, data) was expected"
+                )
+            total = total + log_p
+        return total
+
+
+def each(z: Values) -> list[Values]:
+    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle."""
+    num_particles = len(next(iter(z.values())))
+    return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]

@@ -1,0 +1,203 @@
+"""Effect handlers and contexts that programs run in, and what is read off their sites."""
+
+__all__ = [
+    "Parameters",
+    "Site",
+    "Subsample",
+    "Values",
+    "base",
+    "check_data",
+    "check_observed",
+    "check_support",
+    "evaluation",
+    "sample_sites",
+    "support",
+]
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from pyrovae.data import DataError, check_finite
+
+Values = dict[str, Tensor]
+Site = dict[str, Any]
+
+
+@contextmanager
+def evaluation() -> Iterator[None]:
+    """Runs its body without gradients, with every module it calls in `eval()` mode, restored afterwards.
+
+    Modules are met by a hook as they are called, so it matters not how the program holds them.
+    Entries of Pyro's global store that only mirror modules' parameters are taken out again.
+    """
+    met: list[torch.nn.Module] = []
+
+    def meet(module: torch.nn.Module, _: Any) -> None:
+        if module.training:
+            module.training = False
+            met.append(module)
+
+    hook = register_module_forward_pre_hook(meet)
+    try:
+        with torch.no_grad(), Parameters():
+            yield
+    finally:
+        hook.remove()
+        for module in met:
+            module.training = True
+
+
+class Parameters(Messenger):
+    """Records the parameters of the programs run inside it, and keeps Pyro's global store clean.
+
+    Where a program registers a module under a name that another holds in the store, the store's
+    tensor and the module's own are both recorded: `named` tells which of them gets the gradient.
+    On leaving, store entries that were not there before and only mirror a module are removed;
+    what `pyro.param` created stays.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[int, tuple[str, Tensor]] = {}
+        self._before = set(pyro.get_param_store().keys())
+        self._own: set[str] = set()
+
+    def _pyro_post_param(self, msg: Site) -> None:
+        stored = msg["value"].unconstrained()
+        given = msg["args"][1] if len(msg["args"]) > 1 else stored
+        if not isinstance(given, torch.nn.Parameter):
+            given = stored
+        if given is not stored and "$$$" not in msg["name"]:
+            self._own.add(msg["name"])
+        for tensor in (given, stored):
+            self._found.setdefault(id(tensor), (msg["name"], tensor))
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        store = pyro.get_param_store()
+        for name, tensor in list(store.named_parameters()):
+            if isinstance(tensor, torch.nn.Parameter) and name not in self._before | self._own:
+                del store[name]
+
+    def named(self) -> Values:
+        """Returns the parameters by name, without the instance numbers of `Registered`.
+
+        Of several tensors met under one name, those with a gradient are meant.
+        """
+        found = list(self._found.values())
+        names = [name for name, _ in found]
+        found = [(k, p) for k, p in found if names.count(k) == 1 or p.grad is not None]
+        short = [re.sub(r"#\d+", "", name) for name, _ in found]
+        named: Values = {}
+        for (name, p), s in zip(found, short, strict=True):
+            name = s if short.count(s) == 1 else name
+            while name in named:
+                name += "'"
+            named[name] = p
+        return named
+
+
+class Subsample(Messenger):
+    """Answers the data plate's draw of rows with the rows given."""
+
+    def __init__(self, plate: str | None, index: Tensor) -> None:
+        super().__init__()
+        self._plate, self._index = plate, index
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self._plate and site_is_subsample(msg):
+            msg["value"] = self._index
+
+
+def check_data(data: Sequence[Tensor]) -> None:
+    """Raises TypeError or DataError unless the data are finite tensors of one length, not empty."""
+    if not data or not all(isinstance(d, Tensor) and d.ndim for d in data):
+        got = ", ".join(type(d).__name__ for d in data) or "nothing"
+        raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
+    lengths = [len(d) for d in data]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
+    for i, d in enumerate(data):
+        check_finite(d, f"data[{i}]" if len(data) > 1 else "x")
+
+
+def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
+    """Raises DataError where an observed value lies outside its site's support; rows count from `start`."""
+    with evaluation(), torch.random.fork_rng():
+        for site in sample_sites(poutine.trace(model).get_trace(*data)):
+            check_support(site, None, start)
+
+
+def sample_sites(trace: Any) -> list[Site]:
+    """Returns the sample sites of a trace in order, without the draws of subsampling plates."""
+    nodes = trace.nodes.values()
+    return [s for s in nodes if s["type"] == "sample" and not site_is_subsample(s)]
+
+
+def support(site: Site) -> Any:
+    """Returns the support of a site's scalars, or `None` where its distribution names none."""
+    try:
+        region = site["fn"].support
+    except NotImplementedError:
+        return None
+    while isinstance(region, constraints.independent):
+        region = region.base_constraint
+    return region
+
+
+def base(fn: Any) -> Any:
+    """Returns a distribution without the wrappers that only reshape or mask it."""
+    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        fn = fn.base_dist
+    return fn
+
+
+def check_support(site: Site, dim: int | None, start: int) -> None:
+    """Raises DataError where the observed value of a site lies outside its support.
+
+    Args:
+        site: A sample site; one that is not observed passes.
+        dim: The data plate's dimension, from the right; `None` takes the value's first.
+        start: The number of the value's first row.
+    """
+    region, value = support(site), site["value"]
+    if not site["is_observed"] or region is None or not value.numel():
+        return
+    inside = region.check(value)
+    event_dim = site["fn"].event_dim
+    if inside.ndim < value.ndim:
+        inside = inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim))
+    if site["mask"] is not None:
+        mask = torch.as_tensor(site["mask"], device=value.device)
+        inside = inside | ~mask.reshape(mask.shape + (1,) * event_dim)
+    if bool(inside.all()):
+        return
+    index = torch.nonzero(~inside)[0].tolist()
+    axis = 0 if dim is None else value.ndim - event_dim + dim
+    column = index[:axis] + index[axis + 1 :]
+    name = type(base(site["fn"])).__name__
+    advice = {
+        "Bernoulli": "; binarize first: pyrovae.data.binarize(x), or model grey data with the "
+        "likelihood 'continuous-bernoulli' or 'normal'",
+        "ContinuousBernoulli": "; scale it to [0, 1] first, or use the likelihood 'normal'",
+    }.get(name, "")
+    raise DataError(
+        f"x has values outside {_words(region)} but site {site['name']!r} is {name}: "
+        f"{value[tuple(index)].item():g} at row {start + index[axis]}, "
+        f"column {', '.join(map(str, column)) or 0}{advice}"
+    )
+
+
+def _words(region: Any) -> str:
+    return "{0, 1}" if region is constraints.boolean else str(region)
