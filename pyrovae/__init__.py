@@ -18,7 +18,17 @@ _NAMES = {
     "psis": "diagnostics",
     "save": "runs",
 }
-_MODULES = ("data", "diagnostics", "evidence", "export", "likelihoods", "models", "nn", "plots", "program")
+_MODULES = (
+    "data",
+    "diagnostics",
+    "evidence",
+    "export",
+    "likelihoods",
+    "models",
+    "nn",
+    "plots",
+    "program",
+)
 _MODULES += ("runs", "storage", "svi")
 
 __all__ = ["__version__", *_MODULES, *_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -23,7 +23,10 @@ TORCHVISION = {
     "mnist": ("MNIST", ({"train": True}, {"train": False})),
     "fashion-mnist": ("FashionMNIST", ({"train": True}, {"train": False})),
     "kmnist": ("KMNIST", ({"train": True}, {"train": False})),
-    "emnist": ("EMNIST", ({"split": "balanced", "train": True}, {"split": "balanced", "train": False})),
+    "emnist": (
+        "EMNIST",
+        ({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
+    ),
     "qmnist": ("QMNIST", ({"what": "train"}, {"what": "test"})),
 }
 NAMES = ("digits", *TORCHVISION, "binarized-mnist")
@@ -44,7 +47,9 @@ class Split:
         return len(self.x)
 
     def __repr__(self) -> str:
-        return f"Split(x={tuple(self.x.shape)}, y={None if self.y is None else tuple(self.y.shape)})"
+        return (
+            f"Split(x={tuple(self.x.shape)}, y={None if self.y is None else tuple(self.y.shape)})"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ def load(
     parts, image_shape, how = _read(name, Path(root), download, valid_size, seed)
     for label, part in zip(("train", "valid", "test"), parts, strict=True):
         if not len(part):
-            raise DataError(f"{name}: the {label} part is empty; give more rows or another valid_size")
+            raise DataError(
+                f"{name}: the {label} part is empty; give more rows or another valid_size"
+            )
         check_finite(part.x, name)
     transform = None
     if binarize != "none":
@@ -126,7 +133,10 @@ def load(
         "data_seed": seed,
         "split": how,
         **{f"rows_{k}": len(p) for k, p in zip(("train", "valid", "test"), parts, strict=True)},
-        **{f"sha256_{k}": _sha256(p) for k, p in zip(("train", "valid", "test"), parts, strict=True)},
+        **{
+            f"sha256_{k}": _sha256(p)
+            for k, p in zip(("train", "valid", "test"), parts, strict=True)
+        },
     }
     return Splits(*parts, image_shape, transform, protocol)
 
@@ -189,18 +199,30 @@ def _read(
         from sklearn.datasets import load_digits
 
         x, y = load_digits(return_X_y=True)
-        return *_shuffled(Split(_to_float(x) / 16, torch.from_numpy(y)), (8, 8), valid_size, seed),
+        return (
+            *_shuffled(Split(_to_float(x) / 16, torch.from_numpy(y)), (8, 8), valid_size, seed),
+        )
     if name in TORCHVISION:
         train, test = _torchvision(name, root, download)
         n = max(0, len(train) - (10_000 if valid_size is None else valid_size))
         parts = [_rows(train, slice(n)), _rows(train, slice(n, None)), test]
-        return parts, (28, 28), f"file order: training rows before {n}, validation rows after, test file"
+        return (
+            parts,
+            (28, 28),
+            f"file order: training rows before {n}, validation rows after, test file",
+        )
     if name == "binarized-mnist":
-        return [_larochelle(root, part) for part in ("train", "valid", "test")], (28, 28), "fixed, as published"
+        return (
+            [_larochelle(root, part) for part in ("train", "valid", "test")],
+            (28, 28),
+            "fixed, as published",
+        )
     if name.endswith((".npy", ".npz")) or Path(name).exists():
-        return *_from_numpy(Path(name), valid_size, seed),
+        return (*_from_numpy(Path(name), valid_size, seed),)
     near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
-    raise DataError(f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy or .npz?")
+    raise DataError(
+        f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy or .npz?"
+    )
 
 
 def _shuffled(
@@ -210,7 +232,11 @@ def _shuffled(
     valid = test if valid_size is None else valid_size
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     index = order[test + valid :], order[test : test + valid], order[:test]
-    return [_rows(rows, i) for i in index], image_shape, f"random permutation of the rows, seed {seed}"
+    return (
+        [_rows(rows, i) for i in index],
+        image_shape,
+        f"random permutation of the rows, seed {seed}",
+    )
 
 
 def _rows(split: Split, index: Any) -> Split:
@@ -225,16 +251,22 @@ def _from_numpy(
     try:
         arrays = np.load(path, allow_pickle=False)
         if path.suffix == ".npz" and "x" not in arrays:
-            raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; name the data array 'x' and labels 'y'")
+            raise DataError(
+                f"{path} holds {', '.join(arrays) or 'nothing'}; name the data array 'x' and labels 'y'"
+            )
         x, y = (arrays["x"], arrays.get("y")) if path.suffix == ".npz" else (arrays, None)
     except (ValueError, OSError, EOFError) as e:
         if isinstance(e, DataError):
             raise
         raise DataError(f"{path} cannot be read as NumPy arrays without pickles: {e}") from e
     if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
-        raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)")
+        raise DataError(
+            f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
+        )
     if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "bui"):
-        raise DataError(f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)")
+        raise DataError(
+            f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
+        )
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
     grey = _to_float(x) / (255 if x.dtype == np.uint8 and x.max() > 1 else 1)
     side = isqrt(grey.shape[1])
@@ -275,7 +307,9 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
         ) from e
     images = [p.data.transpose(1, 2) if name == "emnist" else p.data for p in parts]
     labels = [p.targets[:, 0] if name == "qmnist" else p.targets for p in parts]
-    train, test = (Split(_to_float(x.numpy()) / 255, y.long()) for x, y in zip(images, labels, strict=True))
+    train, test = (
+        Split(_to_float(x.numpy()) / 255, y.long()) for x, y in zip(images, labels, strict=True)
+    )
     return train, test
 
 

@@ -140,4 +140,6 @@ def make(likelihood: "str | type[Likelihood] | Likelihood", **config: Any) -> Li
         return families[likelihood](**config)
     if isinstance(likelihood, type) and issubclass(likelihood, Likelihood):
         return likelihood(**config)
-    raise TypeError(f"likelihood is {likelihood!r}; give a name, a Likelihood class or an instance")
+    raise TypeError(
+        f"likelihood is {likelihood!r}; give a name, a Likelihood class or an instance"
+    )

@@ -38,7 +38,9 @@ class LogWeights:
     def __post_init__(self) -> None:
         log_w = torch.as_tensor(self.log_w).detach().to("cpu", torch.float64)
         if log_w.ndim not in (1, 2) or not log_w.numel():
-            raise ValueError(f"log_w has shape {tuple(log_w.shape)}; give (particles, data) or (particles,)")
+            raise ValueError(
+                f"log_w has shape {tuple(log_w.shape)}; give (particles, data) or (particles,)"
+            )
         check_weights(log_w)
         object.__setattr__(self, "log_w", log_w)
 

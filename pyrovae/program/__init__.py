@@ -1,7 +1,17 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. The only user of pyro.poutine."""
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Parameters, check_data, check_observed, evaluation
+from pyrovae.program.handlers import CleanStore, Parameters, check_data, check_observed, evaluation
 from pyrovae.program.inspection import Check, check, inspect
 
-__all__ = ["Check", "Parameters", "Program", "check", "check_data", "check_observed", "evaluation", "inspect"]
+__all__ = [
+    "Check",
+    "CleanStore",
+    "Parameters",
+    "Program",
+    "check",
+    "check_data",
+    "check_observed",
+    "evaluation",
+    "inspect",
+]

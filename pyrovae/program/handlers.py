@@ -1,6 +1,7 @@
 """Effect handlers and contexts that programs run in, and what is read off their sites."""
 
 __all__ = [
+    "CleanStore",
     "Parameters",
     "Site",
     "Subsample",
@@ -17,7 +18,7 @@ __all__ = [
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import torch
@@ -50,7 +51,7 @@ def evaluation() -> Iterator[None]:
 
     hook = register_module_forward_pre_hook(meet)
     try:
-        with torch.no_grad(), Parameters():
+        with torch.no_grad(), CleanStore():
             yield
     finally:
         hook.remove()
@@ -59,45 +60,26 @@ def evaluation() -> Iterator[None]:
 
 
 class Parameters(Messenger):
-    """Records the parameters of the programs run inside it, and keeps Pyro's global store clean.
+    """Records the parameters of the programs run inside it.
 
-    Where a program registers a module under a name that another holds in the store, the store's
-    tensor and the module's own are both recorded: `named` tells which of them gets the gradient.
-    On leaving, store entries that were not there before and only mirror a module are removed;
-    what `pyro.param` created stays.
+    Where a module is registered under a name that another holds in Pyro's global store, the store's
+    tensor and the module's own are both met; the one with a gradient is meant.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._found: dict[int, tuple[str, Tensor]] = {}
-        self._before = set(pyro.get_param_store().keys())
-        self._own: set[str] = set()
 
-    def _pyro_post_param(self, msg: Site) -> None:
-        stored = msg["value"].unconstrained()
-        given = msg["args"][1] if len(msg["args"]) > 1 else stored
-        if not isinstance(given, torch.nn.Parameter):
-            given = stored
-        if given is not stored and "$$$" not in msg["name"]:
-            self._own.add(msg["name"])
-        for tensor in (given, stored):
+    def _pyro_post_param(self, msg: Any) -> None:
+        for tensor in (_given(msg), msg["value"].unconstrained()):
             self._found.setdefault(id(tensor), (msg["name"], tensor))
 
-    def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
-        store = pyro.get_param_store()
-        for name, tensor in list(store.named_parameters()):
-            if isinstance(tensor, torch.nn.Parameter) and name not in self._before | self._own:
-                del store[name]
-
     def named(self) -> Values:
-        """Returns the parameters by name, without the instance numbers of `Registered`.
-
-        Of several tensors met under one name, those with a gradient are meant.
-        """
-        found = list(self._found.values())
-        names = [name for name, _ in found]
-        found = [(k, p) for k, p in found if names.count(k) == 1 or p.grad is not None]
+        """Returns the parameters by name, without the instance numbers of `Registered`."""
+        met = [name for name, _ in self._found.values()]
+        found = [
+            (k, p) for k, p in self._found.values() if met.count(k) == 1 or p.grad is not None
+        ]
         short = [re.sub(r"#\d+", "", name) for name, _ in found]
         named: Values = {}
         for (name, p), s in zip(found, short, strict=True):
@@ -106,6 +88,36 @@ class Parameters(Messenger):
                 name += "'"
             named[name] = p
         return named
+
+
+class CleanStore(Messenger):
+    """Takes what only mirrors a module's parameters out of Pyro's global store when it is left.
+
+    Entries that stood there before stay, and so does what `pyro.param` created. Without this,
+    every module ever registered would live on in the store.
+    """
+
+    def __enter__(self) -> Self:
+        self._keep = set(pyro.get_param_store().keys())
+        return super().__enter__()
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        # a program that hands over a fresh Parameter in every run has it nowhere but in the store
+        if "$$$" not in msg["name"] and _given(msg) is not msg["value"].unconstrained():
+            self._keep.add(msg["name"])
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        store = pyro.get_param_store()
+        for name, tensor in list(store.named_parameters()):
+            if isinstance(tensor, torch.nn.Parameter) and name not in self._keep:
+                del store[name]
+
+
+def _given(msg: Any) -> Tensor:
+    """Returns the module's own parameter that a `pyro.param` statement was given, or the store's."""
+    given = msg["args"][1] if len(msg["args"]) > 1 else None
+    return given if isinstance(given, torch.nn.Parameter) else msg["value"].unconstrained()
 
 
 class Subsample(Messenger):

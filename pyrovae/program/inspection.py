@@ -49,7 +49,9 @@ def inspect(
         program.check_observed(program.blocks(block_size)[0])
         trouble = _trouble(program, program.blocks(block_size)[0])
     if trouble:
-        warnings.warn(f"the program runs one particle at a time, slowly: it {trouble}", stacklevel=3)
+        warnings.warn(
+            f"the program runs one particle at a time, slowly: it {trouble}", stacklevel=3
+        )
     return replace(program, trouble=trouble)
 
 
@@ -140,14 +142,18 @@ def _check_sites(program: Program) -> None:
         return
     guide = {s["name"]: s for s in program.guide_sites}
     if missing := sorted(latent - set(guide)):
-        raise ValueError(f"the guide misses latent site {missing[0]!r} of the model; sample it there too")
+        raise ValueError(
+            f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
+        )
     own = {name for name, s in guide.items() if not s["infer"].get("is_auxiliary")}
     if extra := sorted(own - latent):
         raise ValueError(
             f"the guide samples {extra[0]!r}, which is no latent site of the model; "
             "rename it, or mark it infer={'is_auxiliary': True}"
         )
-    points = sorted(n for n in own if own == set(guide) and isinstance(base(guide[n]["fn"]), Delta))
+    points = sorted(
+        n for n in own if own == set(guide) and isinstance(base(guide[n]["fn"]), Delta)
+    )
     if points:
         raise ValueError(
             f"the guide is a point (Delta) at site {points[0]!r}; importance sampling needs a guide "
@@ -251,7 +257,9 @@ def check(
         if trouble:
             verdict = f"the program runs one particle at a time, slowly: it {trouble}"
     except Exception as e:
-        verdict = f"{e}" if isinstance(e, TypeError | ValueError) else f"the program fails when run: {e}"
+        verdict = (
+            f"{e}" if isinstance(e, TypeError | ValueError) else f"the program fails when run: {e}"
+        )
     return Check(ok, verdict, sites)
 
 
@@ -263,6 +271,10 @@ def _table(program: Program) -> tuple[str, ...]:
             fn, kind = s["fn"], "observed" if s["is_observed"] else "latent"
             plates = ", ".join(f.name for f in s["cond_indep_stack"]) or "none"
             shapes = f"batch {tuple(fn.batch_shape)}", f"event {tuple(fn.event_shape)}"
-            rows.append((who, s["name"], kind, type(base(fn)).__name__, *shapes, f"plates {plates}"))
+            rows.append(
+                (who, s["name"], kind, type(base(fn)).__name__, *shapes, f"plates {plates}")
+            )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return tuple("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+    return tuple(
+        "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
+    )

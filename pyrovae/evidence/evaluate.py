@@ -1,0 +1,414 @@
+"""Several estimators of log p(x) side by side, on the same data, in bounded memory."""
+
+__all__ = ["ESTIMATORS", "Estimate", "Evidence", "evaluate"]
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import version
+from math import isnan, log, log10, sqrt
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pyrovae.diagnostics import khat_threshold
+from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, check_sizes, draw
+from pyrovae.evidence.weights import LogWeights
+from pyrovae.export import to_xarray
+from pyrovae.program import Program, inspect
+from pyrovae.rng import draw_seed
+
+ESTIMATORS = {"elbo": "guide", "importance": "guide", "prior": "prior"}
+LABELS = {"elbo": "ELBO", "importance": "importance sampling", "prior": "naive sampling"}
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """One estimator's results, per datum, in nats.
+
+    Attributes:
+        name: "elbo", "importance" or "prior".
+        value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x).
+        std_error: Its Monte Carlo standard error, `(N,)`.
+        ess: Effective sample size, `(N,)`; NaN for the ELBO, which weighs nothing.
+        pareto_k: Pareto k-hat, `(N,)`; NaN likewise.
+        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means over
+            disjoint subsets of the samples.
+        path_std_error: Standard error of one such estimate, `(G, N)`.
+        seconds: Time for the draws (shared between rows of one proposal) and the reductions.
+    """
+
+    name: str
+    value: Tensor
+    std_error: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+    path: Tensor
+    path_std_error: Tensor
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over data, nats per datum."""
+        return self.value.mean().item()
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard error of `mean` from the finite number of samples: what more samples would move."""
+        return self.std_error.square().sum().sqrt().item() / len(self.value)
+
+    @property
+    def data_error(self) -> float:
+        """Standard error of `mean` from the finite number of data: what other data would move."""
+        return (
+            self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
+        )
+
+    def bad(self, num_particles: int) -> float:
+        """Share of data whose k-hat is bad; NaN for the ELBO."""
+        k = self.pareto_k
+        return (
+            torch.nan
+            if k.isnan().all()
+            else (k > khat_threshold(num_particles)).double().mean().item()
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    """What `evaluate` found; printed, it is the table and its reading.
+
+    Attributes:
+        estimates: The estimators' results by name.
+        num_samples: Numbers of samples, from 1 to K, of the estimates' paths.
+        protocol: What the numbers depend on: K, seed, rows, dtype, versions, model hash, and what
+            the caller knows of the data.
+    """
+
+    estimates: Mapping[str, Estimate]
+    num_samples: tuple[int, ...]
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"{self.table()}\n\n{self.reading()}"
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.estimates[name]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the table as a list of dictionaries, one an estimator; nats per datum, `None` where undefined."""
+        return [
+            {
+                "estimator": e.name,
+                "nats": e.mean,
+                "monte_carlo_error": _defined(e.monte_carlo_error),
+                "data_error": _defined(e.data_error),
+                "bits_per_dim": self._bits_per_dim(e),
+                "median_ess": _defined(e.ess.median().item()),
+                "min_ess": _defined(e.ess.min().item()),
+                "bad_khat": _defined(e.bad(self.num_particles)),
+                "seconds": e.seconds,
+            }
+            for e in self.estimates.values()
+        ]
+
+    def table(self) -> str:
+        """Returns the table as text: one row an estimator, nats per datum."""
+        head = [
+            "",
+            "nats/datum",
+            "MC s.e.",
+            "data s.e.",
+            "bits/dim",
+            "median ESS",
+            "min ESS",
+            "bad k-hat",
+            "seconds",
+        ]
+        forms = ["{:.3f}", "{:.4f}", "{:.3f}", "{:.4f}", "{:.1f}", "{:.1f}", "{:.1%}", "{:.1f}"]
+        body = [
+            [
+                LABELS[row.pop("estimator")],
+                *(
+                    "-" if v is None else f.format(v)
+                    for f, v in zip(forms, row.values(), strict=True)
+                ),
+            ]
+            for row in self.rows()
+        ]
+        widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
+        lines = [
+            "  ".join(
+                [
+                    r[0].ljust(widths[0]),
+                    *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)),
+                ]
+            )
+            for r in [head, *body]
+        ]
+        return "\n".join(lines)
+
+    def reading(self) -> str:
+        """Returns what the table says, in words with its numbers."""
+        best = self.estimates.get("importance", self.estimates.get("prior"))
+        n, k = len(next(iter(self.estimates.values())).value), self.num_particles
+        if best is None:
+            return f"Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) too low ({n} data)."
+        lines = [
+            f"log P(X) of these {n} data by {LABELS[best.name]}, K = {k:,}: {best.mean:.3f} nats per datum, "
+            f"+- {best.monte_carlo_error:.4f} (samples) +- {best.data_error:.3f} (data)."
+        ]
+        if best.name == "importance" and "elbo" in self.estimates:
+            gap, error = self._difference("importance", "elbo")
+            lines.append(
+                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean KL(q(z|x) || p(z|x)), the price of the guide."
+            )
+        if best.name == "importance" and "prior" in self.estimates:
+            prior = self["prior"]
+            gap, error = self._difference("importance", "prior")
+            lines.append(
+                f"Naive sampling with as many samples falls {gap:.3f} +- {error:.3f} nats short "
+                f"(median ESS {prior.ess.median():.1f} of {k:,}), where its own standard error says {prior.monte_carlo_error:.4f}."
+                if gap > 2 * error
+                else f"Naive sampling with as many samples agrees within its error ({-gap:+.3f} +- {error:.3f} nats)."
+            )
+        return "\n".join([*lines, self._verdict(best)])
+
+    def to_xarray(self) -> Any:
+        """Returns the per-datum results as an xarray Dataset, the protocol as its attributes."""
+        names = list(self.estimates)
+        per_datum, per_path = ("estimator", "datum"), ("estimator", "samples", "datum")
+        what = {
+            "value": (per_datum, "estimate of log p(x), nats"),
+            "std_error": (per_datum, "Monte Carlo standard error, nats"),
+            "ess": (per_datum, "effective sample size"),
+            "pareto_k": (per_datum, "Pareto k-hat of the weights"),
+            "path": (per_path, "estimate from fewer samples, nats"),
+            "path_std_error": (
+                per_path,
+                "standard error of one estimate from fewer samples, nats",
+            ),
+        }
+        variables = {
+            v: (dims, torch.stack([getattr(self[name], v) for name in names]), text)
+            for v, (dims, text) in what.items()
+        }
+        variables["seconds"] = (
+            ("estimator",),
+            [self[name].seconds for name in names],
+            "wall time, s",
+        )
+        num_data = len(self[names[0]].value)
+        coords = {"estimator": names, "samples": list(self.num_samples), "datum": range(num_data)}
+        flat = {
+            k: v if type(v) in (int, float, str) else json.dumps(v)
+            for k, v in self.protocol.items()
+        }
+        return to_xarray(variables, coords, flat)
+
+    @property
+    def num_particles(self) -> int:
+        """K, the number of samples per datum."""
+        return self.num_samples[-1]
+
+    def _bits_per_dim(self, e: Estimate) -> float | None:
+        dims = self.protocol.get("dims")
+        return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
+
+    def _difference(self, one: str, other: str) -> tuple[float, float]:
+        """Returns mean(one - other) and its standard error over data, both estimated on the same data."""
+        d = self[one].value - self[other].value
+        return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
+
+    def _verdict(self, best: Estimate) -> str:
+        bad = best.bad(self.num_particles)
+        k_hat = f"k-hat is bad (above {khat_threshold(self.num_particles):.2f}) for {bad:.1%} of the data"
+        facts = f"{k_hat}, median ESS {best.ess.median():.0f}, smallest {best.ess.min():.1f}"
+        if bad <= 0.05:
+            return f"The estimate can be trusted: {facts}."
+        if bad <= 0.5:
+            return f"Trust it as a lower bound: {facts}; draw more samples or train a wider guide."
+        return (
+            f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, and the "
+            "standard error does not notice."
+        )
+
+
+def evaluate(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    *data: Tensor,
+    estimators: Sequence[str] = ("elbo", "importance", "prior"),
+    num_particles: int = 5_000,
+    seed: int | None = None,
+    plate: str = "data",
+    block_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
+    progress: bool | None = None,
+    protocol: Mapping[str, Any] | None = None,
+) -> Evidence:
+    """Returns estimates of log p(x) for each datum by several estimators, same data, same K.
+
+    Works in blocks of data: memory grows with neither N nor K beyond the per-datum results and one
+    block's table. "elbo" and "importance" reduce the same draws.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; `None` if only "prior" is asked for.
+        data: Tensors of equal length N.
+        estimators: Of "elbo", "importance" (guide as proposal), "prior" (naive sampling).
+        num_particles: K, samples per datum and proposal.
+        seed: Fixes the draws: a block's depend on seed, proposal and its first row alone.
+        plate: Name of the plate over the data.
+        block_size: Data per block.
+        chunk_size: Particles x data decoded at once.
+        progress: Show a bar; `None` does so on a terminal.
+        protocol: What is to stand beside the numbers, such as data set and binarization.
+
+    Raises:
+        ValueError: For an unknown estimator, a program that gives no per-datum weights (see
+            `pyrovae.check`), data outside their support, or NaN weights.
+    """
+    names = _known(estimators, guide)
+    check_sizes(num_particles=num_particles, block_size=block_size, chunk_size=chunk_size)
+    seed = draw_seed(seed)
+    grid = _grid(num_particles)
+    proposals = {
+        "guide": [e for e in names if ESTIMATORS[e] == "guide"],
+        "prior": [e for e in names if ESTIMATORS[e] == "prior"],
+    }
+    programs = {
+        proposal: inspect(
+            model,
+            guide if proposal == "guide" else None,
+            *data,
+            plate=plate,
+            block_size=block_size,
+        )
+        for proposal, wanted in proposals.items()
+        if wanted
+    }
+    estimates: dict[str, Estimate] = {}
+    total = sum(len(p) for p in programs.values())
+    with tqdm(
+        total=total,
+        unit="datum",
+        desc="log p(x)",
+        disable=None if progress is None else not progress,
+    ) as bar:
+        for proposal, program in programs.items():
+            blocks = _progress(draw(program, num_particles, seed, block_size, chunk_size), bar)
+            estimates |= _reduce(blocks, proposals[proposal], grid)
+    record = {
+        **_record(next(iter(programs.values())), num_particles, seed, block_size),
+        **(protocol or {}),
+    }
+    return Evidence({name: estimates[name] for name in names}, grid, record)
+
+
+def _reduce(
+    blocks: Iterator[tuple[range, LogWeights]], names: list[str], grid: tuple[int, ...]
+) -> dict[str, Estimate]:
+    """Returns the named estimates from the blocks' tables, each of which is forgotten when read."""
+    parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
+    seconds = dict.fromkeys(names, 0.0)
+    start = perf_counter()
+    for _, weights in blocks:
+        drawn = perf_counter() - start
+        for name in names:
+            start = perf_counter()
+            parts[name].append(
+                _elbo(weights, grid) if name == "elbo" else _evidence(weights, grid)
+            )
+            seconds[name] += drawn + perf_counter() - start
+        start = perf_counter()
+    return {
+        name: Estimate(
+            name, *(torch.cat(p, dim=-1) for p in zip(*parts[name], strict=True)), seconds[name]
+        )
+        for name in names
+    }
+
+
+def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
+    value, error = weights.elbo(), weights.elbo_std_error()
+    none = torch.full_like(value, torch.nan)
+    wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid])
+    return value, error, none, none, value.expand(len(grid), -1), wider[:, None] * error
+
+
+def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Returns value, standard error, ESS, k-hat, and the path: estimates from k samples and their error.
+
+    The error is the spread over disjoint subsets of k; where there is only one, the delta method's.
+    """
+    path, error = [], []
+    for k in grid:
+        subsets = weights.subsets(k)
+        path.append(subsets.mean(0))
+        error.append(
+            subsets.std(0) if len(subsets) > 1 else LogWeights(weights.log_w[:k]).std_error()
+        )
+    value, own = weights.log_evidence(), weights.std_error()
+    return value, own, weights.ess(), weights.pareto_k(), torch.stack(path), torch.stack(error)
+
+
+def _known(estimators: Sequence[str], guide: Any) -> list[str]:
+    names = list(dict.fromkeys(estimators))
+    for name in names:
+        if name not in ESTIMATORS:
+            near = get_close_matches(name, ESTIMATORS, n=1, cutoff=0.3) or ESTIMATORS
+            raise ValueError(f"there is no estimator {name!r}; did you mean {' or '.join(near)}?")
+        if ESTIMATORS[name] == "guide" and guide is None:
+            raise ValueError(
+                f"estimator {name!r} needs a guide; pass one, or ask for 'prior' alone"
+            )
+    if not names:
+        raise ValueError(f"no estimator was asked for; choose from {', '.join(ESTIMATORS)}")
+    return names
+
+
+def _grid(num_particles: int) -> tuple[int, ...]:
+    """Returns about five numbers of samples a decade, from 1 to K."""
+    points = max(2, round(5 * log10(num_particles)) + 1) if num_particles > 1 else 1
+    return tuple(
+        dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))
+    )
+
+
+def _progress(
+    blocks: Iterator[tuple[range, LogWeights]], bar: Any
+) -> Iterator[tuple[range, LogWeights]]:
+    for rows, weights in blocks:
+        yield rows, weights
+        bar.update(len(rows))
+
+
+def _record(program: Program, num_particles: int, seed: int, block_size: int) -> dict[str, Any]:
+    """Returns what the numbers depend on, as far as the program knows it."""
+    digest = hashlib.sha256()
+    for name, p in sorted(program.parameters.items()):
+        digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "rows": len(program),
+        "dims": program.event_size,
+        "discrete": program.is_discrete,
+        "num_particles": num_particles,
+        "seed": seed,
+        "block_size": block_size,
+        "dtype": str(program.data[0].dtype),
+        "device": str(program.data[0].device),
+        "model_sha256": digest.hexdigest(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")},
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if isnan(value) else value

@@ -1,0 +1,173 @@
+"""Pictures of results: takes numbers, returns Figures. The only module that touches matplotlib."""
+
+__all__ = ["convergence", "images", "latent_space", "manifold", "save", "training"]
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from scipy.stats import norm
+from torch import Tensor
+
+from pyrovae.storage import write_atomic
+
+# Okabe and Ito's palette: told apart by colour-blind readers
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
+
+
+def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
+    """Returns the training curve: ELBO against epoch, nats per datum, training and validation data."""
+    figure, axes = _figure(6, 4)
+    epochs = np.arange(1, len(elbo) + 1)
+    axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
+    if len(valid_elbo):
+        axes.plot(epochs, valid_elbo, color=ORANGE, label="validation data, after the epoch")
+        axes.plot(
+            best_epoch,
+            valid_elbo[best_epoch - 1],
+            "o",
+            color=ORANGE,
+            label=f"kept: epoch {best_epoch}",
+        )
+    # the first epochs of a long run would squeeze all that follows
+    low = np.quantile(np.concatenate([elbo, valid_elbo]), 0.02 if len(elbo) > 20 else 0)
+    high = max(*elbo, *valid_elbo)
+    if high > low:
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")
+    axes.legend(frameon=False)
+    return figure
+
+
+def convergence(evidence: Any) -> Figure:
+    """Returns the estimate of log P(X) against number of samples for each estimator, with the ELBO.
+
+    Bands are two standard errors of one estimate of that many samples, from the samples alone. The
+    right panel is the left one's upper end, around the ELBO.
+    """
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    whole, near = figure.subplots(1, 2)
+    k = np.array(evidence.num_samples)
+    for axes in (whole, near):
+        for name, (color, label) in STYLE.items():
+            if name not in evidence.estimates:
+                continue
+            e = evidence[name]
+            mean = e.path.mean(1).numpy()
+            error = 2 * e.path_std_error.square().sum(1).sqrt().numpy() / e.path.shape[1]
+            axes.plot(k, mean, color=color, label=f"{label}: {e.mean:.2f}")
+            axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
+        if "elbo" in evidence.estimates:
+            mean = evidence["elbo"].mean
+            axes.axhline(mean, color=GREEN, linestyle="--", label=f"ELBO: {mean:.2f}")
+        axes.set_xscale("log")
+        axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
+        axes.spines[["top", "right"]].set_visible(False)
+    means = [e.mean for e in evidence.estimates.values()]
+    margin = max(max(means) - min(means), 0.01)
+    near.set(ylim=(min(means) - margin, max(means) + margin / 2), title="the same, near the ELBO")
+    whole.set_title(
+        f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value)} data"
+    )
+    near.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
+    return figure
+
+
+def images(
+    rows: Sequence[Tensor], labels: Sequence[str], shape: tuple[int, int], title: str
+) -> Figure:
+    """Returns rows of images: `rows` are tensors `(n, D)` with values in [0, 1], `labels` one a row."""
+    n = max(len(r) for r in rows)
+    figure = Figure(figsize=(0.55 * n + 1.2, 0.62 * len(rows) + 0.5), layout="constrained")
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        for j in range(n):
+            axes = figure.add_subplot(len(rows), n, i * n + j + 1)
+            axes.set(xticks=[], yticks=[])
+            if j < len(row):
+                axes.imshow(row[j].reshape(shape).cpu(), cmap="gray_r", vmin=0, vmax=1)
+            if j == 0 and label:
+                axes.set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
+def latent_space(z: Tensor, y: Tensor | None) -> Figure:
+    """Returns the means of Q(z|X), z `(N, d)`, coloured by label y `(N,)`.
+
+    Two dimensions are shown as they are; of more, the first two principal components.
+    """
+    figure, axes = _figure(6, 5)
+    names = "z 1", "z 2"
+    points = z.cpu().double()
+    if points.shape[1] == 1:
+        points, names = torch.cat([points, torch.zeros_like(points)], 1), ("z 1", "")
+    elif points.shape[1] > 2:
+        centred = points - points.mean(0)
+        _, s, v = torch.linalg.svd(centred, full_matrices=False)
+        share = s.square() / s.square().sum()
+        points = centred @ v[:2].T
+        names = tuple(
+            f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)
+        )
+    classes = [None] if y is None else torch.unique(y).tolist()
+    colors = colormaps["tab10" if len(classes) <= 10 else "viridis"].resampled(len(classes))
+    for i, c in enumerate(classes):
+        chosen = points if y is None else points[y.cpu() == c]
+        axes.scatter(
+            *chosen.T, s=8, color=colors(i), label=None if c is None else str(c), alpha=0.7
+        )
+    axes.set(xlabel=names[0], ylabel=names[1], title="Latent space: means of Q(z|X), test data")
+    if y is not None and len(classes) <= 20:
+        axes.legend(frameon=False, title="label", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
+    """Returns E[X|z] for a 2-d latent on a `size` x `size` grid of normal quantiles 0.05 to 0.95.
+
+    Args:
+        decode: P(X|z) as a function of z `(n, 2)`.
+        shape: Height and width of an image.
+        size: Grid points a side.
+    """
+    q = torch.tensor(norm.ppf(np.linspace(0.05, 0.95, size)), dtype=torch.float32)
+    z = torch.cartesian_prod(q.flip(0), q).flip(
+        1
+    )  # rows from top: z 2 falls, z 1 grows to the right
+    with torch.no_grad():
+        tiles = decode(z).mean.cpu().reshape(size, size, *shape)
+    figure, axes = _figure(6, 6 * shape[0] / shape[1])
+    axes.imshow(
+        tiles.transpose(1, 2).reshape(size * shape[0], size * shape[1]),
+        cmap="gray_r",
+        vmin=0,
+        vmax=1,
+    )
+    for side, step in (("x", shape[1]), ("y", shape[0])):
+        ticks = [(i + 0.5) * step - 0.5 for i in (0, size // 2, size - 1)]
+        values = [q[i].item() for i in (0, size // 2, size - 1)]
+        names = [f"{round(v, 2) + 0.0:.2f}" for v in (values if side == "x" else values[::-1])]
+        axes.set(**{f"{side}ticks": ticks, f"{side}ticklabels": names})
+    axes.set(
+        xlabel="z 1 (normal quantiles 0.05 to 0.95)",
+        ylabel="z 2",
+        title="E[X|z] over the latent plane",
+    )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, atomically."""
+    write_atomic(path, lambda p: figure.savefig(p, format="png", dpi=150))
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

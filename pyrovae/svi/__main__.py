@@ -1,0 +1,239 @@
+"""The main job: fit a VAE by SVI, then say what log P(X) of held-out data is, three ways."""
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from pyrovae.data import Splits
+    from pyrovae.models.vae import VAE
+
+OK, USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 0, 2, 3, 4, 5, 130
+INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
+
+
+def parser() -> ArgumentParser:
+    """Returns the command line; what is not about this one invocation also goes into config.yaml."""
+    p = ArgumentParser(prog="python -m pyrovae.svi", description=__doc__)
+    add = p.add_argument
+    add("--config", action="config", help="YAML file of options; flags override it")
+    add("--data", default="digits", help="data set by name, or the path of a .npy or .npz")
+    add("--root", default="data", help="folder that holds the named data sets")
+    add("--download", action="store_true", help="fetch a torchvision data set that is not there")
+    add("--binarize", default="dynamic", choices=["static", "dynamic", "threshold", "none"])
+    add("--valid-size", type=PositiveInt | None, help="training rows held out for validation")
+    add("--likelihood", default="bernoulli", help="bernoulli, continuous-bernoulli or normal")
+    add(
+        "--sigma", type=PositiveFloat | None, help="of the normal likelihood; learned if not given"
+    )
+    add("--z-dim", type=PositiveInt, default=16, help="latent dimensions")
+    add(
+        "--hidden-dims",
+        type=PositiveInt,
+        nargs="+",
+        default=[256],
+        help="widths of the encoder's layers",
+    )
+    add("-n", "--num-epochs", type=PositiveInt, default=200, help="passes over the training data")
+    add("--batch-size", type=PositiveInt, default=128, help="rows of a step")
+    add(
+        "--lr",
+        type=PositiveFloat,
+        default=2e-3,
+        help="learning rate; the highest one of one-cycle",
+    )
+    add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
+    add("--clip-norm", type=PositiveFloat | None, help="largest norm of the gradient")
+    add("--patience", type=PositiveInt | None, help="epochs to wait for a better validation ELBO")
+    add(
+        "--num-particles",
+        type=PositiveInt,
+        default=5_000,
+        help="K, samples per datum of the evaluation",
+    )
+    add(
+        "--estimators",
+        nargs="+",
+        default=["elbo", "importance", "prior"],
+        choices=["elbo", "importance", "prior"],
+    )
+    add("--seed", type=NonNegativeInt, default=0, help="of weights, training and evaluation")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--out", type=str | None, help="run folder (default: runs/<time>-<data>)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--overwrite", action="store_true", help="replace the run in --out")
+    add(
+        "--progress",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=None,
+        help="show bars (default: on a terminal)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="the table as JSON on stdout, everything else on stderr",
+    )
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 4 diverged, 5 checkpoint."""
+    p = parser()
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        config = p.parse_args(argv)
+        if config.resume and config.out and (Path(config.out) / "config.yaml").is_file():
+            config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
+    except SystemExit as e:
+        return int(e.code or 0)
+
+    from pyrovae.data import DataError
+    from pyrovae.storage import StateError
+    from pyrovae.svi import Diverged
+
+    try:
+        return run(config, p)
+    except (DataError, StateError, Diverged, ValueError, OSError) as e:
+        codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
+        print(f"error: {e}", file=sys.stderr)
+        return next((code for kind, code in codes.items() if isinstance(e, kind)), USAGE)
+    except KeyboardInterrupt:
+        print("interrupted; the run goes on with --resume and the same --out", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(config: Namespace, p: ArgumentParser) -> int:
+    """Fits, evaluates, prints and writes the run folder."""
+    import pyrovae as pv
+    from pyrovae import runs, storage
+    from pyrovae.rng import seeded
+
+    splits = pv.data.load(
+        config.data,
+        root=config.root,
+        binarize=config.binarize,
+        valid_size=config.valid_size,
+        download=config.download,
+    )
+    folder = _folder(config)
+    with seeded(config.seed):
+        family = pv.likelihoods.make(
+            config.likelihood, **({} if config.sigma is None else {"sigma": config.sigma})
+        )
+        vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
+    vae.start_at(splits.train.x).to(config.device)
+    resume = _checkpoint(folder, splits) if config.resume else None
+    kept = Namespace(**{k: v for k, v in vars(config).items() if k not in INVOCATION})
+    storage.write_lines(
+        folder / runs.CONFIG, [p.dump(kept, skip_none=False, skip_validation=True).rstrip()]
+    )
+
+    result = pv.svi.fit(
+        vae.model,
+        vae.guide,
+        splits.train.x,
+        valid=splits.valid.x,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        lr_schedule=config.lr_schedule,
+        clip_norm=config.clip_norm,
+        patience=config.patience,
+        transform=splits.transform,
+        device=config.device,
+        seed=config.seed,
+        progress=config.progress,
+        callback=_writer(folder, vae, splits),
+        resume=resume,
+    )
+    runs.save(vae, folder, epoch=result.best_epoch)
+    evidence = pv.evaluate(
+        vae.model,
+        vae.guide,
+        splits.test.x.to(config.device),
+        estimators=config.estimators,
+        num_particles=config.num_particles,
+        seed=config.seed,
+        progress=config.progress,
+        protocol={**splits.protocol, "part": "test", "likelihood": config.likelihood},
+    )
+    storage.write_dataset(folder / runs.EVIDENCE, evidence.to_xarray())
+    runs.write_figures(folder, vae, splits, result, evidence, config.device)
+
+    report = sys.stderr if config.json else sys.stdout
+    print(
+        f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\nrun folder: {folder}",
+        file=report,
+    )
+    if config.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(folder),
+                    "estimators": evidence.rows(),
+                    "protocol": dict(evidence.protocol),
+                }
+            )
+        )
+    return OK
+
+
+def _folder(config: Namespace) -> Path:
+    """Returns the run folder, made and writable; refuses one that already holds a run."""
+    from pyrovae import runs, storage
+
+    name = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{Path(config.data).stem}"
+    folder = Path(config.out or name)
+    if config.resume and not config.out:
+        raise ValueError("--resume needs the run's folder; add --out FOLDER")
+    if config.resume and config.overwrite:
+        raise ValueError("--resume keeps the run and --overwrite drops it; give one of them")
+    if config.resume and not runs.holds_run(folder):
+        raise storage.StateError(f"there is no run in {folder.resolve()} to resume")
+    if runs.holds_run(folder) and not (config.resume or config.overwrite):
+        raise ValueError(
+            f"{folder} already holds a run; add --resume, --overwrite, or another --out"
+        )
+    try:
+        storage.write_lines(folder / ".writable", [])
+        (folder / ".writable").unlink()
+    except OSError as e:
+        raise ValueError(
+            f"--out {folder} cannot be written: {e.strerror}; name another folder"
+        ) from e
+    if config.overwrite:
+        runs.clear(folder)
+    return folder
+
+
+def _checkpoint(folder: Path, splits: "Splits") -> dict[str, Any]:
+    """Returns the state to go on from; StateError where it was trained on other data."""
+    from pyrovae import runs, storage
+
+    state = storage.load_state(folder / runs.CHECKPOINT)
+    if "optimizer" not in state or state.get("data") != splits.protocol:
+        raise storage.StateError(f"{folder / runs.CHECKPOINT} is no training state of these data")
+    return state
+
+
+def _writer(folder: Path, vae: "VAE", splits: "Splits") -> Any:
+    """Returns the callback that keeps the run folder up to date, an epoch at a time."""
+    from pyrovae import runs, storage
+
+    def write(state: dict[str, Any]) -> None:
+        epoch = len(state["elbo"])
+        if state["best_epoch"] == epoch:
+            runs.save(vae, folder, epoch=epoch)
+        storage.save_state(folder / runs.CHECKPOINT, {**state, "data": splits.protocol})
+        runs.write_metrics(folder, state)
+
+    return write
+
+
+if __name__ == "__main__":
+    sys.exit(main())

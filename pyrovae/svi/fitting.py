@@ -1,0 +1,411 @@
+"""Stochastic variational inference for any Pyro model and guide."""
+
+__all__ = ["Diverged", "Fit", "fit"]
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from tqdm import tqdm
+
+from pyrovae.program import CleanStore, Parameters, check_data, check_observed, evaluation
+from pyrovae.rng import seeded
+from pyrovae.storage import StateError
+
+VALID_BATCH = 1024  # rows of a validation batch; its draws are the same in every epoch
+State = dict[str, Any]
+
+
+class Diverged(ArithmeticError):
+    """Training met a loss or gradient that is not finite; the parameters are as before that step.
+
+    Attributes:
+        step: The step, counted from 0 over all epochs.
+        epoch: The epoch, counted from 1.
+        rows: The rows of the batch, `(n,)`.
+        parameter: Name of the parameter with the worst gradient.
+    """
+
+    def __init__(self, what: str, step: int, epoch: int, rows: Tensor, parameter: str) -> None:
+        super().__init__(
+            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting {rows[:5].tolist()}); "
+            f"worst gradient: {parameter}; the parameters stand as before that step; "
+            "lower lr, set clip_norm, or look at these rows"
+        )
+        self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit` did, one value an epoch, in nats per datum.
+
+    Attributes:
+        elbo: ELBO of the training data, averaged over the epoch's steps.
+        valid_elbo: ELBO of the validation data after each epoch; empty without any.
+        best_epoch: The epoch, from 1, whose parameters were kept; the last without validation data.
+        seconds: Wall time of each epoch.
+        stopped_early: Whether `patience` ended it.
+    """
+
+    elbo: tuple[float, ...]
+    valid_elbo: tuple[float, ...]
+    best_epoch: int
+    seconds: tuple[float, ...]
+    stopped_early: bool
+
+    def __repr__(self) -> str:
+        valid = f", valid {self.valid_elbo[self.best_epoch - 1]:.3f}" if self.valid_elbo else ""
+        return (
+            f"Fit({len(self.elbo)} epochs in {sum(self.seconds):.1f} s; best epoch {self.best_epoch}: "
+            f"ELBO {self.elbo[self.best_epoch - 1]:.3f}{valid} nats per datum)"
+        )
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Tensor | Sequence[Tensor],
+    *,
+    valid: Tensor | Sequence[Tensor] | None = None,
+    num_epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    lr_schedule: str = "constant",
+    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, fused=True),
+    objective: Any = None,
+    clip_norm: float | None = None,
+    patience: int | None = None,
+    transform: Callable[..., Any] | None = None,
+    device: str | torch.device | None = None,
+    seed: int | None = None,
+    progress: bool | None = None,
+    callback: Callable[[State], None] | None = None,
+    resume: State | None = None,
+) -> Fit:
+    r"""Fits model and guide by SVI, maximising the ELBO per datum; returns its course.
+
+    .. math::
+        \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
+
+    The parameters are found by running the program once, as `SVI.step` does: those of
+    `pyro.module`, `pyro.param` and `PyroModule` train, whatever else stands in Pyro's global store.
+    They end at the best validation epoch. Random streams and global settings are left as found.
+
+    Args:
+        model, guide: Pyro callables of the data.
+        data: A tensor, or tensors of equal length passed to the program in that order.
+        valid: Validation data, likewise; scored after each epoch without touching a weight.
+        num_epochs: Passes over the data.
+        batch_size: Rows of a step; the last batch of an epoch is short.
+        lr: Learning rate; the highest one under "one-cycle".
+        lr_schedule: "constant" or "one-cycle" (Smith and Topin, 2017).
+        optimizer: Called with the parameters and `lr`.
+        objective: A Pyro `ELBO`, or a callable `(model, guide, *batch) -> loss` summed over the
+            batch; default `Trace_ELBO()`.
+        clip_norm: Largest gradient norm; `None` clips nothing.
+        patience: Stop after so many epochs without a better validation ELBO.
+        transform: Applied to each training batch, `transform(*batch)`, such as a fresh binarization.
+        device: Where batches go; default: where the data are.
+        seed: Fixes order and draws; `None` takes torch's current stream.
+        progress: Show a bar; `None` does so on a terminal.
+        callback: Given the whole state after each epoch, and once before the first. It may write
+            it down, or stop training by raising.
+        resume: Such a state: goes on bit for bit as if never stopped. Buffers of modules (batch
+            normalisation) are no part of it.
+
+    Raises:
+        ValueError: If no parameter gets a gradient, some tensor gets one that Pyro does not know
+            of, data are empty, unequal in length, not finite or outside a site's support, an option
+            is out of range, or `resume` is the state of another program or schedule.
+        Diverged: If a loss or gradient is not finite.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> from pyrovae.models.vae import VAE
+        >>> vae, x = VAE(x_dim=4, z_dim=1, hidden_dims=(3,)), torch.ones(50, 4)
+        >>> fit(vae.model, vae.guide, x, num_epochs=3, seed=0, progress=False).best_epoch
+        3
+    """
+    data, valid = _as_tuple(data), None if valid is None else _as_tuple(valid)
+    _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
+    objective = Trace_ELBO() if objective is None else objective
+    loss_of = getattr(objective, "differentiable_loss", objective)
+    batch = partial(_batch, data, transform, device)
+    _check(model, data, transform, device, batch_size)
+    if valid is not None:
+        _check(model, valid, None, device, batch_size)
+    num_data, first = len(data[0]), torch.arange(min(batch_size, len(data[0])))
+    num_steps = -(-num_data // batch_size)
+
+    with seeded(seed if resume is None else 0), CleanStore(), pyro.validation_enabled(False):
+        named = _find_parameters(lambda: loss_of(model, guide, *batch(first)))
+        params = list(named.values())
+        optim = optimizer(params, lr=lr)
+        schedule = _schedule(lr_schedule, optim, lr, num_epochs * num_steps)
+        course = _Course(named, optim, schedule)
+        if resume is not None:
+            course.restore(resume, num_epochs * num_steps)
+        elif callback is not None:
+            callback(course.state())
+        bar = tqdm(
+            total=num_epochs,
+            initial=course.epoch,
+            unit="epoch",
+            disable=None if progress is None else not progress,
+        )
+        with bar:
+            while course.epoch < num_epochs and (patience is None or course.waited < patience):
+                start, total = perf_counter(), 0.0
+                for i, rows in enumerate(torch.randperm(num_data).split(batch_size)):
+                    loss = loss_of(model, guide, *batch(rows)) / len(rows)
+                    optim.zero_grad()
+                    loss.backward()
+                    grads = [p.grad for p in params if p.grad is not None]
+                    norm = torch.nn.utils.get_total_norm(grads)
+                    if not (loss + norm).isfinite():
+                        what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
+                        step = course.epoch * num_steps + i
+                        raise Diverged(what, step, course.epoch + 1, rows, _worst(named))
+                    if clip_norm is not None:
+                        torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
+                    optim.step()
+                    schedule.step()
+                    total -= loss.item() * len(rows)
+                valid_elbo = None if valid is None else _elbo(model, guide, valid, device)
+                course.advance(total / num_data, valid_elbo, perf_counter() - start)
+                bar.set_postfix(course.last(), refresh=False)
+                bar.update()
+                if callback is not None:
+                    callback(course.state())
+        return course.finish(stopped_early=course.epoch < num_epochs)
+
+
+class _Course:
+    """Where training stands: all that a checkpoint must hold."""
+
+    def __init__(
+        self, named: dict[str, Tensor], optim: torch.optim.Optimizer, schedule: LRScheduler
+    ) -> None:
+        self.named, self.optim, self.schedule = named, optim, schedule
+        self.elbo: list[float] = []
+        self.valid_elbo: list[float] = []
+        self.seconds: list[float] = []
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.elbo)
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return self.epoch - self.best_epoch
+
+    def advance(self, elbo: float, valid_elbo: float | None, seconds: float) -> None:
+        """Takes down an epoch's results, and its parameters where they are the best so far."""
+        best = max(self.valid_elbo, default=-torch.inf)
+        self.elbo.append(elbo)
+        self.seconds.append(seconds)
+        if valid_elbo is not None:
+            self.valid_elbo.append(valid_elbo)
+        if valid_elbo is None or valid_elbo > best:
+            self.best_epoch = self.epoch
+            self.best = {} if valid_elbo is None else _copy(self.named)
+
+    def last(self) -> dict[str, str]:
+        """Returns the newest ELBOs, for the progress bar."""
+        shown = {"elbo": self.elbo, "valid": self.valid_elbo}
+        return {k: f"{v[-1]:.2f}" for k, v in shown.items() if v}
+
+    def state(self) -> State:
+        """Returns a copy of everything `restore` needs, as nested dictionaries of tensors and numbers."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_initialized():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "parameters": _copy(self.named),
+            "best": self.best,
+            "optimizer": deepcopy(self.optim.state_dict()),
+            "schedule": self.schedule.state_dict(),
+            "random": random,
+            "elbo": list(self.elbo),
+            "valid_elbo": list(self.valid_elbo),
+            "seconds": list(self.seconds),
+            "best_epoch": self.best_epoch,
+        }
+
+    def restore(self, state: State, num_steps: int) -> None:
+        """Goes to where `state` was taken; StateError where it is no state of this program."""
+        shapes = {k: tuple(p.shape) for k, p in self.named.items()}
+        if {k: tuple(p.shape) for k, p in state["parameters"].items()} != shapes:
+            raise StateError(
+                f"resume holds parameters {_shapes(state['parameters'])} but the program has "
+                f"{_shapes(self.named)}; resume with the model that was trained"
+            )
+        if self.schedule.state_dict().get("total_steps") != state["schedule"].get("total_steps"):
+            raise StateError(
+                f"resume was on a learning-rate schedule of {state['schedule'].get('total_steps')} steps and this "
+                f"run has {num_steps}; a one-cycle schedule resumes with its own num_epochs and batch_size"
+            )
+        _assign(self.named, state["parameters"])
+        optim = dict(state["optimizer"])
+        optim["state"] = {int(k): v for k, v in optim["state"].items()}
+        self.optim.load_state_dict(optim)
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+        self.elbo, self.valid_elbo = list(state["elbo"]), list(state["valid_elbo"])
+        self.seconds, self.best_epoch, self.best = (
+            list(state["seconds"]),
+            state["best_epoch"],
+            state["best"],
+        )
+
+    def finish(self, stopped_early: bool) -> Fit:
+        """Sets the best parameters and returns the course."""
+        _assign(self.named, self.best)
+        return Fit(
+            tuple(self.elbo),
+            tuple(self.valid_elbo),
+            self.best_epoch,
+            tuple(self.seconds),
+            stopped_early,
+        )
+
+
+def _find_parameters(loss_of: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """Returns every parameter of one loss by name; ValueError where one is unknown to Pyro, or none trains."""
+    with torch.random.fork_rng(), Parameters() as parameters:
+        loss = loss_of()
+    leaves = list(_leaves(loss))
+    for leaf in leaves:
+        leaf.grad = torch.zeros_like(leaf)
+    named = parameters.named()
+    for leaf in leaves:
+        leaf.grad = None
+    for leaf in leaves:
+        if not any(leaf is p for p in named.values()):
+            raise ValueError(
+                f"a tensor of shape {tuple(leaf.shape)} would get a gradient but Pyro does not know it, so it would "
+                "never train; register its module with pyro.module(name, net) inside model or guide"
+            )
+    if not leaves:
+        raise ValueError(
+            "no parameter gets a gradient; register networks with pyro.module(name, net), or tensors "
+            "with pyro.param, inside model or guide"
+        )
+    return named
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """Yields the leaf tensors that the loss sends gradients to."""
+    todo, seen = [loss.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            yield leaf
+        todo += [following for following, _ in node.next_functions]
+
+
+def _elbo(
+    model: Callable[..., Any], guide: Callable[..., Any], data: tuple[Tensor, ...], device: Any
+) -> float:
+    """Returns the ELBO of the data, nats per datum; with the same draws in every call."""
+    with evaluation(), seeded(0):
+        batches = torch.arange(len(data[0])).split(VALID_BATCH)
+        total = sum(
+            Trace_ELBO().loss(model, guide, *_batch(data, None, device, rows)) for rows in batches
+        )
+    return -total / len(data[0])
+
+
+def _batch(
+    data: tuple[Tensor, ...], transform: Callable[..., Any] | None, device: Any, rows: Tensor
+) -> tuple[Tensor, ...]:
+    batch = tuple(d[rows.to(d.device)].to(device) for d in data)
+    return batch if transform is None else _as_tuple(transform(*batch))
+
+
+def _schedule(name: str, optim: torch.optim.Optimizer, lr: float, num_steps: int) -> LRScheduler:
+    if name == "constant":
+        return ConstantLR(optim, factor=1.0)
+    momentum = bool({"betas", "momentum"} & set(optim.defaults))
+    return OneCycleLR(optim, max_lr=lr, total_steps=num_steps + 1, cycle_momentum=momentum)
+
+
+def _check(
+    model: Callable[..., Any],
+    data: tuple[Tensor, ...],
+    transform: Callable[..., Any] | None,
+    device: Any,
+    batch_size: int,
+) -> None:
+    """Raises where data are no tensors of one length, not finite, or outside the support of their site."""
+    check_data(data)
+    with torch.random.fork_rng():
+        for rows in torch.arange(len(data[0])).split(max(batch_size, VALID_BATCH)):
+            check_observed(model, *_batch(data, transform, device, rows), start=int(rows[0]))
+
+
+def _check_options(
+    num_epochs: int,
+    batch_size: int,
+    lr: float,
+    lr_schedule: str,
+    clip_norm: float | None,
+    patience: int | None,
+    valid: tuple[Tensor, ...] | None,
+) -> None:
+    limits = {"num_epochs": num_epochs, "batch_size": batch_size, "lr": lr, "clip_norm": clip_norm}
+    for name, value in {**limits, "patience": patience}.items():
+        if value is not None and not 0 < value < torch.inf:
+            raise ValueError(f"{name} is {value}; give a positive number")
+    if lr_schedule not in ("constant", "one-cycle"):
+        raise ValueError(f"lr_schedule is {lr_schedule!r}; choose constant or one-cycle")
+    if patience is not None and valid is None:
+        raise ValueError("patience needs validation data; pass valid=...")
+
+
+def _worst(named: dict[str, Tensor]) -> str:
+    """Returns the parameter whose gradient is largest, not-finite ones first, with its norm."""
+    norms = {k: p.grad.norm().item() for k, p in named.items() if p.grad is not None}
+    name = max(
+        norms, key=lambda k: (not isfinite(norms[k]), norms[k] if isfinite(norms[k]) else 0.0)
+    )
+    return f"{name} (norm {norms[name]:g})"
+
+
+def _as_tuple(data: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (data,) if isinstance(data, Tensor) else tuple(data)
+
+
+def _copy(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in named.items()}
+
+
+@torch.no_grad()
+def _assign(named: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        named[name].copy_(value)
+
+
+def _shapes(named: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(p.shape)}" for name, p in named.items())
