@@ -98,8 +98,8 @@ def load(
         download: Let torchvision fetch what is missing.
 
     Raises:
-        DataError: (a `ValueError`) If there is no such data set, it is empty, of the wrong shape or
-            type, or holds NaN, infinities or, where it is to be binarized, values outside [0, 1].
+        DataError: (a `ValueError`) If there is no such data set, it is empty, of the wrong shape
+            or type, or holds NaN, infinities or, if to be binarized, values outside [0, 1].
 
     Example:
         >>> load("digits").test
@@ -186,15 +186,16 @@ def _check_unit(x: Tensor) -> None:
     if bool(outside.any()):
         row, *column = torch.nonzero(outside)[0].tolist()
         raise DataError(
-            f"x holds {x[(row, *column)].item():g} at row {row}, column {column}, outside [0, 1], so it "
-            "cannot be binarized; scale it, or keep it with binarize='none' and likelihood 'normal'"
+            f"x holds {x[(row, *column)].item():g} at row {row}, column {column}, outside [0, 1], "
+            "so it cannot be binarized; scale it, or keep it with binarize='none' and likelihood "
+            "'normal'"
         )
 
 
 def _read(
     name: str, root: Path, download: bool, valid_size: int | None, seed: int
 ) -> tuple[list[Split], tuple[int, int] | None, str]:
-    """Returns train, valid and test with grey or binary x, the image shape, and how they were split."""
+    """Returns train, valid and test (x grey or binary), image shape, and how they were split."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -221,7 +222,8 @@ def _read(
         return (*_from_numpy(Path(name), valid_size, seed),)
     near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
     raise DataError(
-        f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy or .npz?"
+        f"there is no data set {name!r}; did you mean {' or '.join(near)}, "
+        "or the path of a .npy or .npz?"
     )
 
 
@@ -252,7 +254,8 @@ def _from_numpy(
         arrays = np.load(path, allow_pickle=False)
         if path.suffix == ".npz" and "x" not in arrays:
             raise DataError(
-                f"{path} holds {', '.join(arrays) or 'nothing'}; name the data array 'x' and labels 'y'"
+                f"{path} holds {', '.join(arrays) or 'nothing'}; "
+                "name the data array 'x' and labels 'y'"
             )
         x, y = (arrays["x"], arrays.get("y")) if path.suffix == ".npz" else (arrays, None)
     except (ValueError, OSError, EOFError) as e:
@@ -302,8 +305,9 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
         parts = [getattr(_datasets(), cls)(root, download=download, **kw) for kw in keywords]
     except (RuntimeError, OSError, ValueError) as e:
         raise DataError(
-            f"{name} is not there: searched {(root / cls / 'raw').resolve()} for torchvision's files ({e}); "
-            "point --root at the folder that holds it, or fetch it with --download"
+            f"{name} is not there: searched {(root / cls / 'raw').resolve()} for "
+            f"torchvision's files ({e}); point --root at the folder that holds it, "
+            "or fetch it with --download"
         ) from e
     images = [p.data.transpose(1, 2) if name == "emnist" else p.data for p in parts]
     labels = [p.targets[:, 0] if name == "qmnist" else p.targets for p in parts]
@@ -314,7 +318,7 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
 
 
 def _datasets() -> Any:
-    """Returns torchvision.datasets, also where a CUDA build of torchvision stands beside a CPU torch.
+    """Returns torchvision.datasets, also where torchvision's CUDA build stands beside a CPU torch.
 
     Such a pair dies on import for want of two operator schemas; the data sets need no operator, so
     declaring them is enough.

@@ -2,6 +2,7 @@
 
 __all__ = ["khat_threshold", "pareto_k", "psis"]
 
+import warnings
 from importlib import import_module
 from math import log10
 from typing import Any
@@ -48,17 +49,20 @@ def pareto_k(log_w: Any) -> np.ndarray:
 
 
 def khat_threshold(num_particles: int) -> float:
-    """Returns min(1 - 1/log10(S), 0.7): a larger k-hat of S weights is bad (Vehtari et al., 2024).
+    """Returns min(1 - 1/log10(S), 0.7), not below 0: a larger k-hat of S weights is bad.
+
+    References:
+        Pareto smoothed importance sampling (Vehtari et al., 2024), https://jmlr.org/papers/v25/19-556.html
 
     Example:
         >>> khat_threshold(100)
         0.5
     """
-    return min(1 - 1 / log10(num_particles), 0.7) if num_particles > 1 else float("-inf")
+    return max(0.0, min(1 - 1 / log10(num_particles), 0.7)) if num_particles > 1 else 0.0
 
 
 def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
-    """Returns where the ceil(min(S/5, 3 sqrt(S))) largest of weights `(N, S)` equal the next smaller one."""
+    """Returns where the ceil(min(S/5, 3 sqrt(S))) largest weights `(N, S)` equal the next one."""
     size = rows.shape[1]
     tail = min(size - 1, int(np.ceil(min(size / 5, 3 * np.sqrt(size)))))
     cut = np.partition(rows, size - 1 - tail, axis=1)[:, size - 1 - tail]
@@ -66,9 +70,14 @@ def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
 
 
 def _psislw(log_w: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns ArviZ's smoothed log-weights `(S,)` and k-hat: ArviZ 1.x takes them negated, 0.23 as they are."""
-    try:
-        smoothed, k = import_module("arviz_stats.base").array_stats.psislw(-log_w)
-    except ModuleNotFoundError:
-        smoothed, k = import_module("arviz").psislw(log_w.copy())
+    """Returns ArviZ's smoothed log-weights `(S,)` and k-hat, whose 1.x takes them negated."""
+    with warnings.catch_warnings():
+        # once a day, ArviZ 0.23 announces its refactoring when it is imported
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            array_stats, sign = import_module("arviz_stats.base").array_stats, -1
+        except ModuleNotFoundError:
+            array_stats, sign = import_module("arviz"), 1
+    with np.errstate(all="ignore"):
+        smoothed, k = array_stats.psislw(sign * log_w)
     return np.asarray(smoothed), float(k)

@@ -14,7 +14,7 @@ def to_xarray(
     coords: Mapping[str, Any],
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Returns a Dataset of variables given as name: (dimensions, array, what it is and its unit)."""
+    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit)."""
     data = {
         name: xr.Variable(dims, np.asarray(values), {"long_name": what})
         for name, (dims, values, what) in variables.items()

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-
-from pyrovae.nn import positive
+from torch.nn.functional import softplus
 
 families: dict[str, type["Likelihood"]] = {}
 
@@ -102,7 +101,7 @@ class Normal(Likelihood):
     @property
     def sigma(self) -> Tensor | float:
         """The standard deviation of X given z."""
-        return self._sigma if self.raw_sigma is None else positive(self.raw_sigma, self.floor)
+        return self._sigma if self.raw_sigma is None else softplus(self.raw_sigma) + self.floor
 
     def config(self) -> dict[str, Any]:
         """Returns sigma (`None`: learned) and its floor."""

@@ -21,7 +21,7 @@ STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive s
 
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
-    """Returns the training curve: ELBO against epoch, nats per datum, training and validation data."""
+    """Returns the curve: ELBO against epoch, nats per datum, training and validation data."""
     figure, axes = _figure(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
     axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
@@ -45,7 +45,7 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
 
 
 def convergence(evidence: Any) -> Figure:
-    """Returns the estimate of log P(X) against number of samples for each estimator, with the ELBO.
+    """Returns the estimate of log P(X) against number of samples by estimator, with the ELBO.
 
     Bands are two standard errors of one estimate of that many samples, from the samples alone. The
     right panel is the left one's upper end, around the ELBO.
@@ -81,7 +81,7 @@ def convergence(evidence: Any) -> Figure:
 def images(
     rows: Sequence[Tensor], labels: Sequence[str], shape: tuple[int, int], title: str
 ) -> Figure:
-    """Returns rows of images: `rows` are tensors `(n, D)` with values in [0, 1], `labels` one a row."""
+    """Returns rows of images: `rows` are tensors `(n, D)` in [0, 1], `labels` one a row."""
     n = max(len(r) for r in rows)
     figure = Figure(figsize=(0.55 * n + 1.2, 0.62 * len(rows) + 0.5), layout="constrained")
     for i, (row, label) in enumerate(zip(rows, labels, strict=True)):

@@ -59,7 +59,7 @@ def write_dataset(path: Path, dataset: Any) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes nested dictionaries and lists of tensors and JSON values as one safetensors file, atomically.
+    """Writes nested dicts and lists of tensors and JSON values as a safetensors file, atomically.
 
     The structure and a SHA-256 of the tensors stand in the file's header; no pickle.
     """
@@ -74,7 +74,8 @@ def load_state(path: Path) -> dict[str, Any]:
     """Returns what `save_state` wrote; keys that are not strings come back as strings.
 
     Raises:
-        StateError: (a `ValueError`) If the file is missing, truncated, altered or of another origin.
+        StateError: (a `ValueError`) If the file is missing, truncated, altered or of another
+            origin.
     """
     if not path.is_file():
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
@@ -92,7 +93,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Moves the tensors below `node` into `tensors` and returns it with their names in their place."""
+    """Moves the tensors below `node` into `tensors` and returns it with names in their place."""
     if isinstance(node, Tensor):
         tensors[path] = node.detach().to("cpu", copy=True).contiguous()
         return {"tensor": path}

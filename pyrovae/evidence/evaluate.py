@@ -38,8 +38,8 @@ class Estimate:
         std_error: Its Monte Carlo standard error, `(N,)`.
         ess: Effective sample size, `(N,)`; NaN for the ELBO, which weighs nothing.
         pareto_k: Pareto k-hat, `(N,)`; NaN likewise.
-        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means over
-            disjoint subsets of the samples.
+        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means
+            over disjoint subsets of the samples.
         path_std_error: Standard error of one such estimate, `(G, N)`.
         seconds: Time for the draws (shared between rows of one proposal) and the reductions.
     """
@@ -60,12 +60,12 @@ class Estimate:
 
     @property
     def monte_carlo_error(self) -> float:
-        """Standard error of `mean` from the finite number of samples: what more samples would move."""
+        """Standard error of `mean` from finitely many samples: what more samples would move."""
         return self.std_error.square().sum().sqrt().item() / len(self.value)
 
     @property
     def data_error(self) -> float:
-        """Standard error of `mean` from the finite number of data: what other data would move."""
+        """Standard error of `mean` from finitely many data: what other data would move."""
         return (
             self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
         )
@@ -102,7 +102,7 @@ class Evidence:
         return self.estimates[name]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the table as a list of dictionaries, one an estimator; nats per datum, `None` where undefined."""
+        """Returns the table, one dict an estimator: nats per datum, `None` where undefined."""
         return [
             {
                 "estimator": e.name,
@@ -159,24 +159,31 @@ class Evidence:
         best = self.estimates.get("importance", self.estimates.get("prior"))
         n, k = len(next(iter(self.estimates.values())).value), self.num_particles
         if best is None:
-            return f"Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) too low ({n} data)."
+            return (
+                "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
+                f"too low ({n} data)."
+            )
         lines = [
-            f"log P(X) of these {n} data by {LABELS[best.name]}, K = {k:,}: {best.mean:.3f} nats per datum, "
-            f"+- {best.monte_carlo_error:.4f} (samples) +- {best.data_error:.3f} (data)."
+            f"log P(X) of these {n} data by {LABELS[best.name]}, K = {k:,}: "
+            f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
+            f"+- {best.data_error:.3f} (data)."
         ]
         if best.name == "importance" and "elbo" in self.estimates:
             gap, error = self._difference("importance", "elbo")
             lines.append(
-                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean KL(q(z|x) || p(z|x)), the price of the guide."
+                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: "
+                "the mean KL(q(z|x) || p(z|x)), the price of the guide."
             )
         if best.name == "importance" and "prior" in self.estimates:
             prior = self["prior"]
             gap, error = self._difference("importance", "prior")
             lines.append(
                 f"Naive sampling with as many samples falls {gap:.3f} +- {error:.3f} nats short "
-                f"(median ESS {prior.ess.median():.1f} of {k:,}), where its own standard error says {prior.monte_carlo_error:.4f}."
+                f"(median ESS {prior.ess.median():.1f} of {k:,}), "
+                f"where its own standard error says {prior.monte_carlo_error:.4f}."
                 if gap > 2 * error
-                else f"Naive sampling with as many samples agrees within its error ({-gap:+.3f} +- {error:.3f} nats)."
+                else "Naive sampling with as many samples agrees within its error "
+                f"({-gap:+.3f} +- {error:.3f} nats)."
             )
         return "\n".join([*lines, self._verdict(best)])
 
@@ -222,21 +229,22 @@ class Evidence:
         return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
 
     def _difference(self, one: str, other: str) -> tuple[float, float]:
-        """Returns mean(one - other) and its standard error over data, both estimated on the same data."""
+        """Returns mean(one - other) and its standard error over data; both saw the same data."""
         d = self[one].value - self[other].value
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
     def _verdict(self, best: Estimate) -> str:
         bad = best.bad(self.num_particles)
-        k_hat = f"k-hat is bad (above {khat_threshold(self.num_particles):.2f}) for {bad:.1%} of the data"
+        threshold = khat_threshold(self.num_particles)
+        k_hat = f"k-hat is bad (above {threshold:.2f}) for {bad:.1%} of the data"
         facts = f"{k_hat}, median ESS {best.ess.median():.0f}, smallest {best.ess.min():.1f}"
         if bad <= 0.05:
             return f"The estimate can be trusted: {facts}."
         if bad <= 0.5:
             return f"Trust it as a lower bound: {facts}; draw more samples or train a wider guide."
         return (
-            f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, and the "
-            "standard error does not notice."
+            f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
+            "and the standard error does not notice."
         )
 
 
@@ -315,7 +323,7 @@ def evaluate(
 def _reduce(
     blocks: Iterator[tuple[range, LogWeights]], names: list[str], grid: tuple[int, ...]
 ) -> dict[str, Estimate]:
-    """Returns the named estimates from the blocks' tables, each of which is forgotten when read."""
+    """Returns the named estimates from the blocks' tables, each forgotten when read."""
     parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
     seconds = dict.fromkeys(names, 0.0)
     start = perf_counter()
@@ -344,9 +352,9 @@ def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 
 def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Returns value, standard error, ESS, k-hat, and the path: estimates from k samples and their error.
+    """Returns value, standard error, ESS, k-hat, path (estimates from k samples) and its error.
 
-    The error is the spread over disjoint subsets of k; where there is only one, the delta method's.
+    The error is the spread over disjoint subsets of k; where there is but one, the delta method's.
     """
     path, error = [], []
     for k in grid:

@@ -38,7 +38,8 @@ def importance_sampling(
     encodes a block of data once; the model decodes in chunks.
 
     Args:
-        model, guide: Any Pyro callables of `*data`.
+        model: Any Pyro callable of `*data`.
+        guide: Another.
         data: Tensors of equal length N, as the program takes them.
         num_particles: S, draws per datum.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
@@ -83,12 +84,13 @@ def draw(
 ) -> Iterator[tuple[range, LogWeights]]:
     """Yields the rows of each block and their log-weights `(S, n)`.
 
-    A block's draws depend on the seed, the proposal (guide or prior) and the block's first row alone.
+    A block's draws depend on seed, proposal (guide or prior) and the block's first row alone.
     """
     proposal = 0 if program.guide else 1
     with evaluation(), pyro.validation_enabled(False):
         for rows in program.blocks(block_size):
-            program.check_observed(rows)
+            with seeded(seed, 2, rows.start):
+                program.check_observed(rows)
             with seeded(seed, proposal, rows.start):
                 yield rows, _block(program, rows, num_particles, chunk_size)
 

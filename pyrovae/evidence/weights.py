@@ -47,7 +47,8 @@ class LogWeights:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.log_w.shape))
         mean = self.log_evidence().mean().item()
-        return f"LogWeights({shape}; log p(x) = {mean:.4f} nats, median ESS {self.ess().median().item():.1f})"
+        ess = self.ess().median().item()
+        return f"LogWeights({shape}; log p(x) = {mean:.4f} nats, median ESS {ess:.1f})"
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(self.log_w, dtype=dtype)
@@ -58,7 +59,7 @@ class LogWeights:
         return len(self.log_w)
 
     def elbo(self) -> Tensor:
-        """Returns the mean over particles of log w, `(N,)`; in expectation a lower bound of log p(x)."""
+        """Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x)."""
         return self.log_w.mean(0)
 
     def elbo_std_error(self) -> Tensor:
@@ -77,21 +78,21 @@ class LogWeights:
         return self.log_w.logsumexp(0) - log(self.num_particles)
 
     def iwae(self, k: int) -> Tensor:
-        """Returns the IWAE bound of k particles, `(N,)`: log-mean-exp over k, averaged over disjoint subsets.
+        """Returns the IWAE bound of k particles, `(N,)`: mean log-mean-exp over disjoint subsets.
 
         The table gives S // k subsets; in expectation a lower bound of log p(x), rising with k.
         """
         return self.subsets(k).mean(0)
 
     def subsets(self, k: int) -> Tensor:
-        """Returns log-mean-exp of each of the S // k disjoint subsets of k particles, `(S // k, N)`."""
+        """Returns log-mean-exp of each disjoint subset of k particles, `(S // k, N)`."""
         if not 1 <= k <= self.num_particles:
             raise ValueError(f"k is {k}; give 1 to {self.num_particles}, the number of particles")
         count = self.num_particles // k
         return self.log_w[: count * k].unflatten(0, (count, k)).logsumexp(1) - log(k)
 
     def std_error(self) -> Tensor:
-        r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for one particle.
+        r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
 
         .. math::
             \mathrm{sd}(w) / (\sqrt{S}\, \bar w) = \sqrt{(S / \mathrm{ESS} - 1) / (S - 1)}
@@ -103,7 +104,7 @@ class LogWeights:
         return (spread / (s - 1)).sqrt() if s > 1 else spread * torch.nan
 
     def ess(self) -> Tensor:
-        """Returns the effective sample size (sum w)^2 / sum w^2, `(N,)`, from 1 to S; 0 if every w is 0."""
+        """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
         ess = (2 * self.log_w.logsumexp(0) - (2 * self.log_w).logsumexp(0)).exp()
         return ess.nan_to_num(0.0)
 
@@ -113,12 +114,12 @@ class LogWeights:
         return torch.from_numpy(diagnostics.pareto_k(table)).reshape(self.log_w.shape[1:])
 
     def bad(self) -> Tensor:
-        """Returns where k-hat exceeds min(1 - 1/log10(S), 0.7), `(N,)`: the estimate cannot be trusted."""
+        """Returns where k-hat > min(1 - 1/log10(S), 0.7), `(N,)`: do not trust the estimate."""
         return self.pareto_k() > diagnostics.khat_threshold(self.num_particles)
 
 
 def check_weights(log_w: Tensor, start: int = 0) -> None:
-    """Raises ValueError naming the datum, counted from `start`, of the first NaN or +inf in log_w."""
+    """Raises ValueError naming the datum, counted from `start`, of the first NaN or +inf log w."""
     bad = torch.isnan(log_w) | (log_w == torch.inf)
     if bool(bad.any()):
         particle, *datum = torch.nonzero(bad)[0].tolist()

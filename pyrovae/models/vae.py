@@ -98,14 +98,14 @@ class VAE(Registered):
 
     @torch.no_grad()
     def start_at(self, x: Tensor) -> "VAE":
-        """Sets the decoder's last bias so that X begins at the mean of x `(N, x_dim)`; returns self."""
+        """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
         last = self.decoder[-1]
         assert isinstance(last, torch.nn.Linear)
         last.bias.copy_(self.likelihood.start(self.checked(x).mean(0)))
         return self
 
     def config(self) -> dict[str, Any]:
-        """Returns what `VAE.from_config` needs to build the same architecture, as JSON can hold it."""
+        """Returns what `VAE.from_config` needs to build the same architecture, fit for JSON."""
         return {
             "x_dim": self.x_dim,
             "z_dim": self.z_dim,
@@ -125,7 +125,8 @@ class VAE(Registered):
         """Returns x, or raises ValueError where it is no floating `(N, x_dim)`."""
         if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
             raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this VAE takes floating (N, {self.x_dim})"
+                f"x is {x.dtype} of shape {tuple(x.shape)}; "
+                f"this VAE takes floating (N, {self.x_dim})"
             )
         return x
 

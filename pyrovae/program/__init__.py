@@ -1,4 +1,4 @@
-"""Runs Pyro programs: per-datum log-densities of any model and guide. The only user of pyro.poutine."""
+"""Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import CleanStore, Parameters, check_data, check_observed, evaluation

@@ -25,8 +25,9 @@ class Program:
         model, guide: The Pyro callables; `guide=None` where only the prior proposes.
         data: Their arguments: tensors of equal length N.
         plate: Name of the data plate; `None` takes all data as one (joint weights).
-        feed: How a block reaches the program: "slice" (of the data), "subsample" (the rows are told
-            to a subsampling plate) or "whole" (a program of fixed size: all rows are one block).
+        feed: How a block reaches the program: "slice" (of the data), "subsample" (the rows are
+            told to a subsampling plate) or "whole" (a program of fixed size: all rows are one
+            block).
         step: Rows of the first run; what a subsampling plate takes at a time.
         dim: Dimension of the data plate, counted from the right.
         nesting: Number of plate dimensions; particles stand to their left.
@@ -57,14 +58,14 @@ class Program:
         return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
-        """Returns z ~ q(z|x) by site, each `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
+        """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
         if not self.trouble:
             return self._propose(rows, num_particles)
         draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
         return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
 
     def log_joint(self, z: Values, rows: range) -> Tensor:
-        """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, each `(S, ..., event)`."""
+        """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         num_particles = len(next(iter(z.values())))
         if not self.trouble:
             return self.log_density(self.model, z, rows, num_particles)
@@ -77,7 +78,7 @@ class Program:
         return torch.stack([self._log_likelihood(rows) for _ in range(num_particles)])
 
     def check_observed(self, rows: range) -> None:
-        """Raises DataError where an observed value of these rows lies outside its site's support."""
+        """Raises DataError where an observed value of these rows is outside its site's support."""
         dim = None if self.plate is None else self.dim
         for site in self.run(self.model, rows):
             check_support(site, dim, rows.start)
@@ -101,7 +102,7 @@ class Program:
     def log_density(
         self, fn: Callable[..., Any], z: Values, rows: range, num_particles: int | None = None
     ) -> Tensor:
-        """Returns log density of `fn` (model: x and z; guide: z) at z: `(S, n)`, or `(n,)` without S."""
+        """Returns `fn`'s log density (model: x, z; guide: z) at z: `(S, n)`; `(n,)` without S."""
         sites = self.run(poutine.condition(fn, data=z), rows, num_particles)
         return self._sum(sites, rows, num_particles)
 
@@ -112,7 +113,7 @@ class Program:
     def run(
         self, fn: Callable[..., Any], rows: range, num_particles: int | None = None
     ) -> list[Site]:
-        """Returns the sample sites of one run on these rows, inside a plate of S particles if given."""
+        """Returns one run's sample sites on these rows, in a plate of S particles if given."""
         data = self.data
         with ExitStack() as handlers:
             trace = handlers.enter_context(poutine.trace())
@@ -128,7 +129,7 @@ class Program:
         return sample_sites(trace.trace)
 
     def _sum(self, sites: Iterable[Site], rows: range, num_particles: int | None) -> Tensor:
-        """Returns the sites' log-densities, masked and unscaled, summed to `(S, n)`, or `(n,)` without S."""
+        """Sums the sites' log-densities, masked and unscaled, to `(S, n)`, or `(n,)` without S."""
         lead = 0 if num_particles is None else 1
         shape = [num_particles] * lead + ([len(rows)] if self.plate else [])
         total = torch.zeros(shape, device=self.data[0].device)
@@ -142,8 +143,8 @@ class Program:
             log_p = log_p[..., : len(rows)] if self.plate else log_p
             if list(log_p.shape) != shape:
                 raise ValueError(
-                    f"site {site['name']!r} gives log-densities of shape {tuple(log_p.shape)} where "
-                    f"{tuple(shape)} (particles, data) was expected"
+                    f"site {site['name']!r} gives log-densities of shape {tuple(log_p.shape)} "
+                    f"where {tuple(shape)} (particles, data) was expected"
                 )
             total = total + log_p
         return total

@@ -37,7 +37,7 @@ Site = dict[str, Any]
 
 @contextmanager
 def evaluation() -> Iterator[None]:
-    """Runs its body without gradients, with every module it calls in `eval()` mode, restored afterwards.
+    """Runs its body without gradients, every module it calls in `eval()` mode, restored after.
 
     Modules are met by a hook as they are called, so it matters not how the program holds them.
     Entries of Pyro's global store that only mirror modules' parameters are taken out again.
@@ -62,8 +62,8 @@ def evaluation() -> Iterator[None]:
 class Parameters(Messenger):
     """Records the parameters of the programs run inside it.
 
-    Where a module is registered under a name that another holds in Pyro's global store, the store's
-    tensor and the module's own are both met; the one with a gradient is meant.
+    Where a module is registered under a name that another holds in Pyro's global store, the
+    store's tensor and the module's own are both met; the one with a gradient is meant.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class CleanStore(Messenger):
 
 
 def _given(msg: Any) -> Tensor:
-    """Returns the module's own parameter that a `pyro.param` statement was given, or the store's."""
+    """Returns the module's parameter that a `pyro.param` statement was given, or the store's."""
     given = msg["args"][1] if len(msg["args"]) > 1 else None
     return given if isinstance(given, torch.nn.Parameter) else msg["value"].unconstrained()
 
@@ -133,7 +133,7 @@ class Subsample(Messenger):
 
 
 def check_data(data: Sequence[Tensor]) -> None:
-    """Raises TypeError or DataError unless the data are finite tensors of one length, not empty."""
+    """Raises TypeError or DataError unless data are finite tensors of one length, not empty."""
     if not data or not all(isinstance(d, Tensor) and d.ndim for d in data):
         got = ", ".join(type(d).__name__ for d in data) or "nothing"
         raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
@@ -145,7 +145,7 @@ def check_data(data: Sequence[Tensor]) -> None:
 
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
-    """Raises DataError where an observed value lies outside its site's support; rows count from `start`."""
+    """Raises DataError for an observed value outside its support; rows count from `start`."""
     with evaluation(), torch.random.fork_rng():
         for site in sample_sites(poutine.trace(model).get_trace(*data)):
             check_support(site, None, start)

@@ -27,11 +27,12 @@ def inspect(
 ) -> Program:
     """Returns the pair as a `Program`, having run it on its first rows.
 
-    A program that does not broadcast over particles, or does so wrongly, will run one particle at a
-    time, with a warning that names the site.
+    A program that does not broadcast over particles, or does so wrongly, will run one particle
+    at a time, with a warning that names the site.
 
     Args:
-        model, guide: Pyro callables of `*data`; `guide=None` where only the prior proposes.
+        model: A Pyro callable of `*data`.
+        guide: Another; `None` where only the prior proposes.
         data: Tensors of equal length N.
         plate: Name of the plate over the data; `None` for a program with global latents.
         block_size: Rows of a block, at most.
@@ -69,7 +70,7 @@ def _first_run(
     plate: str | None,
     block_size: int,
 ) -> Program:
-    """Returns the program as its first run shows it: on a block of rows if it takes them, else on all."""
+    """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
     num_data = len(data[0])
     first = num_data if plate is None else min(num_data, block_size)
     for size in sorted({first, num_data}):
@@ -111,12 +112,14 @@ def _data_plate(frames: list[Any], plate: str | None) -> Any:
     frame = next((f for f in frames if f.name == plate), None)
     if frame is None:
         raise ValueError(
-            f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; name the plate over "
-            "the data with plate=..., or pass plate=None for latents that all data share"
+            f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; "
+            "name the plate over the data with plate=..., or pass plate=None for latents that "
+            "all data share"
         )
     if not frame.vectorized:
         raise ValueError(
-            f"plate {plate!r} is a loop; write `with pyro.plate({plate!r}, len(x)):` instead of `for`"
+            f"plate {plate!r} is a loop; write `with pyro.plate({plate!r}, len(x)):` "
+            "instead of `for`"
         )
     return frame
 
@@ -131,8 +134,8 @@ def _check_sites(program: Program) -> None:
         if program.plate and program.plate not in {f.name for f in site["cond_indep_stack"]}:
             kind = "observed" if site["is_observed"] else "latent"
             raise ValueError(
-                f"{kind} site {site['name']!r} stands outside plate {program.plate!r}; move it inside, "
-                "or pass plate=None for latents that all data share"
+                f"{kind} site {site['name']!r} stands outside plate {program.plate!r}; "
+                "move it inside, or pass plate=None for latents that all data share"
             )
     latent = {s["name"] for s in program.model_sites if not s["is_observed"]}
     if not latent or len(latent) == len(program.model_sites):
@@ -156,8 +159,8 @@ def _check_sites(program: Program) -> None:
     )
     if points:
         raise ValueError(
-            f"the guide is a point (Delta) at site {points[0]!r}; importance sampling needs a guide "
-            "that covers the posterior"
+            f"the guide is a point (Delta) at site {points[0]!r}; importance sampling needs a "
+            "guide that covers the posterior"
         )
 
 
@@ -171,7 +174,7 @@ class _Last(Messenger):
 
 
 def _trouble(program: Program, rows: range) -> str:
-    """Returns how the program fails to broadcast over particles, or ""; compared on the same draws."""
+    """Returns how `program` fails to broadcast over particles, or ""; compares the same draws."""
     num_particles = 2 if len(rows) == 3 else 3
     last = _Last()
     try:
@@ -226,7 +229,7 @@ def check(
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Check:
-    """Returns what pyrovae sees in a program: sites, plates, shapes, and what it cannot use and why.
+    """Returns what pyrovae sees in a program: sites, plates, shapes, what it cannot use and why.
 
     Vectorised log-densities are compared with one-by-one ones at the same draws, so that a program
     which broadcasts wrongly is caught. Nothing is raised: what is wrong stands in the verdict.
@@ -253,7 +256,10 @@ def check(
             trouble = _trouble(program, program.blocks(block_size)[0])
         ok = not trouble
         where = f"plate {plate!r}" if plate else "one joint set"
-        verdict = f"{len(program)} data in {where}, {len(program.parameters)} parameters, particles in parallel"
+        verdict = (
+            f"{len(program)} data in {where}, {len(program.parameters)} parameters, "
+            "particles in parallel"
+        )
         if trouble:
             verdict = f"the program runs one particle at a time, slowly: it {trouble}"
     except Exception as e:

@@ -18,7 +18,7 @@ INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "downl
 
 
 def parser() -> ArgumentParser:
-    """Returns the command line; what is not about this one invocation also goes into config.yaml."""
+    """Returns the command line; what is not about this invocation also goes into config.yaml."""
     p = ArgumentParser(prog="python -m pyrovae.svi", description=__doc__)
     add = p.add_argument
     add("--config", action="config", help="YAML file of options; flags override it")
@@ -167,7 +167,8 @@ def run(config: Namespace, p: ArgumentParser) -> int:
 
     report = sys.stderr if config.json else sys.stdout
     print(
-        f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\nrun folder: {folder}",
+        f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\n"
+        f"run folder: {folder}",
         file=report,
     )
     if config.json:

@@ -22,6 +22,7 @@ from pyrovae.rng import seeded
 from pyrovae.storage import StateError
 
 VALID_BATCH = 1024  # rows of a validation batch; its draws are the same in every epoch
+ADAM = partial(torch.optim.Adam, fused=True)
 State = dict[str, Any]
 
 
@@ -37,9 +38,10 @@ class Diverged(ArithmeticError):
 
     def __init__(self, what: str, step: int, epoch: int, rows: Tensor, parameter: str) -> None:
         super().__init__(
-            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting {rows[:5].tolist()}); "
-            f"worst gradient: {parameter}; the parameters stand as before that step; "
-            "lower lr, set clip_norm, or look at these rows"
+            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting "
+            f"{rows[:5].tolist()}); worst gradient: {parameter}; "
+            "the parameters stand as before that step; lower lr, set clip_norm, or look at "
+            "these rows"
         )
         self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter
 
@@ -51,7 +53,8 @@ class Fit:
     Attributes:
         elbo: ELBO of the training data, averaged over the epoch's steps.
         valid_elbo: ELBO of the validation data after each epoch; empty without any.
-        best_epoch: The epoch, from 1, whose parameters were kept; the last without validation data.
+        best_epoch: The epoch, from 1, whose parameters were kept; the last without validation
+            data.
         seconds: Wall time of each epoch.
         stopped_early: Whether `patience` ended it.
     """
@@ -65,8 +68,8 @@ class Fit:
     def __repr__(self) -> str:
         valid = f", valid {self.valid_elbo[self.best_epoch - 1]:.3f}" if self.valid_elbo else ""
         return (
-            f"Fit({len(self.elbo)} epochs in {sum(self.seconds):.1f} s; best epoch {self.best_epoch}: "
-            f"ELBO {self.elbo[self.best_epoch - 1]:.3f}{valid} nats per datum)"
+            f"Fit({len(self.elbo)} epochs in {sum(self.seconds):.1f} s; best epoch "
+            f"{self.best_epoch}: ELBO {self.elbo[self.best_epoch - 1]:.3f}{valid} nats per datum)"
         )
 
 
@@ -80,7 +83,7 @@ def fit(
     batch_size: int = 128,
     lr: float = 1e-3,
     lr_schedule: str = "constant",
-    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, fused=True),
+    optimizer: Callable[..., torch.optim.Optimizer] = ADAM,
     objective: Any = None,
     clip_norm: float | None = None,
     patience: int | None = None,
@@ -97,11 +100,13 @@ def fit(
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
 
     The parameters are found by running the program once, as `SVI.step` does: those of
-    `pyro.module`, `pyro.param` and `PyroModule` train, whatever else stands in Pyro's global store.
-    They end at the best validation epoch. Random streams and global settings are left as found.
+    `pyro.module`, `pyro.param` and `PyroModule` train, whatever else stands in Pyro's global
+    store. They end at the best validation epoch. Random streams and global settings are left as
+    found.
 
     Args:
-        model, guide: Pyro callables of the data.
+        model: A Pyro callable of the data.
+        guide: Another.
         data: A tensor, or tensors of equal length passed to the program in that order.
         valid: Validation data, likewise; scored after each epoch without touching a weight.
         num_epochs: Passes over the data.
@@ -113,7 +118,8 @@ def fit(
             batch; default `Trace_ELBO()`.
         clip_norm: Largest gradient norm; `None` clips nothing.
         patience: Stop after so many epochs without a better validation ELBO.
-        transform: Applied to each training batch, `transform(*batch)`, such as a fresh binarization.
+        transform: Applied to each training batch, `transform(*batch)`, such as a fresh
+            binarization.
         device: Where batches go; default: where the data are.
         seed: Fixes order and draws; `None` takes torch's current stream.
         progress: Show a bar; `None` does so on a terminal.
@@ -124,8 +130,8 @@ def fit(
 
     Raises:
         ValueError: If no parameter gets a gradient, some tensor gets one that Pyro does not know
-            of, data are empty, unequal in length, not finite or outside a site's support, an option
-            is out of range, or `resume` is the state of another program or schedule.
+            of, data are empty, unequal in length, not finite or outside a site's support, an
+            option is out of range, or `resume` is the state of another program or schedule.
         Diverged: If a loss or gradient is not finite.
 
     References:
@@ -231,7 +237,7 @@ class _Course:
         return {k: f"{v[-1]:.2f}" for k, v in shown.items() if v}
 
     def state(self) -> State:
-        """Returns a copy of everything `restore` needs, as nested dictionaries of tensors and numbers."""
+        """Returns a copy of all `restore` needs: nested dictionaries of tensors and numbers."""
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
@@ -257,8 +263,9 @@ class _Course:
             )
         if self.schedule.state_dict().get("total_steps") != state["schedule"].get("total_steps"):
             raise StateError(
-                f"resume was on a learning-rate schedule of {state['schedule'].get('total_steps')} steps and this "
-                f"run has {num_steps}; a one-cycle schedule resumes with its own num_epochs and batch_size"
+                "resume was on a learning-rate schedule of "
+                f"{state['schedule'].get('total_steps')} steps and this run has {num_steps}; "
+                "a one-cycle schedule resumes with its own num_epochs and batch_size"
             )
         _assign(self.named, state["parameters"])
         optim = dict(state["optimizer"])
@@ -288,7 +295,7 @@ class _Course:
 
 
 def _find_parameters(loss_of: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Returns every parameter of one loss by name; ValueError where one is unknown to Pyro, or none trains."""
+    """Returns all parameters of a loss by name; ValueError if Pyro misses one or none trains."""
     with torch.random.fork_rng(), Parameters() as parameters:
         loss = loss_of()
     leaves = list(_leaves(loss))
@@ -300,13 +307,14 @@ def _find_parameters(loss_of: Callable[[], Tensor]) -> dict[str, Tensor]:
     for leaf in leaves:
         if not any(leaf is p for p in named.values()):
             raise ValueError(
-                f"a tensor of shape {tuple(leaf.shape)} would get a gradient but Pyro does not know it, so it would "
-                "never train; register its module with pyro.module(name, net) inside model or guide"
+                f"a tensor of shape {tuple(leaf.shape)} would get a gradient but Pyro does "
+                "not know it, so it would never train; register its module with "
+                "pyro.module(name, net) inside model or guide"
             )
     if not leaves:
         raise ValueError(
-            "no parameter gets a gradient; register networks with pyro.module(name, net), or tensors "
-            "with pyro.param, inside model or guide"
+            "no parameter gets a gradient; register networks with pyro.module(name, net), or "
+            "tensors with pyro.param, inside model or guide"
         )
     return named
 
@@ -358,7 +366,7 @@ def _check(
     device: Any,
     batch_size: int,
 ) -> None:
-    """Raises where data are no tensors of one length, not finite, or outside the support of their site."""
+    """Raises unless data are finite tensors of one length, inside their site's support."""
     check_data(data)
     with torch.random.fork_rng():
         for rows in torch.arange(len(data[0])).split(max(batch_size, VALID_BATCH)):

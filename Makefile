@@ -1,0 +1,31 @@
+# A fresh machine with Python >= 3.11, pip and make needs nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: run test lint clean
+
+run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
+	$(BIN)/python -m pyrovae.svi $(ARGS)
+
+test: .venv/test lint ## lint, types, tests and doctests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+.venv/user: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pyrovae needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e . -c constraints.txt
+	touch $@
+
+.venv/test: .venv/user
+	$(BIN)/python -m pip install -q -e '.[test]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv build dist

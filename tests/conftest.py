@@ -1,0 +1,49 @@
+"""A stricter world than a user's: float64, an empty parameter store, and guards on global state."""
+
+import pyro
+import pytest
+import torch
+from torch.distributions import Distribution
+
+
+def pytest_addoption(parser):
+    parser.addoption("--dtype", default="float64", help="default floating type of the tests")
+    parser.addoption("--device", default="cpu", help="device of the tests that take one")
+
+
+@pytest.fixture(autouse=True)
+def world(request):
+    """Sets the default dtype, and fails a test after which global state is not as it was."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    torch.set_default_dtype(getattr(torch, request.config.getoption("dtype")))
+    before = _globals()
+    yield
+    after = _globals()
+    torch.set_default_dtype(torch.float32)
+    assert after == before
+
+
+@pytest.fixture
+def float32():
+    """The default dtype of a user."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def device(request):
+    return request.config.getoption("device")
+
+
+def _globals():
+    return {
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "validate": (Distribution._validate_args, pyro.infer.util.is_validation_enabled()),
+        "matmul": torch.get_float32_matmul_precision(),
+        "hooks": len(torch.nn.modules.module._global_forward_pre_hooks),
+        "stack": len(pyro.poutine.runtime._PYRO_STACK),
+    }

@@ -1,0 +1,146 @@
+"""The programs that the tests share, each with its truth in closed form or by quadrature."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from scipy.stats import nbinom
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearGaussian:
+    """Probabilistic PCA: z ~ N(0, I), x ~ N(W z + m, s^2 I); evidence and posterior in closed form."""
+
+    weight: Tensor  # (D, d)
+    mean: Tensor  # (D,)
+    sigma: float
+
+    @classmethod
+    def make(cls, x_dim=5, z_dim=2, sigma=0.5, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(x_dim, z_dim, generator=generator)
+        return cls(weight, torch.randn(x_dim, generator=generator), sigma)
+
+    def data(self, n, seed=1):
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(n, self.weight.shape[1], generator=generator)
+        noise = torch.randn(n, len(self.mean), generator=generator)
+        return z @ self.weight.T + self.mean + self.sigma * noise
+
+    @cached_property
+    def cov(self):
+        precision = self.weight.T @ self.weight / self.sigma**2
+        return torch.linalg.inv(precision + torch.eye(self.weight.shape[1]))
+
+    def posterior_mean(self, x):
+        return (x - self.mean) @ self.weight @ self.cov / self.sigma**2
+
+    def log_evidence(self, x):
+        cov = self.weight @ self.weight.T + self.sigma**2 * torch.eye(len(self.mean))
+        return dist.MultivariateNormal(self.mean, cov).log_prob(x)
+
+    def prior(self, n):
+        return dist.Normal(torch.zeros(n, self.weight.shape[1]), 1.0).to_event(1)
+
+    def likelihood(self, z):
+        return dist.Normal(z @ self.weight.T + self.mean, self.sigma).to_event(1)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior(len(x)))
+            pyro.sample("x", self.likelihood(z), obs=x)
+
+    def exact(self, x):
+        """The exact posterior."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(self.posterior_mean(x), self.cov))
+
+    def mean_field(self, x, scale=1.0):
+        """The best guide with independent dimensions; `scale` widens it."""
+        with pyro.plate("data", len(x)):
+            s = scale / torch.linalg.inv(self.cov).diagonal().sqrt()
+            pyro.sample("z", dist.Normal(self.posterior_mean(x), s.expand(len(x), -1)).to_event(1))
+
+    def mean_field_kl(self):
+        """KL(mean_field || posterior), the same for every x."""
+        precision = torch.linalg.inv(self.cov)
+        return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+
+
+class GammaPoisson:
+    """An asymmetric target: rate ~ Gamma(a, b), x ~ Poisson(rate); evidence negative binomial."""
+
+    a, b = 2.0, 0.7
+
+    def data(self):
+        return torch.tensor([0.0, 1.0, 2.0, 5.0, 12.0])
+
+    def log_evidence(self, x):
+        return torch.from_numpy(nbinom.logpmf(x.numpy(), self.a, self.b / (1 + self.b)))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(self.a, self.b))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    def exact(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(self.a + x, self.b + 1.0))
+
+    def wide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma((self.a + x) / 2, (self.b + 1.0) / 2))
+
+
+class BernoulliDecoder:
+    """A 2-d latent with a nonlinear Bernoulli decoder; evidence by quadrature on a grid."""
+
+    def __init__(self, x_dim=6, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = 2 * torch.randn(x_dim, 2, generator=generator)
+        self.bias = torch.randn(x_dim, generator=generator)
+
+    def logits(self, z):
+        return torch.tanh(z) @ self.weight.T + self.bias
+
+    def data(self, n=7, seed=1):
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(n, 2, generator=generator)
+        return torch.bernoulli(torch.sigmoid(self.logits(z)), generator=generator)
+
+    def log_evidence(self, x):
+        axis = torch.linspace(-8, 8, 401)
+        z = torch.cartesian_prod(axis, axis)
+        log_prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
+        log_x = dist.Bernoulli(logits=self.logits(z)).to_event(1).log_prob(x[:, None])
+        return (log_prior + log_x).logsumexp(1) + 2 * np.log(16 / 400)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.logits(z)).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.3).to_event(1))
+
+
+class GlobalMean:
+    """A latent that all data share: m ~ N(0, 1), x_n ~ N(m, 1)."""
+
+    def log_evidence(self, x):
+        cov = torch.eye(len(x)) + torch.ones(len(x), len(x))
+        return dist.MultivariateNormal(torch.zeros(len(x)), cov).log_prob(x)
+
+    def model(self, x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    def exact(self, x):
+        n = len(x)
+        pyro.sample("m", dist.Normal(x.sum() / (n + 1), (1 / (n + 1)) ** 0.5))

@@ -1,0 +1,69 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from pyrovae import diagnostics
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # once a day, ArviZ 0.23 announces its successor
+    import arviz
+
+
+def psislw(log_w):
+    """ArviZ itself: 0.23 takes log-weights, 1.x their negatives."""
+    if arviz.__version__ < "1":
+        return arviz.psislw(log_w.copy())
+    return pytest.importorskip("arviz_stats.base").array_stats.psislw(-log_w)
+
+
+def test_equals_arviz():
+    log_w = np.random.default_rng(0).normal(size=(1000, 3)) * [0.5, 2.0, 4.0]
+    smoothed, k = diagnostics.psis(log_w)
+    for n in range(3):
+        theirs, their_k = psislw(log_w[:, n])
+        np.testing.assert_allclose(smoothed[:, n], theirs)
+        assert k[n] == pytest.approx(float(their_k))
+    np.testing.assert_allclose(np.exp(smoothed).sum(0), 1)
+    assert (np.diff(k) > 0).all()  # heavier tails, larger k-hat
+
+
+def test_does_not_change_its_argument():
+    log_w = np.random.default_rng(0).normal(size=(100, 2))
+    before = log_w.copy()
+    diagnostics.psis(log_w)
+    np.testing.assert_array_equal(log_w, before)
+
+
+def test_known_tail():
+    # weights u**-k have a generalised Pareto tail of shape k exactly
+    u = np.random.default_rng(0).uniform(size=(20_000, 1))
+    for k in (0.3, 0.7, 1.2):
+        assert diagnostics.pareto_k(-k * np.log(u))[0] == pytest.approx(k, abs=0.12)
+
+
+def test_constant_weights_are_perfect():
+    np.testing.assert_array_equal(diagnostics.pareto_k(np.full((100, 2), -3.0)), 0)
+
+
+def test_rounding_noise_is_constant():
+    log_w = -1234.5 + 1e-13 * np.random.default_rng(0).normal(size=(100, 1))
+    assert diagnostics.pareto_k(log_w)[0] == 0
+
+
+def test_minus_infinity_is_legal():
+    log_w = np.random.default_rng(0).normal(size=(1000, 1))
+    log_w[::2] = -np.inf
+    assert np.isfinite(diagnostics.pareto_k(log_w)[0])
+    log_w[3:] = -np.inf
+    assert diagnostics.pareto_k(log_w)[0] == np.inf
+
+
+def test_nan_raises():
+    with pytest.raises(ValueError, match="without NaN"):
+        diagnostics.psis(np.array([[0.0, np.nan]]))
+
+
+def test_threshold():
+    assert diagnostics.khat_threshold(1000) == pytest.approx(2 / 3)
+    assert diagnostics.khat_threshold(5000) == 0.7

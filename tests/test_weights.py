@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import pyrovae as pv
+
+
+def test_identical_weights():
+    w = pv.LogWeights(torch.full((100, 3), -7.5))
+    for value in (w.elbo(), w.log_evidence(), w.iwae(7)):
+        torch.testing.assert_close(value, torch.full((3,), -7.5))
+    torch.testing.assert_close(w.ess(), torch.full((3,), 100.0))
+    assert (w.std_error() == 0).all()
+    assert (w.elbo_std_error() == 0).all()
+    assert (w.pareto_k() == 0).all()
+    assert not w.bad().any()
+
+
+def test_one_finite_weight():
+    log_w = torch.full((100, 1), -torch.inf)
+    log_w[3] = 2.0
+    w = pv.LogWeights(log_w)
+    assert w.ess().item() == pytest.approx(1)
+    assert w.log_evidence().item() == pytest.approx(2 - math.log(100))
+    assert w.std_error().item() == pytest.approx(1)  # sd(w) / (sqrt(S) mean(w)) of one draw in S
+    assert w.elbo().item() == -math.inf
+    assert w.bad().all()
+
+
+def test_all_weights_zero():
+    w = pv.LogWeights(torch.full((10, 1), -torch.inf))
+    assert w.log_evidence().item() == -math.inf
+    assert w.ess().item() == 0
+
+
+def test_against_plain_numpy():
+    log_w = torch.randn(50, 4) * 2
+    w, plain = pv.LogWeights(log_w), np.exp(log_w.numpy())
+    np.testing.assert_allclose(w.log_evidence(), np.log(plain.mean(0)), rtol=1e-12)
+    np.testing.assert_allclose(w.ess(), plain.sum(0) ** 2 / (plain**2).sum(0), rtol=1e-12)
+    error = plain.std(0, ddof=1) / np.sqrt(50) / plain.mean(0)
+    np.testing.assert_allclose(w.std_error(), error, rtol=1e-10)
+    np.testing.assert_allclose(w.elbo(), log_w.numpy().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(w.elbo_std_error(), log_w.numpy().std(0, ddof=1) / np.sqrt(50))
+
+
+def test_large_log_weights_do_not_overflow():
+    w = pv.LogWeights(torch.tensor([[-2000.0, 3000.0], [-2001.0, 2999.0]]))
+    expected = math.log((1 + math.exp(-1)) / 2)
+    torch.testing.assert_close(w.log_evidence(), torch.tensor([-2000.0, 3000.0]) + expected)
+
+
+def test_iwae_averages_disjoint_subsets():
+    log_w = torch.randn(7, 2)
+    w = pv.LogWeights(log_w)
+    torch.testing.assert_close(w.iwae(1), log_w.mean(0))
+    torch.testing.assert_close(w.iwae(7), w.log_evidence())
+    first, second = (log_w[i : i + 3].logsumexp(0) - math.log(3) for i in (0, 3))
+    torch.testing.assert_close(w.iwae(3), (first + second) / 2)  # the seventh draw makes no subset
+    with pytest.raises(ValueError, match="k is 8; give 1 to 7"):
+        w.iwae(8)
+
+
+def test_iwae_bounds_rise_with_k():
+    w = pv.LogWeights(torch.randn(4096, 200) * 2)
+    bounds = torch.stack([w.iwae(k).mean() for k in (1, 4, 16, 64, 4096)])
+    assert (bounds.diff() > 0).all()
+
+
+def test_joint_weights_reduce_to_scalars():
+    w = pv.LogWeights(torch.randn(100))
+    for value in (w.elbo(), w.log_evidence(), w.std_error(), w.ess(), w.pareto_k()):
+        assert value.shape == ()
+
+
+def test_float64_on_the_cpu_whatever_comes():
+    w = pv.LogWeights(torch.randn(5, 2, dtype=torch.float32, requires_grad=True))
+    assert w.log_w.dtype == torch.float64
+    assert not w.log_w.requires_grad
+    assert "5 x 2" in repr(w)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nan_names_the_datum(value):
+    log_w = torch.zeros(4, 3)
+    log_w[1, 2] = value
+    with pytest.raises(ValueError, match="at particle 1 of datum 2"):
+        pv.LogWeights(log_w)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3, 4), ()])
+def test_wrong_shape(shape):
+    with pytest.raises(ValueError, match="give \\(particles, data\\)"):
+        pv.LogWeights(torch.zeros(shape))
+
+
+def test_one_particle_has_no_standard_error():
+    w = pv.LogWeights(torch.zeros(1, 2))
+    assert w.std_error().isnan().all()
