@@ -71,7 +71,7 @@ class Parameters(Messenger):
         self._found: dict[int, tuple[str, Tensor]] = {}
 
     def _pyro_post_param(self, msg: Any) -> None:
-        for tensor in (_given(msg), msg["value"].unconstrained()):
+        for tensor in (_given(msg), _stored(msg)):
             self._found.setdefault(id(tensor), (msg["name"], tensor))
 
     def named(self) -> Values:
@@ -103,7 +103,7 @@ class CleanStore(Messenger):
 
     def _pyro_post_param(self, msg: Any) -> None:
         # a program that hands over a fresh Parameter in every run has it nowhere but in the store
-        if "$$$" not in msg["name"] and _given(msg) is not msg["value"].unconstrained():
+        if "$$$" not in msg["name"] and _given(msg) is not _stored(msg):
             self._keep.add(msg["name"])
 
     def __exit__(self, *exc: Any) -> None:
@@ -117,7 +117,13 @@ class CleanStore(Messenger):
 def _given(msg: Any) -> Tensor:
     """Returns the module's parameter that a `pyro.param` statement was given, or the store's."""
     given = msg["args"][1] if len(msg["args"]) > 1 else None
-    return given if isinstance(given, torch.nn.Parameter) else msg["value"].unconstrained()
+    return given if isinstance(given, torch.nn.Parameter) else _stored(msg)
+
+
+def _stored(msg: Any) -> Tensor:
+    """Returns the unconstrained tensor behind what a `pyro.param` statement gave back."""
+    value = msg["value"]
+    return value if isinstance(value, torch.nn.Parameter) else value.unconstrained()
 
 
 class Subsample(Messenger):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
@@ -145,8 +145,7 @@ def fit(
     """
     data, valid = _as_tuple(data), None if valid is None else _as_tuple(valid)
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
-    objective = Trace_ELBO() if objective is None else objective
-    loss_of = getattr(objective, "differentiable_loss", objective)
+    loss_of = _loss(objective)
     batch = partial(_batch, data, transform, device)
     _check(model, data, transform, device, batch_size)
     if valid is not None:
@@ -173,7 +172,7 @@ def fit(
         with bar:
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
                 start, total = perf_counter(), 0.0
-                for i, rows in enumerate(torch.randperm(num_data).split(batch_size)):
+                for i, rows in enumerate(_order(num_data, batch_size).split(batch_size)):
                     loss = loss_of(model, guide, *batch(rows)) / len(rows)
                     optim.zero_grad()
                     loss.backward()
@@ -294,6 +293,19 @@ class _Course:
         )
 
 
+def _loss(objective: Any) -> Callable[..., Tensor]:
+    """Returns the differentiable loss of a Pyro ELBO, or the callable itself."""
+    objective = Trace_ELBO() if objective is None else objective
+    loss_of = getattr(objective, "differentiable_loss", objective)
+    if isinstance(loss_of, ELBO) or not callable(loss_of):
+        name = type(objective).__name__
+        raise TypeError(
+            f"objective {name} has no differentiable loss; give Trace_ELBO, another ELBO that has "
+            "one, or a callable (model, guide, *batch) -> loss"
+        )
+    return loss_of
+
+
 def _find_parameters(loss_of: Callable[[], Tensor]) -> dict[str, Tensor]:
     """Returns all parameters of a loss by name; ValueError if Pyro misses one or none trains."""
     with torch.random.fork_rng(), Parameters() as parameters:
@@ -350,6 +362,12 @@ def _batch(
 ) -> tuple[Tensor, ...]:
     batch = tuple(d[rows.to(d.device)].to(device) for d in data)
     return batch if transform is None else _as_tuple(transform(*batch))
+
+
+def _order(num_data: int, batch_size: int) -> Tensor:
+    """Returns an epoch's order of rows; unshuffled where one batch takes all of them."""
+    # a guide with parameters of its own for each datum (AutoNormal) knows the data by their place
+    return torch.randperm(num_data) if batch_size < num_data else torch.arange(num_data)
 
 
 def _schedule(name: str, optim: torch.optim.Optimizer, lr: float, num_steps: int) -> LRScheduler:

@@ -1,0 +1,418 @@
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.nn import PyroModule, PyroParam
+from scenarios import LinearGaussian
+
+import pyrovae as pv
+from pyrovae import storage
+from pyrovae.rng import seeded
+
+fit = partial(pv.svi.fit, progress=False)
+
+
+def data(n=20, dim=4):
+    return (torch.rand(n, dim) < 0.5).to(torch.get_default_dtype())
+
+
+def copy(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def moved(before, module):
+    return {k: not torch.equal(v, before[k]) for k, v in module.state_dict().items()}
+
+
+class Exact(LinearGaussian):
+    """The exact posterior as guide, so that the ELBO is log p(x) whatever is drawn, and one parameter."""
+
+    def model(self, x):
+        pyro.param("idle", torch.zeros(()))
+        super().model(x)
+
+    def exact(self, x):
+        idle = pyro.param("idle", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            mean = self.posterior_mean(x) + 0 * idle
+            pyro.sample("z", dist.MultivariateNormal(mean, self.cov))
+
+
+def test_pyros_own_svi_trains_every_parameter_of_two_models():
+    x = data()
+    for _ in range(2):
+        vae = pv.VAE(x_dim=4, z_dim=2, hidden_dims=(3,))
+        before = copy(vae)
+        SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
+        assert all(moved(before, vae).values())
+
+
+def test_equals_pyros_svi():
+    """The same draws and plain gradient steps: fit and SVI end at the same parameters and ELBO."""
+    x, ours, theirs = data(), pv.VAE(4, 2, (3,)), pv.VAE(4, 2, (3,))
+    theirs.load_state_dict(ours.state_dict())
+    result = fit(
+        ours.model, ours.guide, x, num_epochs=30, batch_size=20, lr=0.1, seed=5,
+        optimizer=torch.optim.SGD,
+    )  # fmt: skip
+    svi = SVI(theirs.model, theirs.guide, pyro.optim.SGD({"lr": 0.1 / 20}), Trace_ELBO())
+    with seeded(5):
+        losses = [svi.step(x) for _ in range(30)]
+    for k, v in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[k], v, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.tensor(result.elbo), -torch.tensor(losses) / 20)
+
+
+def test_elbo_weighs_data_not_batches():
+    """Batches of 4, 4 and 2, and validation of 1024, 1024 and 452, give the mean over the data."""
+    scenario = Exact.make()
+    x, valid = scenario.data(10), scenario.data(2500, seed=2)
+    result = fit(
+        scenario.model, scenario.exact, x, valid=valid, num_epochs=1, batch_size=4, lr=1e-9
+    )
+    assert result.elbo[0] == pytest.approx(scenario.log_evidence(x).mean().item(), abs=1e-9)
+    truth = scenario.log_evidence(valid).mean().item()
+    assert result.valid_elbo[0] == pytest.approx(truth, abs=1e-9)
+
+
+def test_elbo_rises_to_the_evidence():
+    """A guide of the exact posterior's form learns to be it."""
+    scenario = LinearGaussian.make(x_dim=5, z_dim=1)
+    x = scenario.data(50)
+
+    def guide(x):
+        weight = pyro.param("weight", torch.zeros(5, 1))
+        shift = pyro.param("shift", torch.zeros(1))
+        scale = pyro.param("scale", torch.ones(1), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ weight + shift, scale).to_event(1))
+
+    fit(scenario.model, guide, x, num_epochs=1500, lr=0.03, lr_schedule="one-cycle", seed=0)
+    w = pv.importance_sampling(scenario.model, guide, x, num_particles=100, seed=0)
+    gap = (scenario.log_evidence(x) - w.elbo()).mean()  # a KL divergence, zero at the optimum
+    assert gap.abs() < 0.005
+    scale = pyro.get_param_store()["scale"]  # what pyro.param learned stays for the user
+    torch.testing.assert_close(scale[0], scenario.cov[0, 0].sqrt(), rtol=0.02, atol=0)
+
+
+def test_fixed_module_names_train_all_the_same():
+    """pyro.module("decoder", ...) by a second model: under SVI it silently never trains."""
+    x = data()
+
+    def make():
+        encoder, decoder = torch.nn.Linear(4, 2), torch.nn.Linear(2, 4)
+
+        def model(x):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+
+        def guide(x):
+            pyro.module("encoder", encoder)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+        return model, guide, torch.nn.ModuleList([encoder, decoder])
+
+    first = make()
+    SVI(*first[:2], pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
+    second = make()
+    before = copy(second[2])
+    fit(*second[:2], x, num_epochs=1)
+    assert all(moved(before, second[2]).values())
+
+
+class Half(PyroModule):
+    """Model or guide with submodule `net`, the same name in both."""
+
+    def __init__(self, decode):
+        super().__init__()
+        self.decode = decode
+        self.net = PyroModule[torch.nn.Linear](3, 3)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            if not self.decode:
+                pyro.sample("z", dist.Normal(self.net(x), 1.0).to_event(1))
+                return
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 3), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.net(z)).to_event(1), obs=x)
+
+
+def test_pyro_modules_with_equal_submodule_names_train():
+    model, guide = Half(decode=True), Half(decode=False)
+    before = copy(model), copy(guide)
+    fit(model, guide, data(dim=3), num_epochs=2)
+    assert all(moved(before[0], model).values())
+    assert all(moved(before[1], guide).values())
+
+
+def test_pyro_params_of_pyro_modules_train_under_local_setting():
+    class Guide(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.scale = PyroParam(torch.ones(3), constraint=dist.constraints.positive)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x, self.scale).to_event(1))
+
+    for local in (False, True):
+        with pyro.settings.context(module_local_params=local):
+            model, guide = Half(decode=True), Guide()
+            fit(model, guide, data(dim=3), num_epochs=2)
+            assert not torch.equal(guide.scale, torch.ones(3))
+        assert len(pyro.get_param_store()) == 0
+
+
+def test_plain_nets_are_refused():
+    net = torch.nn.Linear(2, 4)
+    known = torch.nn.Linear(4, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=net(z)).to_event(1), obs=x)
+
+    def guide(x, register=True):
+        if register:
+            pyro.module("known", known)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(known(x), 1.0).to_event(1))
+
+    for g in (guide, partial(guide, register=False)):
+        with pytest.raises(ValueError, match=r"would get a gradient but Pyro does not know it"):
+            fit(model, g, data(), num_epochs=1)
+    assert net.weight.grad is None
+
+
+def test_nothing_to_train():
+    scenario = LinearGaussian.make()
+    with pytest.raises(ValueError, match="no parameter gets a gradient"):
+        fit(scenario.model, scenario.exact, scenario.data(5), num_epochs=1)
+
+
+def test_leaves_the_world_as_it_was():
+    vae, x = pv.VAE(4, 2), data()
+    stream = torch.get_rng_state()
+    result = fit(vae.model, vae.guide, x, valid=x, num_epochs=2, batch_size=8, seed=1)
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert len(pyro.get_param_store()) == 0
+    other = pv.VAE(4, 2)
+    other.load_state_dict(vae.state_dict())
+    again = fit(vae.model, vae.guide, x, valid=x, num_epochs=2, batch_size=8, seed=1)
+    assert again.elbo != result.elbo  # it starts where the first one ended
+    same = fit(other.model, other.guide, x, valid=x, num_epochs=2, batch_size=8, seed=1)
+    assert same.elbo == again.elbo
+
+
+def test_validation_trains_nothing_and_does_not_move_the_stream():
+    x = data()
+    weights = []
+    for valid in (None, data(7)):
+        with seeded(0):
+            vae = pv.VAE(4, 2)
+        vae.encoder.net.insert(1, torch.nn.Dropout(0.2))
+        last = {}
+
+        def keep(state, last=last):
+            last.update(state["parameters"])
+
+        fit(
+            vae.model, vae.guide, x, valid=valid, num_epochs=3, batch_size=8, seed=0,
+            callback=keep,
+        )  # fmt: skip
+        assert vae.training
+        weights.append(last)
+    for k, v in weights[0].items():
+        assert torch.equal(v, weights[1][k])
+
+
+def test_keeps_the_best_and_stops_early():
+    vae, x = pv.VAE(4, 2, (16,)), data(12)
+    valid = data(12)
+    states = []
+    result = fit(
+        vae.model, vae.guide, x, valid=valid, num_epochs=400, lr=0.05, patience=5, seed=0,
+        callback=states.append,
+    )  # fmt: skip
+    assert result.stopped_early
+    best = max(range(len(result.valid_elbo)), key=lambda i: result.valid_elbo[i])
+    assert result.best_epoch == best + 1
+    assert len(result.elbo) == result.best_epoch + 5
+    kept = states[result.best_epoch]["parameters"]  # the first state is that before training
+    named = {k.replace("VAE.", "").replace("$$$", "."): v for k, v in kept.items()}
+    for k, v in vae.state_dict().items():
+        assert torch.equal(v, named[k])
+    assert "best epoch" in repr(result)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_resume_is_bit_for_bit(schedule, tmp_path):
+    x, valid = torch.rand(30, 4), data(9)
+
+    def run(**options):
+        with seeded(3):
+            vae = pv.VAE(4, 2)
+        result = fit(
+            vae.model, vae.guide, x, valid=valid, num_epochs=6, batch_size=8, lr=0.01, seed=4,
+            lr_schedule=schedule, transform=partial(pv.data.binarize, seed=None), **options,
+        )  # fmt: skip
+        return result, vae.state_dict()
+
+    class Stop(Exception):
+        pass
+
+    def stop(state):
+        storage.save_state(tmp_path / "state", state)
+        if len(state["elbo"]) == 3:
+            raise Stop
+
+    whole, weights = run()
+    with pytest.raises(Stop):
+        run(callback=stop)
+    resumed, again = run(resume=storage.load_state(tmp_path / "state"))
+    assert resumed.elbo == whole.elbo
+    assert resumed.valid_elbo == whole.valid_elbo
+    assert all(torch.equal(v, weights[k]) for k, v in again.items())
+
+
+def test_resume_of_another_program_or_schedule():
+    vae, other, x = pv.VAE(4, 2), pv.VAE(4, 3), data()
+    states = []
+    fit(vae.model, vae.guide, x, num_epochs=1, lr_schedule="one-cycle", callback=states.append)
+    with pytest.raises(ValueError, match="resume with the model that was trained"):
+        fit(other.model, other.guide, x, num_epochs=2, resume=states[-1])
+    with pytest.raises(ValueError, match="learning-rate schedule"):
+        fit(
+            vae.model, vae.guide, x, num_epochs=2, lr_schedule="one-cycle", resume=states[-1]
+        )
+
+
+def test_saved_names_are_the_same_in_every_process():
+    for _ in range(2):
+        vae, states = pv.VAE(4, 2), []
+        fit(vae.model, vae.guide, data(), num_epochs=1, callback=states.append)
+        assert "VAE.decoder$$$0.weight" in states[0]["parameters"]
+
+
+def test_divergence_names_step_rows_and_parameter():
+    vae = pv.VAE(4, 2, likelihood="normal").float()
+    x = torch.randn(20, 4, dtype=torch.float32)
+    x[13] = 1e38
+    before = {}
+
+    def remember(state):
+        before.update(state["parameters"])
+
+    with pytest.raises(pv.svi.Diverged, match="loss is (inf|nan) .* worst gradient: VAE") as caught:
+        fit(vae.model, vae.guide, x, num_epochs=1, batch_size=20, seed=0, callback=remember)
+    assert caught.value.step == 0
+    assert caught.value.epoch == 1
+    assert 13 in caught.value.rows
+    assert "VAE" in caught.value.parameter
+    now = {k: v for k, v in vae.state_dict().items()}
+    for k, v in before.items():
+        assert torch.equal(v, now[k.replace("VAE.", "").replace("$$$", ".")])
+    assert all(v.isfinite().all() for v in now.values())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_data_that_are_not_finite_are_refused(value):
+    vae, x = pv.VAE(4, 2, likelihood="normal"), torch.randn(20, 4)
+    x[7, 2] = value
+    for options in ({}, {"valid": x}):
+        with pytest.raises(ValueError, match=f"{value} at row 7, column 2"):
+            fit(vae.model, vae.guide, torch.randn(20, 4) if options else x, **options)
+
+
+def test_tuples_of_tensors():
+    x, y = torch.randn(20, 2), torch.randn(20)
+    seen = set()
+
+    def model(x, y):
+        slope = pyro.param("slope", torch.zeros(2))
+        seen.add(len(x))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("y", dist.Normal(x @ slope + z, 0.1), obs=y)
+
+    def guide(x, y):
+        loc = pyro.param("loc", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc.expand(len(x)), 1.0))
+
+    fit(model, guide, (x, y), valid=[x, y], num_epochs=1, batch_size=15)
+    assert {15, 5} <= seen
+    assert pyro.get_param_store()["slope"].abs().sum() > 0
+    with pytest.raises(ValueError, match="lengths"):
+        fit(model, guide, (x, y[:3]))
+
+
+def test_objectives():
+    vae, x = pv.VAE(4, 2), data()
+    calls = []
+
+    def objective(model, guide, x):
+        calls.append(len(x))
+        return Trace_ELBO().differentiable_loss(model, guide, x)
+
+    for given in (objective, TraceMeanField_ELBO(), Trace_ELBO(num_particles=2)):
+        result = fit(vae.model, vae.guide, x, num_epochs=1, objective=given)
+        assert math.isfinite(result.elbo[0])
+    assert calls
+    for wrong in (RenyiELBO(), "elbo"):
+        with pytest.raises(TypeError, match="no differentiable loss"):
+            fit(vae.model, vae.guide, x, objective=wrong)
+
+
+def test_clip_norm_bounds_the_step():
+    vae, x = pv.VAE(4, 2), data()
+    before = torch.cat([p.detach().flatten().clone() for p in vae.parameters()])
+    fit(
+        vae.model, vae.guide, x, num_epochs=1, lr=1.0, clip_norm=1e-3,
+        optimizer=torch.optim.SGD,
+    )  # fmt: skip
+    after = torch.cat([p.detach().flatten() for p in vae.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_one_cycle_rises_to_lr_and_falls():
+    rates = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    vae = pv.VAE(4, 2)
+    fit(
+        vae.model, vae.guide, data(), num_epochs=20, batch_size=5, lr=0.01, optimizer=Watched,
+        lr_schedule="one-cycle",
+    )  # fmt: skip
+    assert max(rates) == pytest.approx(0.01, rel=1e-2)
+    assert rates[0] < 1e-3
+    assert rates[-1] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": torch.inf}, "lr is inf"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0"),
+        ({"patience": 3}, "patience needs validation data"),
+        ({"lr_schedule": "cosine"}, "choose constant or one-cycle"),
+    ],
+)
+def test_options_out_of_range(options, words):
+    vae = pv.VAE(4, 2)
+    with pytest.raises(ValueError, match=words):
+        fit(vae.model, vae.guide, data(), **options)
