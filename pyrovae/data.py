@@ -118,14 +118,13 @@ def load(
         check_finite(part.x, name)
     transform = None
     if binarize != "none":
-        method = "static" if binarize == "dynamic" else binarize
-        keep_grey = binarize == "dynamic"
-        parts = [
-            part if keep_grey and i == 0 else replace(part, x=_binarize(part.x, method, seed + i))
-            for i, part in enumerate(parts)
-        ]
-        if keep_grey:
-            _check_unit(parts[0].x)
+        for part in parts:
+            _check_unit(part.x)
+        method = "threshold" if binarize == "threshold" else "static"
+        grey = parts[0]
+        parts = [replace(p, x=_binarize(p.x, method, seed + i)) for i, p in enumerate(parts)]
+        if binarize == "dynamic":
+            parts[0] = grey
             transform = partial(_binarize, method="static", seed=None)
     protocol = {
         "data": name,

@@ -5,7 +5,7 @@ __all__ = ["ESTIMATORS", "Estimate", "Evidence", "evaluate"]
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -303,45 +303,49 @@ def evaluate(
         if wanted
     }
     estimates: dict[str, Estimate] = {}
-    total = sum(len(p) for p in programs.values())
-    with tqdm(
-        total=total,
+    bar = tqdm(
+        total=sum(len(p) for p in programs.values()),
         unit="datum",
         desc="log p(x)",
         disable=None if progress is None else not progress,
-    ) as bar:
+    )
+    with bar:
         for proposal, program in programs.items():
-            blocks = _progress(draw(program, num_particles, seed, block_size, chunk_size), bar)
-            estimates |= _reduce(blocks, proposals[proposal], grid)
-    record = {
-        **_record(next(iter(programs.values())), num_particles, seed, block_size),
-        **(protocol or {}),
-    }
+            reduce = _Reduction(proposals[proposal], grid)
+            for rows in program.blocks(block_size):
+                start = perf_counter()
+                weights = draw(program, rows, num_particles, seed, chunk_size)
+                reduce.add(weights, perf_counter() - start)
+                bar.update(len(rows))
+            estimates |= reduce.estimates()
+    program = next(iter(programs.values()))
+    record = {**_record(program, num_particles, seed, block_size), **(protocol or {})}
     return Evidence({name: estimates[name] for name in names}, grid, record)
 
 
-def _reduce(
-    blocks: Iterator[tuple[range, LogWeights]], names: list[str], grid: tuple[int, ...]
-) -> dict[str, Estimate]:
-    """Returns the named estimates from the blocks' tables, each forgotten when read."""
-    parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
-    seconds = dict.fromkeys(names, 0.0)
-    start = perf_counter()
-    for _, weights in blocks:
-        drawn = perf_counter() - start
-        for name in names:
+class _Reduction:
+    """The named estimators' results, block by block; a block's table is forgotten when it is read."""
+
+    def __init__(self, names: list[str], grid: tuple[int, ...]) -> None:
+        self.grid = grid
+        self.parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
+        self.seconds = dict.fromkeys(names, 0.0)
+
+    def add(self, weights: LogWeights, seconds: float) -> None:
+        """Reads a block's table, which took so many seconds to draw."""
+        for name, parts in self.parts.items():
             start = perf_counter()
-            parts[name].append(
-                _elbo(weights, grid) if name == "elbo" else _evidence(weights, grid)
+            parts.append(_REDUCE[name](weights, self.grid))
+            self.seconds[name] += seconds + perf_counter() - start
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Returns the results of all blocks added."""
+        return {
+            name: Estimate(
+                name, *(torch.cat(p, dim=-1) for p in zip(*parts, strict=True)), self.seconds[name]
             )
-            seconds[name] += drawn + perf_counter() - start
-        start = perf_counter()
-    return {
-        name: Estimate(
-            name, *(torch.cat(p, dim=-1) for p in zip(*parts[name], strict=True)), seconds[name]
-        )
-        for name in names
-    }
+            for name, parts in self.parts.items()
+        }
 
 
 def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -367,6 +371,9 @@ def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
     return value, own, weights.ess(), weights.pareto_k(), torch.stack(path), torch.stack(error)
 
 
+_REDUCE = {"elbo": _elbo, "importance": _evidence, "prior": _evidence}
+
+
 def _known(estimators: Sequence[str], guide: Any) -> list[str]:
     names = list(dict.fromkeys(estimators))
     for name in names:
@@ -388,14 +395,6 @@ def _grid(num_particles: int) -> tuple[int, ...]:
     return tuple(
         dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))
     )
-
-
-def _progress(
-    blocks: Iterator[tuple[range, LogWeights]], bar: Any
-) -> Iterator[tuple[range, LogWeights]]:
-    for rows, weights in blocks:
-        yield rows, weights
-        bar.update(len(rows))
 
 
 def _record(program: Program, num_particles: int, seed: int, block_size: int) -> dict[str, Any]:

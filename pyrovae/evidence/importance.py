@@ -80,43 +80,48 @@ def prior_sampling(
 
 
 def draw(
-    program: Program, num_particles: int, seed: int, block_size: int, chunk_size: int
-) -> Iterator[tuple[range, LogWeights]]:
-    """Yields the rows of each block and their log-weights `(S, n)`.
+    program: Program, rows: range, num_particles: int, seed: int, chunk_size: int
+) -> LogWeights:
+    """Returns the log-weights `(S, n)` of one block of rows.
 
-    A block's draws depend on seed, proposal (guide or prior) and the block's first row alone.
+    They depend on the seed, the proposal (guide or prior) and the block's first row alone.
     """
     proposal = 0 if program.guide else 1
     with evaluation(), pyro.validation_enabled(False):
-        for rows in program.blocks(block_size):
-            with seeded(seed, 2, rows.start):
-                program.check_observed(rows)
-            with seeded(seed, proposal, rows.start):
-                yield rows, _block(program, rows, num_particles, chunk_size)
+        with seeded(seed, 2, rows.start):
+            program.check_observed(rows)
+        with seeded(seed, proposal, rows.start):
+            sample = _from_guide if program.guide else _from_prior
+            log_w = torch.cat(list(sample(program, rows, num_particles, chunk_size)))
+    check_weights(log_w, rows.start)
+    return LogWeights(log_w)
 
 
-def _block(program: Program, rows: range, num_particles: int, chunk_size: int) -> LogWeights:
-    log_w: list[Tensor] = []
-    chunk = max(1, chunk_size // len(rows))
-    if program.guide is None:
-        for size in _sizes(num_particles, chunk):
-            log_w.append(program.log_likelihood(rows, size).to("cpu", torch.float64))
-    else:
-        for draws in _sizes(num_particles, max(chunk, DRAWS // len(rows))):
-            z, log_q = program.propose(rows, draws)
-            start = 0
-            for size in _sizes(draws, chunk):
-                part = slice(start, start + size)
-                log_p = program.log_joint({name: value[part] for name, value in z.items()}, rows)
-                log_w.append((log_p - log_q[part]).to("cpu", torch.float64))
-                start += size
-    table = torch.cat(log_w)
-    check_weights(table, rows.start)
-    return LogWeights(table)
+def _from_prior(
+    program: Program, rows: range, num_particles: int, chunk_size: int
+) -> Iterator[Tensor]:
+    for size in _sizes(num_particles, chunk_size // len(rows)):
+        yield program.log_likelihood(rows, size).to("cpu", torch.float64)
+
+
+def _from_guide(
+    program: Program, rows: range, num_particles: int, chunk_size: int
+) -> Iterator[Tensor]:
+    """Encodes once, for as many draws as memory allows, and decodes them in chunks."""
+    chunk = chunk_size // len(rows)
+    for draws in _sizes(num_particles, max(chunk, DRAWS // len(rows))):
+        z, log_q = program.propose(rows, draws)
+        start = 0
+        for size in _sizes(draws, chunk):
+            part = slice(start, start + size)
+            log_p = program.log_joint({name: value[part] for name, value in z.items()}, rows)
+            yield (log_p - log_q[part]).to("cpu", torch.float64)
+            start += size
 
 
 def _sizes(total: int, size: int) -> Iterator[int]:
-    """Yields `size` as often as it fits into `total`, then the rest."""
+    """Yields `size`, at least 1, as often as it fits into `total`, then the rest."""
+    size = max(1, size)
     yield from [size] * (total // size)
     if total % size:
         yield total % size
@@ -134,8 +139,11 @@ def _table(
 ) -> LogWeights:
     check_sizes(num_particles=num_particles, block_size=block_size, chunk_size=chunk_size)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
-    blocks = draw(program, num_particles, draw_seed(seed), block_size, chunk_size)
-    return LogWeights(torch.cat([block.log_w for _, block in blocks], dim=-1))
+    seed = draw_seed(seed)
+    blocks = (
+        draw(program, rows, num_particles, seed, chunk_size) for rows in program.blocks(block_size)
+    )
+    return LogWeights(torch.cat([block.log_w for block in blocks], dim=-1))
 
 
 def check_sizes(**sizes: int) -> None:

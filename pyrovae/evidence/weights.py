@@ -64,7 +64,8 @@ class LogWeights:
 
     def elbo_std_error(self) -> Tensor:
         """Returns the Monte Carlo standard error of `elbo`, `(N,)`; NaN for one particle."""
-        return self.log_w.std(0) / self.num_particles**0.5
+        s = self.num_particles
+        return self.log_w.std(0) / s**0.5 if s > 1 else self.elbo() * torch.nan
 
     def log_evidence(self) -> Tensor:
         r"""Returns log 1/S sum_s w_s, `(N,)`: the importance-sampled log p(x).

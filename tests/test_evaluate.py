@@ -1,0 +1,213 @@
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from scenarios import BernoulliDecoder, LinearGaussian
+
+import pyrovae as pv
+
+
+@pytest.fixture
+def evidence():
+    scenario = BernoulliDecoder()
+    return pv.evaluate(
+        scenario.model, scenario.guide, scenario.data(30), num_particles=500, seed=0,
+        protocol={"binarize": "none"},
+    )  # fmt: skip
+
+
+def test_equals_the_estimators_themselves(evidence):
+    scenario = BernoulliDecoder()
+    x = scenario.data(30)
+    post = pv.importance_sampling(scenario.model, scenario.guide, x, num_particles=500, seed=0)
+    prior = pv.prior_sampling(scenario.model, x, num_particles=500, seed=0)
+    for name, value, error in (
+        ("elbo", post.elbo(), post.elbo_std_error()),
+        ("importance", post.log_evidence(), post.std_error()),
+        ("prior", prior.log_evidence(), prior.std_error()),
+    ):
+        torch.testing.assert_close(evidence[name].value, value)
+        torch.testing.assert_close(evidence[name].std_error, error)
+    torch.testing.assert_close(evidence["importance"].ess, post.ess())
+    torch.testing.assert_close(evidence["importance"].pareto_k, post.pareto_k())
+    torch.testing.assert_close(evidence["prior"].ess, prior.ess())
+
+
+def test_elbo_equals_trace_elbo():
+    scenario = BernoulliDecoder()
+    x = scenario.data(10)
+    ours = pv.evaluate(
+        scenario.model, scenario.guide, x, estimators=["elbo"], num_particles=5000, seed=0
+    )["elbo"]
+    theirs = torch.tensor(
+        [-Trace_ELBO(num_particles=500, vectorize_particles=True).loss(scenario.model, scenario.guide, x)
+         for _ in range(10)]
+    ) / 10  # fmt: skip
+    error = math.hypot(ours.monte_carlo_error, theirs.std().item() / 10**0.5)
+    assert abs(ours.mean - theirs.mean().item()) < 4 * error
+
+
+def test_means_and_their_two_errors(evidence):
+    e = evidence["importance"]
+    n = len(e.value)
+    assert e.mean == pytest.approx(e.value.mean().item())
+    assert e.monte_carlo_error == pytest.approx(np.sqrt((e.std_error.numpy() ** 2).sum()) / n)
+    assert e.data_error == pytest.approx(e.value.numpy().std(ddof=1) / np.sqrt(n))
+
+
+def test_bits_per_dimension_only_for_discrete_data(evidence):
+    row = evidence.rows()[1]
+    assert row["bits_per_dim"] == pytest.approx(-row["nats"] / 6 / math.log(2))
+    scenario = LinearGaussian.make()
+    dense = pv.evaluate(
+        scenario.model, scenario.exact, scenario.data(3), num_particles=10, seed=0
+    )
+    assert dense.rows()[1]["bits_per_dim"] is None
+
+
+def test_path_ends_at_the_estimate_and_rises(evidence):
+    for name in ("importance", "prior"):
+        e = evidence[name]
+        assert evidence.num_samples[0] == 1
+        assert evidence.num_samples[-1] == 500
+        torch.testing.assert_close(e.path[-1], e.value)
+        torch.testing.assert_close(e.path_std_error[-1], e.std_error)
+        assert e.path.mean(1)[-1] > e.path.mean(1)[0]
+    torch.testing.assert_close(evidence["importance"].path[0], evidence["elbo"].value)
+
+
+def test_any_number_of_particles():
+    scenario = BernoulliDecoder()
+    for k in (1, 2, 7, 1000):
+        evidence = pv.evaluate(
+            scenario.model, scenario.guide, scenario.data(5), num_particles=k, seed=0, block_size=2
+        )
+        assert evidence.num_particles == k
+        assert evidence["prior"].value.shape == (5,)
+        assert repr(evidence)
+
+
+def test_rows_that_do_not_fill_a_block_count_once():
+    """With the exact posterior as guide, every estimate is exact: no row is dropped or doubled."""
+    scenario = LinearGaussian.make()
+    x = scenario.data(23)
+    for block_size in (1, 5, 64):
+        e = pv.evaluate(
+            scenario.model, scenario.exact, x, estimators=["elbo", "importance"], seed=0,
+            num_particles=9, block_size=block_size, chunk_size=10,
+        )  # fmt: skip
+        for name in ("elbo", "importance"):
+            torch.testing.assert_close(
+                e[name].value, scenario.log_evidence(x), rtol=0, atol=1e-10
+            )
+
+
+def test_reading_of_a_good_guide(evidence):
+    text = evidence.reading()
+    gap = evidence["importance"].mean - evidence["elbo"].mean
+    assert f"The ELBO lies {gap:.3f}" in text
+    assert "KL(q(z|x) || p(z|x))" in text
+    assert "can be trusted: k-hat is bad (above 0.63) for 0.0% of the data" in text
+
+
+def test_reading_of_naive_sampling_in_ten_dimensions():
+    scenario = LinearGaussian.make(x_dim=20, z_dim=10, sigma=0.3)
+    x = scenario.data(20)
+    both = pv.evaluate(
+        scenario.model, scenario.exact, x, estimators=["importance", "prior"], seed=0,
+        num_particles=1000,
+    )  # fmt: skip
+    assert "Naive sampling with as many samples falls" in both.reading()
+    alone = pv.evaluate(
+        scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000
+    )
+    assert "cannot be trusted" in alone.reading()
+    assert alone.rows()[0]["bad_khat"] > 0.9
+
+
+def test_table_has_a_row_an_estimator(evidence):
+    lines = evidence.table().splitlines()
+    assert [line[:10] for line in lines[1:]] == ["ELBO      ", "importance", "naive samp"]
+    assert "data s.e." in lines[0]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_to_xarray(evidence, tmp_path):
+    ds = evidence.to_xarray()
+    assert ds["value"].dims == ("estimator", "datum")
+    np.testing.assert_array_equal(ds["value"].sel(estimator="prior"), evidence["prior"].value)
+    for key in ("num_particles", "seed", "rows", "model_sha256", "torch", "binarize", "dtype"):
+        assert key in ds.attrs
+    pv.storage.write_dataset(tmp_path / "e.nc", ds)
+    import xarray
+
+    with xarray.open_dataset(tmp_path / "e.nc", engine="h5netcdf") as back:
+        assert back.attrs["num_particles"] == 500
+        xarray.testing.assert_equal(back.load(), ds)
+
+
+def test_model_hash_tells_models_apart():
+    x = torch.ones(3, 4)
+    hashes = []
+    for _ in range(2):
+        vae = pv.VAE(4, 2)
+        for _ in range(2):
+            e = pv.evaluate(vae.model, vae.guide, x, num_particles=2, seed=0)
+            hashes.append(e.protocol["model_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
+def test_a_pyro_param_program_needs_no_module():
+    def model(x):
+        loc = pyro.param("loc", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(loc, 1.0))
+            pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(4)
+    e = pv.evaluate(model, None, x, estimators=["prior"], num_particles=4000, seed=0)["prior"]
+    truth = pyro.distributions.Normal(0.0, 2**0.5).log_prob(x)
+    assert ((e.value - truth) / e.std_error).abs().max() < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"estimators": ["importnace"]}, "did you mean importance"),
+        ({"estimators": []}, "no estimator was asked for"),
+        ({"num_particles": 0}, "num_particles is 0"),
+        ({"plate": "rows"}, "no plate 'rows'"),
+    ],
+)
+def test_bad_options(options, words):
+    scenario = LinearGaussian.make()
+    with pytest.raises(ValueError, match=words):
+        pv.evaluate(scenario.model, scenario.exact, scenario.data(3), **options)
+    with pytest.raises(ValueError, match="needs a guide"):
+        pv.evaluate(scenario.model, None, scenario.data(3))
+
+
+MEMORY = """
+import resource, sys
+import torch
+import pyrovae as pv
+vae = pv.VAE(20, 5, (16,))
+x = (torch.rand(int(sys.argv[1]), 20) < 0.5).float()
+run = lambda n, k: pv.evaluate(vae.model, vae.guide, x[:n], num_particles=k, seed=0)
+run(128, 10)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(int(sys.argv[1]), int(sys.argv[2]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_is_bounded():
+    """The two tables of 2,000 x 3,000 weights would take 96 MB; a block's takes 3."""
+    command = [sys.executable, "-W", "ignore", "-c", MEMORY, "2000", "3000"]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 60  # MB
