@@ -89,7 +89,7 @@ def images(
             axes = figure.add_subplot(len(rows), n, i * n + j + 1)
             axes.set(xticks=[], yticks=[])
             if j < len(row):
-                axes.imshow(row[j].reshape(shape).cpu(), cmap="gray_r", vmin=0, vmax=1)
+                axes.imshow(row[j].reshape(shape).cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
             if j == 0 and label:
                 axes.set_ylabel(label, rotation=0, ha="right", va="center")
     figure.suptitle(title)
@@ -143,7 +143,7 @@ def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
         tiles = decode(z).mean.cpu().reshape(size, size, *shape)
     figure, axes = _figure(6, 6 * shape[0] / shape[1])
     axes.imshow(
-        tiles.transpose(1, 2).reshape(size * shape[0], size * shape[1]),
+        tiles.transpose(1, 2).reshape(size * shape[0], size * shape[1]).numpy(),
         cmap="gray_r",
         vmin=0,
         vmax=1,

@@ -64,9 +64,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     The structure and a SHA-256 of the tensors stand in the file's header; no pickle.
     """
     tensors: dict[str, Tensor] = {}
-    header = json.dumps(_take_tensors(state, "", tensors))
-    metadata = {"format": FORMAT, "state": header, "sha256": _digest(header, tensors)}
-    data = safetensors.torch.save(tensors, metadata)
+    structure = _take_tensors(state, "", tensors)
+    record = {"format": FORMAT, "sha256": _digest(structure, tensors), "state": structure}
+    # one key: safetensors writes several in no fixed order, and equal states should be equal bytes
+    data = safetensors.torch.save(tensors, {"pyrovae": json.dumps(record)})
     write_atomic(path, lambda p: p.write_bytes(data))
 
 
@@ -81,15 +82,15 @@ def load_state(path: Path) -> dict[str, Any]:
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            record = json.loads((file.metadata() or {}).get("pyrovae", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as e:
+    except (SafetensorError, OSError, json.JSONDecodeError) as e:
         raise StateError(f"{path} is truncated or no safetensors file: {e}") from e
-    if metadata.get("format") != FORMAT:
-        raise StateError(f"{path} was not written by pyrovae (format {metadata.get('format')!r})")
-    if metadata["sha256"] != _digest(metadata["state"], tensors):
+    if record.get("format") != FORMAT:
+        raise StateError(f"{path} was not written by this pyrovae ({record.get('format')!r})")
+    if record["sha256"] != _digest(record["state"], tensors):
         raise StateError(f"{path} was altered after it was written: its checksum does not match")
-    return _put_tensors(json.loads(metadata["state"]), tensors)
+    return _put_tensors(record["state"], tensors)
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -117,8 +118,8 @@ def _put_tensors(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     return content
 
 
-def _digest(header: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(header.encode())
+def _digest(structure: Any, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(structure).encode())
     for name in sorted(tensors):
         t = tensors[name]
         digest.update(f"{name}{t.dtype}{tuple(t.shape)}".encode())

@@ -213,7 +213,9 @@ def test_unknown_name():
         load("mnits")
 
 
-@pytest.mark.parametrize(("size", "words"), [(0, "hold out at least one"), (5000, "part is empty")])
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "hold out at least one"), (5000, "part is empty")]
+)
 def test_valid_size(size, words):
     with pytest.raises(ValueError, match=words):
         load("digits", valid_size=size)

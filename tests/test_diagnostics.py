@@ -6,7 +6,9 @@ import pytest
 from pyrovae import diagnostics
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # once a day, ArviZ 0.23 announces its successor
+    warnings.simplefilter(
+        "ignore", FutureWarning
+    )  # once a day, ArviZ 0.23 announces its successor
     import arviz
 
 

@@ -64,9 +64,7 @@ def test_bits_per_dimension_only_for_discrete_data(evidence):
     row = evidence.rows()[1]
     assert row["bits_per_dim"] == pytest.approx(-row["nats"] / 6 / math.log(2))
     scenario = LinearGaussian.make()
-    dense = pv.evaluate(
-        scenario.model, scenario.exact, scenario.data(3), num_particles=10, seed=0
-    )
+    dense = pv.evaluate(scenario.model, scenario.exact, scenario.data(3), num_particles=10, seed=0)
     assert dense.rows()[1]["bits_per_dim"] is None
 
 
@@ -102,9 +100,7 @@ def test_rows_that_do_not_fill_a_block_count_once():
             num_particles=9, block_size=block_size, chunk_size=10,
         )  # fmt: skip
         for name in ("elbo", "importance"):
-            torch.testing.assert_close(
-                e[name].value, scenario.log_evidence(x), rtol=0, atol=1e-10
-            )
+            torch.testing.assert_close(e[name].value, scenario.log_evidence(x), rtol=0, atol=1e-10)
 
 
 def test_reading_of_a_good_guide(evidence):
@@ -123,9 +119,7 @@ def test_reading_of_naive_sampling_in_ten_dimensions():
         num_particles=1000,
     )  # fmt: skip
     assert "Naive sampling with as many samples falls" in both.reading()
-    alone = pv.evaluate(
-        scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000
-    )
+    alone = pv.evaluate(scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000)
     assert "cannot be trusted" in alone.reading()
     assert alone.rows()[0]["bad_khat"] > 0.9
 

@@ -289,9 +289,7 @@ def test_resume_of_another_program_or_schedule():
     with pytest.raises(ValueError, match="resume with the model that was trained"):
         fit(other.model, other.guide, x, num_epochs=2, resume=states[-1])
     with pytest.raises(ValueError, match="learning-rate schedule"):
-        fit(
-            vae.model, vae.guide, x, num_epochs=2, lr_schedule="one-cycle", resume=states[-1]
-        )
+        fit(vae.model, vae.guide, x, num_epochs=2, lr_schedule="one-cycle", resume=states[-1])
 
 
 def test_saved_names_are_the_same_in_every_process():
@@ -310,7 +308,9 @@ def test_divergence_names_step_rows_and_parameter():
     def remember(state):
         before.update(state["parameters"])
 
-    with pytest.raises(pv.svi.Diverged, match="loss is (inf|nan) .* worst gradient: VAE") as caught:
+    with pytest.raises(
+        pv.svi.Diverged, match="loss is (inf|nan) .* worst gradient: VAE"
+    ) as caught:
         fit(vae.model, vae.guide, x, num_epochs=1, batch_size=20, seed=0, callback=remember)
     assert caught.value.step == 0
     assert caught.value.epoch == 1

@@ -38,9 +38,7 @@ def test_mean_field_guide():
     scenario = LinearGaussian.make(x_dim=6, z_dim=3)
     x = scenario.data(50)
     truth, kl = scenario.log_evidence(x), scenario.mean_field_kl()
-    w = pv.importance_sampling(
-        scenario.model, scenario.mean_field, x, num_particles=4000, seed=0
-    )
+    w = pv.importance_sampling(scenario.model, scenario.mean_field, x, num_particles=4000, seed=0)
     z = (w.log_evidence() - truth) / w.std_error()
     assert z.abs().max() < 4
     gap = w.log_evidence() - w.elbo()

@@ -121,9 +121,7 @@ def test_mask_removes_exactly_the_masked_terms():
         scenario.mean_field(x)
 
     w = pv.importance_sampling(masked, guide, x, keep, num_particles=50, seed=0)
-    full = pv.importance_sampling(
-        scenario.model, scenario.mean_field, x, num_particles=50, seed=0
-    )
+    full = pv.importance_sampling(scenario.model, scenario.mean_field, x, num_particles=50, seed=0)
     assert torch.equal(w.log_w[:, keep], full.log_w[:, keep])
     prior = pv.prior_sampling(masked, x, keep, num_particles=5, seed=0)
     assert (prior.log_w[:, ~keep] == 0).all()

@@ -214,7 +214,7 @@ class Evidence:
         num_data = len(self[names[0]].value)
         coords = {"estimator": names, "samples": list(self.num_samples), "datum": range(num_data)}
         flat = {
-            k: v if type(v) in (int, float, str) else json.dumps(v)
+            k: json.dumps(v) if isinstance(v, bool) or not isinstance(v, int | float | str) else v
             for k, v in self.protocol.items()
         }
         return to_xarray(variables, coords, flat)

@@ -120,6 +120,7 @@ def run(config: Namespace, p: ArgumentParser) -> int:
         valid_size=config.valid_size,
         download=config.download,
     )
+    _check_device(config.device)
     folder = _folder(config)
     with seeded(config.seed):
         family = pv.likelihoods.make(
@@ -130,7 +131,7 @@ def run(config: Namespace, p: ArgumentParser) -> int:
     resume = _checkpoint(folder, splits) if config.resume else None
     kept = Namespace(**{k: v for k, v in vars(config).items() if k not in INVOCATION})
     storage.write_lines(
-        folder / runs.CONFIG, [p.dump(kept, skip_none=False, skip_validation=True).rstrip()]
+        folder / runs.CONFIG, [p.dump(kept, skip_unset=False, skip_validation=True).rstrip()]
     )
 
     result = pv.svi.fit(
@@ -182,6 +183,17 @@ def run(config: Namespace, p: ArgumentParser) -> int:
             )
         )
     return OK
+
+
+def _check_device(name: str) -> None:
+    """Raises ValueError where torch has no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        why = str(e).splitlines()[0]
+        raise ValueError(f"--device {name} is not there ({why}); use cpu") from e
 
 
 def _folder(config: Namespace) -> Path:

@@ -1,0 +1,209 @@
+"""Likelihoods, networks and the VAE."""
+
+import copy
+import math
+import sys
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Predictive
+from scipy import integrate
+
+import pyrovae as pv
+from pyrovae import likelihoods
+from pyrovae.nn import MLP, Encoder, positive
+
+
+def test_bernoulli_takes_logits_where_probabilities_are_clamped():
+    logit = torch.tensor([[-100.0]])
+    assert pv.likelihoods.make("bernoulli")(logit).log_prob(torch.ones(1)).item() == -100
+    clamped = dist.Bernoulli(probs=torch.sigmoid(logit.float())).log_prob(torch.ones(1).float())
+    assert clamped.item() == pytest.approx(-15.94, abs=0.01)
+
+
+def test_bernoulli_is_normalised():
+    p = pv.likelihoods.make("bernoulli")(torch.tensor([0.3, -2.0]))
+    corners = torch.cartesian_prod(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+    assert p.log_prob(corners).exp().sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("logit", [-8.0, -0.3, 0.0, 1e-4, 2.0, 8.0])
+def test_continuous_bernoulli_integrates_to_one(logit):
+    p = pv.likelihoods.make("continuous-bernoulli")(torch.tensor([logit]))
+
+    def density(x):
+        return p.log_prob(torch.tensor([x])).exp().item()
+
+    assert integrate.quad(density, 0, 1)[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_normal_given_and_learned_sigma():
+    given = likelihoods.make("normal", sigma=0.3)
+    f, x = torch.zeros(2, 4), torch.randn(2, 4)
+    theirs = torch.distributions.Normal(0.0, 0.3).log_prob(x).sum(-1)
+    torch.testing.assert_close(given(f).log_prob(x), theirs)
+    assert not list(given.parameters())
+    learned = likelihoods.make("normal")
+    assert learned.sigma.item() == pytest.approx(1)
+    with torch.no_grad():
+        learned.raw_sigma.fill_(-1000.0)
+    assert learned.sigma.item() == pytest.approx(0.01)  # the floor: the likelihood is bounded
+    for wrong in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match="sigma is"):
+            likelihoods.make("normal", sigma=wrong)
+
+
+def test_learned_sigma_trains():
+    x = 5 + 0.5 * torch.randn(200, 3)
+    vae = pv.VAE(3, 1, (2,), likelihood="normal").start_at(x)
+    pv.svi.fit(vae.model, vae.guide, x, num_epochs=200, lr=0.02, seed=0, progress=False)
+    assert vae.likelihood.sigma.item() == pytest.approx(0.5, abs=0.08)
+
+
+def test_likelihood_by_name_class_or_instance():
+    for given in ("normal", likelihoods.Normal, likelihoods.Normal()):
+        assert isinstance(pv.VAE(3, 1, likelihood=given).likelihood, likelihoods.Normal)
+    with pytest.raises(ValueError, match="did you mean bernoulli"):
+        pv.VAE(3, 1, likelihood="bernouli")
+    with pytest.raises(TypeError, match="give a name, a Likelihood class or an instance"):
+        pv.VAE(3, 1, likelihood=3)
+
+
+def test_a_new_family_is_one_class():
+    class Laplace(likelihoods.Likelihood):
+        name = "test-laplace"
+        outputs = 2
+
+        def forward(self, f):
+            loc, raw_scale = f.chunk(2, dim=-1)
+            return dist.Laplace(loc, positive(raw_scale)).to_event(1)
+
+    try:
+        vae = pv.VAE(3, 2, likelihood="test-laplace")
+        x = torch.randn(20, 3)
+        pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, progress=False)
+        assert vae.decode(torch.zeros(5, 2)).event_shape == (3,)
+        assert pv.evaluate(vae.model, vae.guide, x, num_particles=5, seed=0)
+    finally:
+        del likelihoods.families["test-laplace"]
+
+
+@pytest.mark.parametrize("name", sorted(likelihoods.families))
+def test_start_is_the_mean_of_the_data(name):
+    x = torch.rand(50, 3) * torch.tensor([0.1, 0.5, 1.0])
+    x = pv.data.binarize(x) if name == "bernoulli" else x
+    vae = pv.VAE(3, 2, likelihood=name).start_at(x)
+    last = torch.nn.utils.parameters_to_vector([vae.decoder[-1].weight])
+    with torch.no_grad():
+        vae.decoder[-1].weight.zero_()
+    mean = vae.decode(torch.zeros(1, 2)).mean[0]
+    if name != "continuous-bernoulli":  # whose mean is not its parameter
+        torch.testing.assert_close(mean, x.mean(0).clamp(0.001, 0.999))
+    assert last.abs().sum() > 0
+
+
+def test_mlp_and_encoder():
+    net = MLP(3, (5, 4), 2)
+    shapes = [tuple(p.shape) for p in net.parameters()]
+    assert shapes == [(5, 3), (5,), (4, 5), (4,), (2, 4), (2,)]
+    assert all((p == 0).all() for n, p in net.named_parameters() if n.endswith("bias"))
+    loc, scale = Encoder(3, (5,), 2)(torch.full((7, 3), -1e6))
+    assert loc.shape == scale.shape == (7, 2)
+    assert (scale > 0).all()
+    assert positive(torch.tensor([-1e9, 1e9])).tolist() == [1e-4, pytest.approx(1e9)]
+
+
+def test_model_and_guide_are_the_plate_diagram():
+    vae = pv.VAE(x_dim=4, z_dim=2)
+    x = torch.ones(7, 4)
+    trace = pyro.poutine.trace(vae.model).get_trace(x)
+    z, seen = trace.nodes["z"], trace.nodes["x"]
+    assert [f.name for f in z["cond_indep_stack"]] == ["data"]
+    assert z["fn"].batch_shape == (7,)
+    assert z["fn"].event_shape == (2,)
+    assert seen["is_observed"]
+    assert torch.equal(seen["value"], x)
+    trace.compute_log_prob()
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z["value"]).sum(-1)
+    torch.testing.assert_close(z["log_prob"], prior)
+    guide = pyro.poutine.trace(vae.guide).get_trace(x)
+    assert set(guide.stochastic_nodes) == {"data", "z"}
+    torch.testing.assert_close(guide.nodes["z"]["fn"].mean, vae.encode(x).mean)
+
+
+def test_runs_under_pyros_predictive():
+    vae = pv.VAE(x_dim=4, z_dim=2)
+    draws = Predictive(vae.model, guide=vae.guide, num_samples=5)(torch.ones(3, 4))
+    assert draws["z"].shape == (5, 3, 2)
+
+
+def test_sampling_needs_no_encoder():
+    vae = pv.VAE(x_dim=4, z_dim=2)
+    del vae.encoder
+    stream = torch.get_rng_state()
+    x = vae.sample(6, seed=0)
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert x.shape == (6, 4)
+    assert set(x.unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(x, vae.sample(6, seed=0))
+    assert not torch.equal(x, vae.sample(6, seed=1))
+
+
+def test_samples_have_the_models_mean():
+    vae = pv.VAE(x_dim=3, z_dim=2)
+    x = vae.sample(20_000, seed=0)
+    z = torch.randn(20_000, 2)
+    expected = vae.decode(z).mean.mean(0)
+    assert ((x.mean(0) - expected) / (2 * 0.25 / 20_000) ** 0.5).abs().max() < 4
+
+
+def test_reconstruct_decodes_the_mean():
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    torch.testing.assert_close(vae.reconstruct(x), vae.decode(vae.encode(x).mean).mean)
+    assert not vae.reconstruct(x).requires_grad
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.ones(3, 5), torch.ones(4), torch.ones(2, 3, 4), torch.ones(3, 4, dtype=torch.uint8)],
+)
+def test_wrong_shape_or_dtype(x):
+    with pytest.raises(ValueError, match=r"this VAE takes floating \(N, 4\)"):
+        pv.VAE(x_dim=4, z_dim=2).encode(x)
+
+
+def test_config_rebuilds_the_architecture():
+    vae = pv.VAE(4, 2, (5, 3), likelihoods.Normal(sigma=0.2))
+    again = pv.VAE.from_config(vae.config())
+    assert again.config() == vae.config()
+    again.load_state_dict(vae.state_dict())
+    assert again.likelihood.sigma == 0.2
+
+
+def test_a_deep_copy_trains_on_its_own():
+    vae = pv.VAE(4, 2)
+    x = torch.ones(5, 4)
+    pyro.poutine.trace(vae.model).get_trace(x)
+    other = copy.deepcopy(vae)
+    pyro.poutine.trace(other.model).get_trace(x)
+    names = [n for n in pyro.get_param_store() if "decoder" in n]
+    assert len(names) == 2 * len(list(vae.decoder.parameters()))
+
+
+def test_float32_in_float32_out(float32):
+    vae = pv.VAE(4, 2)
+    x = torch.ones(3, 4)
+    assert vae.encode(x).mean.dtype == vae.sample(2).dtype == torch.float32
+
+
+def test_public_names():
+    assert set(pv.__all__) <= set(dir(pv))
+    for name in pv.__all__:
+        assert getattr(pv, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = pv.nope
+    assert "pyrovae" in sys.modules
+    assert np.isfinite(pv.VAE(4, 2).sample(1).numpy()).all()
