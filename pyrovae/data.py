@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PARTS = ("train", "valid", "test")
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
 
 # name: (torchvision class, where it looks below the root, keywords of its training and test part)
@@ -110,7 +111,7 @@ def load(
     if valid_size is not None and valid_size < 1:
         raise ValueError(f"valid_size is {valid_size}; hold out at least one row")
     parts, image_shape, how = _read(name, Path(root), download, valid_size, seed)
-    for label, part in zip(("train", "valid", "test"), parts, strict=True):
+    for label, part in zip(PARTS, parts, strict=True):
         if not len(part):
             raise DataError(
                 f"{name}: the {label} part is empty; give more rows or another valid_size"
@@ -131,13 +132,11 @@ def load(
         "binarize": binarize,
         "data_seed": seed,
         "split": how,
-        **{f"rows_{k}": len(p) for k, p in zip(("train", "valid", "test"), parts, strict=True)},
-        **{
-            f"sha256_{k}": _sha256(p)
-            for k, p in zip(("train", "valid", "test"), parts, strict=True)
-        },
     }
-    return Splits(*parts, image_shape, transform, protocol)
+    for label, part in zip(PARTS, parts, strict=True):
+        protocol |= {f"rows_{label}": len(part), f"sha256_{label}": _sha256(part)}
+    train, valid, test = parts
+    return Splits(train, valid, test, image_shape, transform, protocol)
 
 
 def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tensor:
@@ -198,10 +197,9 @@ def _read(
     if name == "digits":
         from sklearn.datasets import load_digits
 
-        x, y = load_digits(return_X_y=True)
-        return (
-            *_shuffled(Split(_to_float(x) / 16, torch.from_numpy(y)), (8, 8), valid_size, seed),
-        )
+        digits: Any = load_digits()
+        rows = Split(_to_float(digits.data) / 16, torch.from_numpy(digits.target))
+        return _shuffled(rows, (8, 8), valid_size, seed)
     if name in TORCHVISION:
         train, test = _torchvision(name, root, download)
         n = max(0, len(train) - (10_000 if valid_size is None else valid_size))
@@ -213,12 +211,12 @@ def _read(
         )
     if name == "binarized-mnist":
         return (
-            [_larochelle(root, part) for part in ("train", "valid", "test")],
+            [_larochelle(root, part) for part in PARTS],
             (28, 28),
             "fixed, as published",
         )
     if name.endswith((".npy", ".npz")) or Path(name).exists():
-        return (*_from_numpy(Path(name), valid_size, seed),)
+        return _from_numpy(Path(name), valid_size, seed)
     near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
     raise DataError(
         f"there is no data set {name!r}; did you mean {' or '.join(near)}, "
@@ -339,4 +337,4 @@ _schemas = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def _sha256(split: Split) -> str:
-    return hashlib.sha256(split.x.contiguous().numpy()).hexdigest()
+    return hashlib.sha256(split.x.contiguous().numpy().tobytes()).hexdigest()

@@ -94,14 +94,13 @@ class Normal(Likelihood):
         if sigma is not None and not 0 < sigma < float("inf"):
             raise ValueError(f"sigma is {sigma}; give a positive number, or None to learn it")
         self._sigma, self.floor = sigma, floor
-        self.raw_sigma = None
         if sigma is None:
             self.raw_sigma = torch.nn.Parameter(torch.tensor(log(expm1(1 - floor))))
 
     @property
     def sigma(self) -> Tensor | float:
         """The standard deviation of X given z."""
-        return self._sigma if self.raw_sigma is None else softplus(self.raw_sigma) + self.floor
+        return self._sigma or softplus(self.raw_sigma) + self.floor
 
     def config(self) -> dict[str, Any]:
         """Returns sigma (`None`: learned) and its floor."""

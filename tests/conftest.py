@@ -1,4 +1,4 @@
-"""A stricter world than a user's: float64, an empty parameter store, and guards on global state."""
+"""A stricter world than a user's: float64, an empty store, guards on global state."""
 
 import pyro
 import pytest

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LinearGaussian:
-    """Probabilistic PCA: z ~ N(0, I), x ~ N(W z + m, s^2 I); evidence and posterior in closed form."""
+    """Probabilistic PCA: z ~ N(0, I), x ~ N(W z + m, s^2 I); all in closed form."""
 
     weight: Tensor  # (D, d)
     mean: Tensor  # (D,)

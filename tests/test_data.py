@@ -76,17 +76,18 @@ def write_idx(path, array):
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
+MNIST = ("{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", ("train", "t10k"))
 FILES = {
-    "mnist": ("MNIST", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", ("train", "t10k")),
-    "fashion-mnist": ("FashionMNIST", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", ("train", "t10k")),
-    "kmnist": ("KMNIST", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", ("train", "t10k")),
+    "mnist": ("MNIST", *MNIST),
+    "fashion-mnist": ("FashionMNIST", *MNIST),
+    "kmnist": ("KMNIST", *MNIST),
     "emnist": (
         "EMNIST",
         "emnist-balanced-{}-images-idx3-ubyte",
         "emnist-balanced-{}-labels-idx1-ubyte",
         ("train", "test"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FILES)

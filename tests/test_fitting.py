@@ -29,7 +29,7 @@ def moved(before, module):
 
 
 class Exact(LinearGaussian):
-    """The exact posterior as guide, so that the ELBO is log p(x) whatever is drawn, and one parameter."""
+    """One idle parameter, and the exact guide: the ELBO is log p(x) whatever is drawn."""
 
     def model(self, x):
         pyro.param("idle", torch.zeros(()))

@@ -116,7 +116,8 @@ def state():
     return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
             torch.get_float32_matmul_precision(), torch.distributions.Distribution._validate_args,
             pyro.infer.util.is_validation_enabled(), logging.getLogger().handlers,
-            torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist())
+            torch.get_rng_state().tolist(), random.getstate(),
+            numpy.random.get_state()[1].tolist())
 before = state()
 import pyrovae as pv
 for name in pv.__all__: getattr(pv, name)

@@ -128,7 +128,7 @@ def test_mask_removes_exactly_the_masked_terms():
 
 
 def test_nested_plates_inside_the_data_plate():
-    """z_n, then 3 repeated measurements of it: the same as a linear-Gaussian model of 3 equal rows."""
+    """z_n, then 3 repeated measurements of it: a linear-Gaussian model."""
     scenario = LinearGaussian(torch.ones(3, 1), torch.zeros(3), 0.5)
 
     def model(x):
@@ -268,10 +268,7 @@ def superfluous(x):
 def test_programs_without_per_datum_weights(model, guide, words):
     x = torch.randn(5)
     with pytest.raises(ValueError, match=words):
-        if guide is None:
-            pv.prior_sampling(model, x, num_particles=2)
-        else:
-            pv.importance_sampling(model, guide, x, num_particles=2)
+        inspect(model, guide, x)
     report = pv.check(model, guide, x)
     assert not report.ok
     assert report.verdict in repr(report)

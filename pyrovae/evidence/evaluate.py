@@ -208,7 +208,7 @@ class Evidence:
         }
         variables["seconds"] = (
             ("estimator",),
-            [self[name].seconds for name in names],
+            torch.tensor([self[name].seconds for name in names]),
             "wall time, s",
         )
         num_data = len(self[names[0]].value)
@@ -324,7 +324,7 @@ def evaluate(
 
 
 class _Reduction:
-    """The named estimators' results, block by block; a block's table is forgotten when it is read."""
+    """The named estimators' results, block by block; a block's table is read and forgotten."""
 
     def __init__(self, names: list[str], grid: tuple[int, ...]) -> None:
         self.grid = grid
@@ -340,11 +340,10 @@ class _Reduction:
 
     def estimates(self) -> dict[str, Estimate]:
         """Returns the results of all blocks added."""
+        columns = {name: zip(*parts, strict=True) for name, parts in self.parts.items()}
         return {
-            name: Estimate(
-                name, *(torch.cat(p, dim=-1) for p in zip(*parts, strict=True)), self.seconds[name]
-            )
-            for name, parts in self.parts.items()
+            name: Estimate(name, *[torch.cat(c, dim=-1) for c in cs], seconds=self.seconds[name])
+            for name, cs in columns.items()
         }
 
 

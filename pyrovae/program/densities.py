@@ -130,14 +130,14 @@ class Program:
 
     def _sum(self, sites: Iterable[Site], rows: range, num_particles: int | None) -> Tensor:
         """Sums the sites' log-densities, masked and unscaled, to `(S, n)`, or `(n,)` without S."""
-        lead = 0 if num_particles is None else 1
-        shape = [num_particles] * lead + ([len(rows)] if self.plate else [])
+        lead = [] if num_particles is None else [num_particles]
+        shape = lead + ([len(rows)] if self.plate else [])
         total = torch.zeros(shape, device=self.data[0].device)
         for site in sites:
             log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             if site["mask"] is not None:
                 log_p = torch.where(torch.as_tensor(site["mask"], device=log_p.device), log_p, 0.0)
-            keep = [0] * lead + ([log_p.ndim + self.dim] if self.plate else [])
+            keep = [0] * len(lead) + ([log_p.ndim + self.dim] if self.plate else [])
             if summed := [d for d in range(log_p.ndim) if d not in keep]:
                 log_p = log_p.sum(summed)
             log_p = log_p[..., : len(rows)] if self.plate else log_p

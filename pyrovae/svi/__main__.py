@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pyrovae.data import Splits
     from pyrovae.models.vae import VAE
 
+COUNT: Any = PositiveInt
+AMOUNT: Any = PositiveFloat
 OK, USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 0, 2, 3, 4, 5, 130
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
 
@@ -26,33 +28,39 @@ def parser() -> ArgumentParser:
     add("--root", default="data", help="folder that holds the named data sets")
     add("--download", action="store_true", help="fetch a torchvision data set that is not there")
     add("--binarize", default="dynamic", choices=["static", "dynamic", "threshold", "none"])
-    add("--valid-size", type=PositiveInt | None, help="training rows held out for validation")
+    add("--valid-size", type=COUNT | None, help="training rows held out for validation")
     add("--likelihood", default="bernoulli", help="bernoulli, continuous-bernoulli or normal")
     add(
-        "--sigma", type=PositiveFloat | None, help="of the normal likelihood; learned if not given"
+        "--sigma",
+        type=AMOUNT | None,
+        help="of the normal likelihood; learned if not given",
     )
-    add("--z-dim", type=PositiveInt, default=16, help="latent dimensions")
+    add("--z-dim", type=COUNT, default=16, help="latent dimensions")
     add(
         "--hidden-dims",
-        type=PositiveInt,
+        type=COUNT,
         nargs="+",
         default=[256],
         help="widths of the encoder's layers",
     )
-    add("-n", "--num-epochs", type=PositiveInt, default=200, help="passes over the training data")
-    add("--batch-size", type=PositiveInt, default=128, help="rows of a step")
+    add("-n", "--num-epochs", type=COUNT, default=200, help="passes over the training data")
+    add("--batch-size", type=COUNT, default=128, help="rows of a step")
     add(
         "--lr",
-        type=PositiveFloat,
+        type=AMOUNT,
         default=2e-3,
         help="learning rate; the highest one of one-cycle",
     )
     add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
-    add("--clip-norm", type=PositiveFloat | None, help="largest norm of the gradient")
-    add("--patience", type=PositiveInt | None, help="epochs to wait for a better validation ELBO")
+    add("--clip-norm", type=AMOUNT | None, help="largest norm of the gradient")
+    add(
+        "--patience",
+        type=COUNT | None,
+        help="epochs to wait for a better validation ELBO",
+    )
     add(
         "--num-particles",
-        type=PositiveInt,
+        type=COUNT,
         default=5_000,
         help="K, samples per datum of the evaluation",
     )

@@ -293,7 +293,7 @@ class _Course:
         )
 
 
-def _loss(objective: Any) -> Callable[..., Tensor]:
+def _loss(objective: Any) -> Any:
     """Returns the differentiable loss of a Pyro ELBO, or the callable itself."""
     objective = Trace_ELBO() if objective is None else objective
     loss_of = getattr(objective, "differentiable_loss", objective)
