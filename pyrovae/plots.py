@@ -35,8 +35,8 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
             label=f"kept: epoch {best_epoch}",
         )
     # the first epochs of a long run would squeeze all that follows
-    low = np.quantile(np.concatenate([elbo, valid_elbo]), 0.02 if len(elbo) > 20 else 0)
-    high = max(*elbo, *valid_elbo)
+    both = np.concatenate([elbo, valid_elbo])
+    low, high = np.quantile(both, 0.02 if len(elbo) > 20 else 0), both.max()
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")

@@ -134,6 +134,22 @@ def test_model_and_guide_are_the_plate_diagram():
     torch.testing.assert_close(guide.nodes["z"]["fn"].mean, vae.encode(x).mean)
 
 
+def test_log_weights_are_the_tutorials_formula():
+    """log P(X|z) + log N(z; 0, I) - log N(z; mu(X), sigma(X)^2), written out by hand."""
+    vae, x = pv.VAE(x_dim=4, z_dim=2), pv.data.binarize(torch.rand(7, 4))
+    program = pv.program.inspect(vae.model, vae.guide, x)
+    z, log_q = program.propose(range(7), 5)
+    log_w = program.log_joint(z, range(7)) - log_q
+    with torch.no_grad():
+        mu, sigma = vae.encoder(x)
+        logits = vae.decoder(z["z"])
+    log_x = -torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, x.expand(5, 7, 4), reduction="none"
+    )
+    log_ratio = -(z["z"] ** 2) / 2 + ((z["z"] - mu) / sigma) ** 2 / 2 + sigma.log()
+    torch.testing.assert_close(log_w, log_x.sum(-1) + log_ratio.sum(-1))
+
+
 def test_runs_under_pyros_predictive():
     vae = pv.VAE(x_dim=4, z_dim=2)
     draws = Predictive(vae.model, guide=vae.guide, num_samples=5)(torch.ones(3, 4))

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scenarios import BernoulliDecoder
+from scipy.stats import norm
+
+import pyrovae as pv
+from pyrovae import plots
+
+
+def test_convergence_shows_every_estimator_and_the_elbo():
+    scenario = BernoulliDecoder()
+    evidence = pv.evaluate(
+        scenario.model, scenario.guide, scenario.data(10), num_particles=100, seed=0
+    )
+    figure = plots.convergence(evidence)
+    whole, near = figure.axes
+    for axes in (whole, near):
+        assert axes.get_xscale() == "log"
+        assert "nats per datum" in axes.get_ylabel()
+        importance, prior, elbo = axes.get_lines()
+        assert importance.get_xdata()[[0, -1]].tolist() == [1, 100]
+        assert importance.get_ydata()[-1] == pytest.approx(evidence["importance"].mean)
+        assert prior.get_ydata()[-1] == pytest.approx(evidence["prior"].mean)
+        assert elbo.get_ydata()[0] == pytest.approx(evidence["elbo"].mean)
+        assert len(axes.collections) == 2  # the bands
+    low, high = near.get_ylim()
+    assert low < evidence["elbo"].mean < evidence["importance"].mean < high
+
+
+def test_convergence_of_one_estimator():
+    scenario = BernoulliDecoder()
+    for name in ("elbo", "importance", "prior"):
+        evidence = pv.evaluate(
+            scenario.model, scenario.guide, scenario.data(3), num_particles=1, seed=0,
+            estimators=[name],
+        )  # fmt: skip
+        assert isinstance(plots.convergence(evidence), Figure)
+
+
+def test_training():
+    [axes] = plots.training([-3.0, -2.0, -1.5], [-3.1, -1.9, -2.0], 2).axes
+    train, valid, best = axes.get_lines()
+    assert train.get_ydata().tolist() == [-3.0, -2.0, -1.5]
+    assert valid.get_ydata().tolist() == [-3.1, -1.9, -2.0]
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (2, -1.9)
+    low, high = axes.get_ylim()
+    assert low < -3.1
+    assert high > -1.5
+    assert len(plots.training([-1.0], [], 1).axes[0].get_lines()) == 1
+
+
+def test_latent_space():
+    z, y = torch.randn(20, 2), torch.arange(20) % 3
+    [axes] = plots.latent_space(z, y).axes
+    assert len(axes.collections) == 3
+    shown = np.concatenate([c.get_offsets() for c in axes.collections])
+    assert {tuple(p) for p in shown.round(6)} == {tuple(p) for p in z.numpy().round(6)}
+    assert plots.latent_space(z[:, :1], None).axes[0].get_xlabel() == "z 1"
+
+
+def test_latent_space_of_many_dimensions_is_its_principal_components():
+    z = torch.randn(500, 5) * torch.tensor([0.1, 3.0, 0.1, 1.0, 0.1]) + 7
+    [axes] = plots.latent_space(z, None).axes
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(points.std(0), z[:, [1, 3]].std(0), rtol=0.05)
+    assert axes.get_xlabel() == "principal component 1 (90% of the variance)"
+
+
+def test_manifold_runs_right_in_z1_and_up_in_z2():
+    class Delta:
+        def __init__(self, mean):
+            self.mean = mean
+
+    figure = plots.manifold(lambda z: Delta(z[:, :1]), (1, 1), size=3)
+    tiles = figure.axes[0].images[0].get_array()
+    q = norm.ppf([0.05, 0.5, 0.95])
+    np.testing.assert_allclose(tiles, np.tile(q, (3, 1)), atol=1e-6)
+    figure = plots.manifold(lambda z: Delta(z[:, 1:]), (1, 1), size=3)
+    tiles = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(tiles, np.tile(q[::-1, None], (1, 3)), atol=1e-6)
+
+
+def test_images():
+    rows = [torch.rand(3, 6), torch.rand(2, 6)]
+    figure = plots.images(rows, ["X", ""], (2, 3), "title")
+    drawn = [a.images[0].get_array() for a in figure.axes if a.images]
+    assert len(drawn) == 5
+    np.testing.assert_allclose(drawn[0], rows[0][0].reshape(2, 3))
+
+
+def test_save_is_a_png(tmp_path):
+    plots.save(plots.training([-1.0, -0.5], [], 2), tmp_path / "deep" / "a.png")
+    assert (tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
