@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Check": "program",
-    "Evidence": "evidence.evaluate",
+    "Evidence": "evidence.results",
     "LogWeights": "evidence.weights",
     "VAE": "models.vae",
     "check": "program",

@@ -15,6 +15,7 @@ ROWS = [
     {"evidence.weights", "program", "models"},
     {"evidence.importance"},
     {"svi", "export", "plots"},
+    {"evidence.results"},
     {"evidence.evaluate"},
     {"runs"},
     {"svi.__main__"},
@@ -59,7 +60,7 @@ def test_imports_point_down(path):
     for imported in (
         i.removeprefix("pyrovae.") for i in imports(path) if i.startswith("pyrovae.")
     ):
-        if {name.split(".")[0], imported.split(".")[0]} != {"program"}:
+        if name.split(".")[0] not in ("program", "svi") or row(imported) != own:
             below = row(imported)
             assert below is not None, f"{imported} stands in no row"
             assert below < own, f"{name} (row {own}) imports {imported} (row {below})"
@@ -130,4 +131,4 @@ assert state() == before
 def test_no_module_is_long():
     for path, name in MODULES.items():
         code = [line for line in path.read_text().splitlines() if line.strip()]
-        assert len(code) < 400, f"{name} has {len(code)} lines; split it"
+        assert len(code) < 350, f"{name} has {len(code)} lines; split it"

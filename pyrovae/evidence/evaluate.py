@@ -1,15 +1,13 @@
 """Several estimators of log p(x) side by side, on the same data, in bounded memory."""
 
-__all__ = ["ESTIMATORS", "Estimate", "Evidence", "evaluate"]
+__all__ = ["ESTIMATORS", "evaluate"]
 
 import hashlib
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
-from math import isnan, log, log10, sqrt
+from math import log10, sqrt
 from time import perf_counter
 from typing import Any
 
@@ -17,235 +15,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.diagnostics import khat_threshold
 from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, check_sizes, draw
+from pyrovae.evidence.results import Estimate, Evidence
 from pyrovae.evidence.weights import LogWeights
-from pyrovae.export import to_xarray
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed
 
 ESTIMATORS = {"elbo": "guide", "importance": "guide", "prior": "prior"}
-LABELS = {"elbo": "ELBO", "importance": "importance sampling", "prior": "naive sampling"}
-
-
-@dataclass(frozen=True, repr=False)
-class Estimate:
-    """One estimator's results, per datum, in nats.
-
-    Attributes:
-        name: "elbo", "importance" or "prior".
-        value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x).
-        std_error: Its Monte Carlo standard error, `(N,)`.
-        ess: Effective sample size, `(N,)`; NaN for the ELBO, which weighs nothing.
-        pareto_k: Pareto k-hat, `(N,)`; NaN likewise.
-        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means
-            over disjoint subsets of the samples.
-        path_std_error: Standard error of one such estimate, `(G, N)`.
-        seconds: Time for the draws (shared between rows of one proposal) and the reductions.
-    """
-
-    name: str
-    value: Tensor
-    std_error: Tensor
-    ess: Tensor
-    pareto_k: Tensor
-    path: Tensor
-    path_std_error: Tensor
-    seconds: float
-
-    @property
-    def mean(self) -> float:
-        """Mean over data, nats per datum."""
-        return self.value.mean().item()
-
-    @property
-    def monte_carlo_error(self) -> float:
-        """Standard error of `mean` from finitely many samples: what more samples would move."""
-        return self.std_error.square().sum().sqrt().item() / len(self.value)
-
-    @property
-    def data_error(self) -> float:
-        """Standard error of `mean` from finitely many data: what other data would move."""
-        return (
-            self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
-        )
-
-    def bad(self, num_particles: int) -> float:
-        """Share of data whose k-hat is bad; NaN for the ELBO."""
-        k = self.pareto_k
-        return (
-            torch.nan
-            if k.isnan().all()
-            else (k > khat_threshold(num_particles)).double().mean().item()
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class Evidence:
-    """What `evaluate` found; printed, it is the table and its reading.
-
-    Attributes:
-        estimates: The estimators' results by name.
-        num_samples: Numbers of samples, from 1 to K, of the estimates' paths.
-        protocol: What the numbers depend on: K, seed, rows, dtype, versions, model hash, and what
-            the caller knows of the data.
-    """
-
-    estimates: Mapping[str, Estimate]
-    num_samples: tuple[int, ...]
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"{self.table()}\n\n{self.reading()}"
-
-    def __getitem__(self, name: str) -> Estimate:
-        return self.estimates[name]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns the table, one dict an estimator: nats per datum, `None` where undefined."""
-        return [
-            {
-                "estimator": e.name,
-                "nats": e.mean,
-                "monte_carlo_error": _defined(e.monte_carlo_error),
-                "data_error": _defined(e.data_error),
-                "bits_per_dim": self._bits_per_dim(e),
-                "median_ess": _defined(e.ess.median().item()),
-                "min_ess": _defined(e.ess.min().item()),
-                "bad_khat": _defined(e.bad(self.num_particles)),
-                "seconds": e.seconds,
-            }
-            for e in self.estimates.values()
-        ]
-
-    def table(self) -> str:
-        """Returns the table as text: one row an estimator, nats per datum."""
-        head = [
-            "",
-            "nats/datum",
-            "MC s.e.",
-            "data s.e.",
-            "bits/dim",
-            "median ESS",
-            "min ESS",
-            "bad k-hat",
-            "seconds",
-        ]
-        forms = ["{:.3f}", "{:.4f}", "{:.3f}", "{:.4f}", "{:.1f}", "{:.1f}", "{:.1%}", "{:.1f}"]
-        body = [
-            [
-                LABELS[row.pop("estimator")],
-                *(
-                    "-" if v is None else f.format(v)
-                    for f, v in zip(forms, row.values(), strict=True)
-                ),
-            ]
-            for row in self.rows()
-        ]
-        widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
-        lines = [
-            "  ".join(
-                [
-                    r[0].ljust(widths[0]),
-                    *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)),
-                ]
-            )
-            for r in [head, *body]
-        ]
-        return "\n".join(lines)
-
-    def reading(self) -> str:
-        """Returns what the table says, in words with its numbers."""
-        best = self.estimates.get("importance", self.estimates.get("prior"))
-        n, k = len(next(iter(self.estimates.values())).value), self.num_particles
-        if best is None:
-            return (
-                "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
-                f"too low ({n} data)."
-            )
-        lines = [
-            f"log P(X) of these {n} data by {LABELS[best.name]}, K = {k:,}: "
-            f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
-            f"+- {best.data_error:.3f} (data)."
-        ]
-        if best.name == "importance" and "elbo" in self.estimates:
-            gap, error = self._difference("importance", "elbo")
-            lines.append(
-                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: "
-                "the mean KL(q(z|x) || p(z|x)), the price of the guide."
-            )
-        if best.name == "importance" and "prior" in self.estimates:
-            prior = self["prior"]
-            gap, error = self._difference("importance", "prior")
-            lines.append(
-                f"Naive sampling with as many samples falls {gap:.3f} +- {error:.3f} nats short "
-                f"(median ESS {prior.ess.median():.1f} of {k:,}), "
-                f"where its own standard error says {prior.monte_carlo_error:.4f}."
-                if gap > 2 * error
-                else "Naive sampling with as many samples agrees within its error "
-                f"({-gap:+.3f} +- {error:.3f} nats)."
-            )
-        return "\n".join([*lines, self._verdict(best)])
-
-    def to_xarray(self) -> Any:
-        """Returns the per-datum results as an xarray Dataset, the protocol as its attributes."""
-        names = list(self.estimates)
-        per_datum, per_path = ("estimator", "datum"), ("estimator", "samples", "datum")
-        what = {
-            "value": (per_datum, "estimate of log p(x), nats"),
-            "std_error": (per_datum, "Monte Carlo standard error, nats"),
-            "ess": (per_datum, "effective sample size"),
-            "pareto_k": (per_datum, "Pareto k-hat of the weights"),
-            "path": (per_path, "estimate from fewer samples, nats"),
-            "path_std_error": (
-                per_path,
-                "standard error of one estimate from fewer samples, nats",
-            ),
-        }
-        variables = {
-            v: (dims, torch.stack([getattr(self[name], v) for name in names]), text)
-            for v, (dims, text) in what.items()
-        }
-        variables["seconds"] = (
-            ("estimator",),
-            torch.tensor([self[name].seconds for name in names]),
-            "wall time, s",
-        )
-        num_data = len(self[names[0]].value)
-        coords = {"estimator": names, "samples": list(self.num_samples), "datum": range(num_data)}
-        flat = {
-            k: json.dumps(v) if isinstance(v, bool) or not isinstance(v, int | float | str) else v
-            for k, v in self.protocol.items()
-        }
-        return to_xarray(variables, coords, flat)
-
-    @property
-    def num_particles(self) -> int:
-        """K, the number of samples per datum."""
-        return self.num_samples[-1]
-
-    def _bits_per_dim(self, e: Estimate) -> float | None:
-        dims = self.protocol.get("dims")
-        return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
-
-    def _difference(self, one: str, other: str) -> tuple[float, float]:
-        """Returns mean(one - other) and its standard error over data; both saw the same data."""
-        d = self[one].value - self[other].value
-        return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
-
-    def _verdict(self, best: Estimate) -> str:
-        bad = best.bad(self.num_particles)
-        threshold = khat_threshold(self.num_particles)
-        k_hat = f"k-hat is bad (above {threshold:.2f}) for {bad:.1%} of the data"
-        facts = f"{k_hat}, median ESS {best.ess.median():.0f}, smallest {best.ess.min():.1f}"
-        if bad <= 0.05:
-            return f"The estimate can be trusted: {facts}."
-        if bad <= 0.5:
-            return f"Trust it as a lower bound: {facts}; draw more samples or train a wider guide."
-        return (
-            f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
-            "and the standard error does not notice."
-        )
 
 
 def evaluate(
@@ -414,7 +190,3 @@ def _record(program: Program, num_particles: int, seed: int, block_size: int) ->
         "python": platform.python_version(),
         **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")},
     }
-
-
-def _defined(value: float) -> float | None:
-    return None if isnan(value) else value
