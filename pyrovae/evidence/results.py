@@ -15,6 +15,7 @@ from pyrovae.diagnostics import khat_threshold
 from pyrovae.export import to_xarray
 
 LABELS = {"elbo": "ELBO", "importance": "importance sampling", "prior": "naive sampling"}
+FEW, MANY = 0.05, 0.5  # shares of data with a bad k-hat, between which trust is partial
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,12 +62,8 @@ class Estimate:
 
     def bad(self, num_particles: int) -> float:
         """Share of data whose k-hat is bad; NaN for the ELBO."""
-        k = self.pareto_k
-        return (
-            torch.nan
-            if k.isnan().all()
-            else (k > khat_threshold(num_particles)).double().mean().item()
-        )
+        bad = (self.pareto_k > khat_threshold(num_particles)).double().mean().item()
+        return torch.nan if self.pareto_k.isnan().all() else bad
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,39 +106,26 @@ class Evidence:
 
     def table(self) -> str:
         """Returns the table as text: one row an estimator, nats per datum."""
-        head = [
-            "",
-            "nats/datum",
-            "MC s.e.",
-            "data s.e.",
-            "bits/dim",
-            "median ESS",
-            "min ESS",
-            "bad k-hat",
-            "seconds",
-        ]
-        forms = ["{:.3f}", "{:.4f}", "{:.3f}", "{:.4f}", "{:.1f}", "{:.1f}", "{:.1%}", "{:.1f}"]
-        body = [
-            [
-                LABELS[row.pop("estimator")],
-                *(
-                    "-" if v is None else f.format(v)
-                    for f, v in zip(forms, row.values(), strict=True)
-                ),
-            ]
-            for row in self.rows()
-        ]
-        widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
-        lines = [
-            "  ".join(
-                [
-                    r[0].ljust(widths[0]),
-                    *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)),
-                ]
-            )
-            for r in [head, *body]
-        ]
-        return "\n".join(lines)
+        forms = {
+            "nats/datum": "{:.3f}",
+            "MC s.e.": "{:.4f}",
+            "data s.e.": "{:.3f}",
+            "bits/dim": "{:.4f}",
+            "median ESS": "{:.1f}",
+            "min ESS": "{:.1f}",
+            "bad k-hat": "{:.1%}",
+            "seconds": "{:.1f}",
+        }
+        lines = [["", *forms]]
+        for row in self.rows():
+            name, *values = row.values()
+            cells = zip(forms.values(), values, strict=True)
+            lines.append([LABELS[name], *("-" if v is None else f.format(v) for f, v in cells)])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
+            for cells in lines
+        )
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers."""
@@ -160,8 +144,9 @@ class Evidence:
         if best.name == "importance" and "elbo" in self.estimates:
             gap, error = self._difference("importance", "elbo")
             lines.append(
-                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: "
-                "the mean KL(q(z|x) || p(z|x)), the price of the guide."
+                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean of "
+                "KL(q(z|x) || p(z|x)), the price of the guide, is "
+                + ("that." if best.bad(k) <= FEW else "at least that.")
             )
         if best.name == "importance" and "prior" in self.estimates:
             prior = self["prior"]
@@ -227,9 +212,9 @@ class Evidence:
         threshold = khat_threshold(self.num_particles)
         k_hat = f"k-hat is bad (above {threshold:.2f}) for {bad:.1%} of the data"
         facts = f"{k_hat}, median ESS {best.ess.median():.0f}, smallest {best.ess.min():.1f}"
-        if bad <= 0.05:
+        if bad <= FEW:
             return f"The estimate can be trusted: {facts}."
-        if bad <= 0.5:
+        if bad <= MANY:
             return f"Trust it as a lower bound: {facts}; draw more samples or train a wider guide."
         return (
             f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
