@@ -73,7 +73,7 @@ def test_json_on_stdout_alone(tmp_path, capsys):
 def test_config_reproduces_the_run(run_folder, tmp_path):
     config = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert config["hidden_dims"] == [8]
-    assert config["lr"] == 2e-3  # a default, resolved
+    assert config["lr"] == 1e-3  # a default, resolved
     assert not {"out", "resume", "overwrite", "progress", "json", "config"} & set(config)
     again = tmp_path / "again"
     assert main(["--config", str(run_folder / "config.yaml"), "--out", str(again)]) == 0

@@ -43,12 +43,12 @@ def parser() -> ArgumentParser:
         default=[256],
         help="widths of the encoder's layers",
     )
-    add("-n", "--num-epochs", type=COUNT, default=200, help="passes over the training data")
+    add("-n", "--num-epochs", type=COUNT, default=300, help="passes over the training data")
     add("--batch-size", type=COUNT, default=128, help="rows of a step")
     add(
         "--lr",
         type=AMOUNT,
-        default=2e-3,
+        default=1e-3,
         help="learning rate; the highest one of one-cycle",
     )
     add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
