@@ -42,8 +42,8 @@ class Likelihood(torch.nn.Module):
         raise NotImplementedError
 
     def start(self, mean: Tensor) -> Tensor:
-        """Returns the decoder's bias, `(outputs * D,)`, to begin at: data of this mean `(D,)`."""
-        raise NotImplementedError
+        """Returns the decoder's first bias, `(outputs * D,)`, for data of this mean `(D,)`."""
+        return mean.new_zeros(self.outputs * len(mean))
 
 
 class Bernoulli(Likelihood):

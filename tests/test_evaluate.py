@@ -67,6 +67,26 @@ def test_bits_per_dimension_only_for_discrete_data(evidence):
     assert dense.rows()[1]["bits_per_dim"] is None
 
 
+def test_deterministic_and_factor_sites_are_no_data():
+    scenario = BernoulliDecoder()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+            logits = pyro.deterministic("logits", scenario.logits(z), event_dim=1)
+            pyro.sample("x", pyro.distributions.Bernoulli(logits=logits).to_event(1), obs=x)
+            pyro.factor("twice", torch.full((len(x),), math.log(2)))
+
+    x = scenario.data(5)
+    options = {"num_particles": 50, "seed": 0, "block_size": 2}
+    plain = pv.evaluate(scenario.model, scenario.guide, x, **options)
+    ours = pv.evaluate(model, scenario.guide, x, **options)
+    for name in ("elbo", "importance", "prior"):
+        torch.testing.assert_close(ours[name].value, plain[name].value + math.log(2))
+    assert ours.protocol["dims"] == 6
+    assert ours.rows()[0]["bits_per_dim"] is not None
+
+
 def test_path_ends_at_the_estimate_and_rises(evidence):
     for name in ("importance", "prior"):
         e = evidence[name]
@@ -175,6 +195,7 @@ def test_a_pyro_param_program_needs_no_module():
         ({"estimators": []}, "no estimator was asked for"),
         ({"num_particles": 0}, "num_particles is 0"),
         ({"plate": "rows"}, "no plate 'rows'"),
+        ({"plate": None}, "evaluate works per datum"),
     ],
 )
 def test_bad_options(options, words):

@@ -59,6 +59,11 @@ def evaluate(
         ValueError: For an unknown estimator, a program that gives no per-datum weights (see
             `pyrovae.check`), data outside their support, or NaN weights.
     """
+    if plate is None:
+        raise ValueError(
+            "evaluate works per datum and plate is None; for latents that all data share, use "
+            "importance_sampling(..., plate=None)"
+        )
     names = _known(estimators, guide)
     check_sizes(num_particles=num_particles, block_size=block_size, chunk_size=chunk_size)
     seed = draw_seed(seed)

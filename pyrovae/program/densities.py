@@ -86,13 +86,18 @@ class Program:
     @property
     def event_size(self) -> float:
         """Observed dimensions of a datum, D."""
-        return sum(s["value"].numel() for s in self.model_sites if s["is_observed"]) / self.step
+        return sum(s["value"].numel() for s in self._observed()) / self.step
 
     @property
     def is_discrete(self) -> bool:
         """Whether every observed site is discrete: its density is then a probability."""
-        regions = [support(s) for s in self.model_sites if s["is_observed"]]
-        return all(r is not None and r.is_discrete for r in regions)
+        regions = [support(s) for s in self._observed()]
+        return bool(regions) and all(r is not None and r.is_discrete for r in regions)
+
+    def _observed(self) -> list[Site]:
+        """Returns the sites that observe data: not those of `deterministic` and `factor`."""
+        observed = (s for s in self.model_sites if s["is_observed"])
+        return [s for s in observed if s["value"].numel() and not s["infer"].get("_deterministic")]
 
     def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
         assert self.guide is not None
