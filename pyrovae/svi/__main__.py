@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     from pyrovae.svi import Diverged
 
     try:
-        return run(config, p)
+        return run(config)
     except (DataError, StateError, Diverged, ValueError, OSError) as e:
         codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
         print(f"error: {e}", file=sys.stderr)
@@ -115,8 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run(config: Namespace, p: ArgumentParser) -> int:
+def run(config: Namespace) -> int:
     """Fits, evaluates, prints and writes the run folder."""
+    import yaml
+
     import pyrovae as pv
     from pyrovae import runs, storage
     from pyrovae.rng import seeded
@@ -137,10 +139,9 @@ def run(config: Namespace, p: ArgumentParser) -> int:
         vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
     vae.start_at(splits.train.x).to(config.device)
     resume = _checkpoint(folder, splits) if config.resume else None
-    kept = Namespace(**{k: v for k, v in vars(config).items() if k not in INVOCATION})
-    storage.write_lines(
-        folder / runs.CONFIG, [p.dump(kept, skip_unset=False, skip_validation=True).rstrip()]
-    )
+    # through JSON, which makes plain numbers of the parser's restricted ones
+    kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
+    storage.write_lines(folder / runs.CONFIG, [yaml.safe_dump(kept, sort_keys=False).rstrip()])
 
     result = pv.svi.fit(
         vae.model,
