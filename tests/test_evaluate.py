@@ -138,9 +138,24 @@ def test_reading_of_naive_sampling_in_ten_dimensions():
         num_particles=1000,
     )  # fmt: skip
     assert "Naive sampling with as many samples falls" in both.reading()
+    assert "log P(X) of these 20 data by importance sampling" in both.reading()
     alone = pv.evaluate(scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000)
     assert "cannot be trusted" in alone.reading()
     assert alone.rows()[0]["bad_khat"] > 0.9
+
+
+def test_reading_of_a_guide_worse_than_the_prior():
+    scenario = LinearGaussian.make(sigma=2.0)
+    x = scenario.data(20)
+
+    def astray(x):
+        with pyro.plate("data", len(x)):
+            loc = scenario.posterior_mean(x) + 4
+            pyro.sample("z", pyro.distributions.Normal(loc, 0.3).to_event(1))
+
+    text = pv.evaluate(scenario.model, astray, x, num_particles=1000, seed=0).reading()
+    assert "by naive sampling" in text
+    assert "Importance sampling with as many samples falls" in text
 
 
 def test_table_has_a_row_an_estimator(evidence):

@@ -316,6 +316,14 @@ def test_value_outside_its_support(row):
     assert "binarize" in pv.check(vae.model, vae.guide, x).verdict
 
 
+def test_observed_value_of_another_shape():
+    """Five numbers where five vectors belong would broadcast to 25 silently."""
+    scenario = LinearGaussian.make()
+    words = r"site 'x' observes a value of shape \(5,\) where its distribution Normal has \(5, 5\)"
+    with pytest.raises(ValueError, match=words):
+        pv.evaluate(scenario.model, scenario.exact, scenario.data(1)[0])
+
+
 def test_bad_data():
     vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(5, 4)
     program = vae.model, vae.guide

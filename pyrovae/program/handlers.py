@@ -182,15 +182,23 @@ def base(fn: Any) -> Any:
 
 
 def check_support(site: Site, dim: int | None, start: int) -> None:
-    """Raises DataError where the observed value of a site lies outside its support.
+    """Raises DataError where an observed value has another shape or leaves its site's support.
 
     Args:
         site: A sample site; one that is not observed passes.
         dim: The data plate's dimension, from the right; `None` takes the value's first.
         start: The number of the value's first row.
     """
-    region, value = support(site), site["value"]
-    if not site["is_observed"] or region is None or not value.numel():
+    region, value, shape = support(site), site["value"], site["fn"].shape()
+    if not site["is_observed"] or not value.numel():
+        return
+    if value.shape != shape:
+        raise DataError(
+            f"site {site['name']!r} observes a value of shape {tuple(value.shape)} where its "
+            f"distribution {type(base(site['fn'])).__name__} has {tuple(shape)}; give data of "
+            "that shape, or mend the distribution's with to_event"
+        )
+    if region is None:
         return
     inside = region.check(value)
     event_dim = site["fn"].event_dim
