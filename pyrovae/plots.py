@@ -68,13 +68,14 @@ def convergence(evidence: Any) -> Figure:
         axes.set_xscale("log")
         axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
         axes.spines[["top", "right"]].set_visible(False)
-    means = [e.mean for e in evidence.estimates.values()]
+    shown = [e.mean for name, e in evidence.estimates.items() if name != "prior"]
+    means = shown or [evidence["prior"].mean]
     margin = max(max(means) - min(means), 0.01)
     near.set(ylim=(min(means) - margin, max(means) + margin / 2), title="the same, near the ELBO")
     whole.set_title(
         f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value)} data"
     )
-    near.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
+    whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
     return figure
 
 
