@@ -71,9 +71,11 @@ def convergence(evidence: Any) -> Figure:
     shown = [e.mean for name, e in evidence.estimates.items() if name != "prior"]
     means = shown or [evidence["prior"].mean]
     margin = max(max(means) - min(means), 0.01)
-    near.set(ylim=(min(means) - margin, max(means) + margin / 2), title="the same, near the ELBO")
+    near.set(
+        ylim=(min(means) - margin / 2, max(means) + margin / 2), title="the same, near the ELBO"
+    )
     whole.set_title(
-        f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value)} data"
+        f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value):,} data"
     )
     whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
     return figure

@@ -58,6 +58,7 @@ def test_output(tmp_path, capsys):
     out = job("--out", tmp_path / "run", capsys=capsys).out
     assert "ELBO" in out
     assert "naive sampling" in out
+    assert "Protocol: rows 359; dims 64.0; discrete True; num_particles 20; seed 0" in out
     assert "log P(X) of these 359 data by" in out
     assert f"run folder: {tmp_path / 'run'}" in out
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan, log, sqrt
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Estimate:
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
-    """What `evaluate` found; printed, it is the table and its reading.
+    """What `evaluate` found; printed, it is the table, its reading and the protocol.
 
     Attributes:
         estimates: The estimators' results by name.
@@ -82,7 +83,9 @@ class Evidence:
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"{self.table()}\n\n{self.reading()}"
+        record = ((k, str(v)[:12] if "sha256" in k else v) for k, v in self.protocol.items())
+        protocol = "Protocol: " + "; ".join(f"{k} {v}" for k, v in record)
+        return f"{self.table()}\n\n{self.reading()}\n\n{fill(protocol, 99)}"
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
