@@ -288,8 +288,36 @@ def test_resume_of_another_program_or_schedule():
     fit(vae.model, vae.guide, x, num_epochs=1, lr_schedule="one-cycle", callback=states.append)
     with pytest.raises(ValueError, match="resume with the model that was trained"):
         fit(other.model, other.guide, x, num_epochs=2, resume=states[-1])
-    with pytest.raises(ValueError, match="learning-rate schedule"):
-        fit(vae.model, vae.guide, x, num_epochs=2, lr_schedule="one-cycle", resume=states[-1])
+    with pytest.raises(ValueError, match="asks for constant"):
+        fit(vae.model, vae.guide, x, num_epochs=2, resume=states[-1])
+
+
+def test_a_finished_cycle_begins_anew_over_the_epochs_added():
+    vae, x = pv.VAE(4, 2), data()
+    states, rates = [], []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    def train(num_epochs, lr, resume=None):
+        return fit(
+            vae.model, vae.guide, x, num_epochs=num_epochs, batch_size=5, lr=lr,
+            lr_schedule="one-cycle", optimizer=Watched, resume=resume, callback=states.append,
+        )  # fmt: skip
+
+    train(5, 0.1)
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    rates.clear()
+    result = train(15, 0.01, resume=states[-1])
+    assert len(result.elbo) == 15
+    assert len(rates) == 40
+    assert max(rates) == pytest.approx(0.01, rel=0.05)
+    assert rates[0] < 1e-3
+    assert rates[-1] < 1e-4
+    with pytest.raises(ValueError, match="one-cycle with 20 steps left, .* with 40"):
+        train(20, 0.01, resume=states[-6])
 
 
 def test_saved_names_are_the_same_in_every_process():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from pyrovae.storage import StateError
 
@@ -45,10 +45,10 @@ class Fit:
 class Course:
     """Where training stands: all that a checkpoint must hold."""
 
-    def __init__(
-        self, named: dict[str, Tensor], optim: torch.optim.Optimizer, schedule: LRScheduler
-    ) -> None:
-        self.named, self.optim, self.schedule = named, optim, schedule
+    def __init__(self, named: dict[str, Tensor], optim: torch.optim.Optimizer) -> None:
+        self.named, self.optim = named, optim
+        self.schedule: LRScheduler
+        self.begun: State | None = None
         self.elbo: list[float] = []
         self.valid_elbo: list[float] = []
         self.seconds: list[float] = []
@@ -98,7 +98,7 @@ class Course:
             "best_epoch": self.best_epoch,
         }
 
-    def restore(self, state: State, num_steps: int) -> None:
+    def restore(self, state: State) -> None:
         """Goes to where `state` was taken; StateError where it is no state of this program."""
         shapes = {k: tuple(p.shape) for k, p in self.named.items()}
         if {k: tuple(p.shape) for k, p in state["parameters"].items()} != shapes:
@@ -106,17 +106,8 @@ class Course:
                 f"resume holds parameters {_shapes(state['parameters'])} but the program has "
                 f"{_shapes(self.named)}; resume with the model that was trained"
             )
-        if self.schedule.state_dict().get("total_steps") != state["schedule"].get("total_steps"):
-            raise StateError(
-                "resume was on a learning-rate schedule of "
-                f"{state['schedule'].get('total_steps')} steps and this run has {num_steps}; "
-                "a one-cycle schedule resumes with its own num_epochs and batch_size"
-            )
         _assign(self.named, state["parameters"])
-        optim = dict(state["optimizer"])
-        optim["state"] = {int(k): v for k, v in optim["state"].items()}
-        self.optim.load_state_dict(optim)
-        self.schedule.load_state_dict(state["schedule"])
+        self.begun = state
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"])
@@ -126,6 +117,39 @@ class Course:
             state["best_epoch"],
             state["best"],
         )
+
+    def plan(self, name: str, lr: float, num_steps: int) -> None:
+        """Sets the learning rates of the steps left: goes on with a schedule or begins one.
+
+        Raises:
+            StateError: If another schedule was begun, or one with another number of steps left.
+        """
+        begun = self.begun["schedule"] if self.begun else {}
+        total = begun.get("total_steps")
+        left = total - 1 - begun["last_epoch"] if total else None
+        if begun and ((total is None) != (name == "constant") or left not in (None, 0, num_steps)):
+            was = f"one-cycle with {left} steps left" if total else "constant"
+            raise StateError(
+                f"resume was on a learning-rate schedule {was}, and this run asks for {name} with "
+                f"{num_steps}; resume with its own lr_schedule, num_epochs and batch_size"
+            )
+        if left == 0:
+            self._load_optimizer()
+        if name == "constant":
+            self.schedule = ConstantLR(self.optim, factor=1.0)
+        else:
+            momentum = bool({"betas", "momentum"} & set(self.optim.defaults))
+            length = total if left else num_steps + 1
+            self.schedule = OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
+        if begun and left != 0:  # after the schedule, which sets rates of its own when it is made
+            self._load_optimizer()
+            self.schedule.load_state_dict(begun)
+
+    def _load_optimizer(self) -> None:
+        assert self.begun is not None
+        state = dict(self.begun["optimizer"])
+        state["state"] = {int(k): v for k, v in state["state"].items()}
+        self.optim.load_state_dict(state)
 
     def finish(self, stopped_early: bool) -> Fit:
         """Sets the best parameters and returns the course."""

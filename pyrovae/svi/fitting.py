@@ -12,7 +12,6 @@ import pyro
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from pyrovae.program import CleanStore, Parameters, check_data, check_observed, evaluation
@@ -82,7 +81,8 @@ def fit(
         num_epochs: Passes over the data.
         batch_size: Rows of a step; the last batch of an epoch is short.
         lr: Learning rate; the highest one under "one-cycle".
-        lr_schedule: "constant" or "one-cycle" (Smith and Topin, 2017).
+        lr_schedule: "constant" or "one-cycle" (Smith and Topin, 2017), which a finished run that
+            is resumed with more epochs begins anew (Loshchilov and Hutter, 2017).
         optimizer: Called with the parameters and `lr`.
         objective: A Pyro `ELBO`, or a callable `(model, guide, *batch) -> loss` summed over the
             batch; default `Trace_ELBO()`.
@@ -126,12 +126,12 @@ def fit(
     with seeded(seed if resume is None else 0), CleanStore(), pyro.validation_enabled(False):
         named = _find_parameters(lambda: loss_of(model, guide, *batch(first)))
         params = list(named.values())
-        optim = optimizer(params, lr=lr)
-        schedule = _schedule(lr_schedule, optim, lr, num_epochs * num_steps)
-        course = Course(named, optim, schedule)
+        course = Course(named, optimizer(params, lr=lr))
         if resume is not None:
-            course.restore(resume, num_epochs * num_steps)
-        elif callback is not None:
+            course.restore(resume)
+        course.plan(lr_schedule, lr, (num_epochs - course.epoch) * num_steps)
+        optim, schedule = course.optim, course.schedule
+        if resume is None and callback is not None:
             callback(course.state())
         bar = tqdm(
             total=num_epochs,
@@ -241,13 +241,6 @@ def _order(num_data: int, batch_size: int) -> Tensor:
     """Returns an epoch's order of rows; unshuffled where one batch takes all of them."""
     # a guide with parameters of its own for each datum (AutoNormal) knows the data by their place
     return torch.randperm(num_data) if batch_size < num_data else torch.arange(num_data)
-
-
-def _schedule(name: str, optim: torch.optim.Optimizer, lr: float, num_steps: int) -> LRScheduler:
-    if name == "constant":
-        return ConstantLR(optim, factor=1.0)
-    momentum = bool({"betas", "momentum"} & set(optim.defaults))
-    return OneCycleLR(optim, max_lr=lr, total_steps=num_steps + 1, cycle_momentum=momentum)
 
 
 def _check(
