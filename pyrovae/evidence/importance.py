@@ -15,7 +15,7 @@ from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
 CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
-DRAWS = 2**19  # particles x data proposed at once
+PROPOSED = 2**24  # numbers proposed at once, over particles, data and latent dimensions
 
 
 def importance_sampling(
@@ -92,7 +92,12 @@ def draw(
             program.check_observed(rows)
         with seeded(seed, proposal, rows.start):
             sample = _from_guide if program.guide else _from_prior
-            log_w = torch.cat(list(sample(program, rows, num_particles, chunk_size)))
+            log_w, start = torch.empty(0, dtype=torch.float64), 0
+            for chunk in sample(program, rows, num_particles, chunk_size):
+                if not start:  # one table from the start: small pieces would fragment the heap
+                    log_w = log_w.new_empty(num_particles, *chunk.shape[1:])
+                log_w[start : start + len(chunk)] = chunk
+                start += len(chunk)
     check_weights(log_w, rows.start)
     return LogWeights(log_w)
 
@@ -101,7 +106,7 @@ def _from_prior(
     program: Program, rows: range, num_particles: int, chunk_size: int
 ) -> Iterator[Tensor]:
     for size in _sizes(num_particles, chunk_size // len(rows)):
-        yield program.log_likelihood(rows, size).to("cpu", torch.float64)
+        yield program.log_likelihood(rows, size)
 
 
 def _from_guide(
@@ -109,13 +114,14 @@ def _from_guide(
 ) -> Iterator[Tensor]:
     """Encodes once, for as many draws as memory allows, and decodes them in chunks."""
     chunk = chunk_size // len(rows)
-    for draws in _sizes(num_particles, max(chunk, DRAWS // len(rows))):
+    most = PROPOSED // (len(rows) * max(1, round(program.latent_size)))
+    for draws in _sizes(num_particles, max(chunk, most)):
         z, log_q = program.propose(rows, draws)
         start = 0
         for size in _sizes(draws, chunk):
             part = slice(start, start + size)
             log_p = program.log_joint({name: value[part] for name, value in z.items()}, rows)
-            yield (log_p - log_q[part]).to("cpu", torch.float64)
+            yield log_p - log_q[part]
             start += size
 
 

@@ -89,6 +89,11 @@ class Program:
         return sum(s["value"].numel() for s in self._observed()) / self.step
 
     @property
+    def latent_size(self) -> float:
+        """Numbers that the guide draws for a datum."""
+        return sum(s["value"].numel() for s in self.guide_sites) / self.step
+
+    @property
     def is_discrete(self) -> bool:
         """Whether every observed site is discrete: its density is then a probability."""
         regions = [support(s) for s in self._observed()]
