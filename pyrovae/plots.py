@@ -122,7 +122,11 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     for i, c in enumerate(classes):
         chosen = points if y is None else points[y.cpu() == c]
         axes.scatter(
-            *chosen.T, s=8, color=colors(i), label=None if c is None else str(c), alpha=0.7
+            *chosen.T.numpy(),
+            s=min(8, 2e4 / len(z)),
+            color=colors(i),
+            label=None if c is None else str(c),
+            alpha=0.7,
         )
     axes.set(xlabel=names[0], ylabel=names[1], title="Latent space: means of Q(z|X), test data")
     if y is not None and len(classes) <= 20:
