@@ -206,7 +206,7 @@ def _trouble(program: Program, rows: range) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """What `check` found: printed, it is a report.
+    """What `check` found; as a string, the report it printed.
 
     Attributes:
         ok: Whether per-datum evidence can be had from the program, particles in parallel.
@@ -219,6 +219,9 @@ class Check:
     sites: tuple[str, ...]
 
     def __repr__(self) -> str:
+        return f"Check(ok={self.ok})"
+
+    def __str__(self) -> str:
         return "\n".join([*self.sites, ("ok: " if self.ok else "problem: ") + self.verdict])
 
 
@@ -229,10 +232,11 @@ def check(
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Check:
-    """Returns what pyrovae sees in a program: sites, plates, shapes, what it cannot use and why.
+    """Prints what pyrovae sees in a program: sites, plates, shapes, what it cannot use and why.
 
     Vectorised log-densities are compared with one-by-one ones at the same draws, so that a program
     which broadcasts wrongly is caught. Nothing is raised: what is wrong stands in the verdict.
+    Shapes are those of the first `block_size` rows. Returns the report.
 
     Example:
         >>> from pyrovae.models.vae import VAE
@@ -242,6 +246,7 @@ def check(
         model  x  observed  Bernoulli  batch (5,)  event (4,)  plates data
         guide  z  latent    Normal     batch (5,)  event (2,)  plates data
         ok: 5 data in plate 'data', 8 parameters, particles in parallel
+        Check(ok=True)
     """
     sites: tuple[str, ...] = ()
     ok = False
@@ -266,7 +271,9 @@ def check(
         verdict = (
             f"{e}" if isinstance(e, TypeError | ValueError) else f"the program fails when run: {e}"
         )
-    return Check(ok, verdict, sites)
+    report = Check(ok, verdict, sites)
+    print(report)
+    return report
 
 
 def _table(program: Program) -> tuple[str, ...]:
