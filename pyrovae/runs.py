@@ -4,9 +4,11 @@ __all__ = [
     "CHECKPOINT",
     "CONFIG",
     "MODEL",
+    "clear",
     "holds_run",
     "load",
     "save",
+    "write_config",
     "write_figures",
     "write_metrics",
 ]
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from pyrovae import plots, storage
 from pyrovae.data import Splits
@@ -74,6 +77,11 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / FIGURES).glob("*.png"):
         picture.unlink()
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.yaml`: every option that decides the numbers, resolved."""
+    storage.write_lines(folder / CONFIG, [yaml.safe_dump(dict(config), sort_keys=False).rstrip()])
 
 
 def write_metrics(folder: Path, history: Mapping[str, Any]) -> None:

@@ -148,6 +148,7 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path):
         (["--data", "mnist", "--root", "/nowhere"], 3, "searched /nowhere/MNIST/raw"),
         (["--binarize", "none"], 3, "outside {0, 1} but site 'x' is Bernoulli"),
         (["--likelihood", "bernouli"], 2, "did you mean bernoulli"),
+        (["--sigma", "0.3"], 2, "--sigma is for the normal likelihood"),
         (["--lr", "-1"], 2, "lr"),
         (["--z-dim", "two"], 2, "z_dim"),
         (["--nonsense", "1"], 2, "nonsense"),
@@ -168,7 +169,14 @@ def test_a_folder_that_holds_a_run(run_folder, tmp_path, capsys):
     assert "already holds a run" in job("--out", run_folder, code=2, capsys=capsys).err
     both = ["--out", run_folder, "--resume", "--overwrite"]
     assert "give one of them" in job(*both, code=2, capsys=capsys).err
-    job("--data", "digit", "--out", run_folder, "--overwrite", code=3)
+    for args, code in (
+        (["--data", "digit"], 3),
+        (["--binarize", "none"], 3),
+        (["--likelihood", "bernouli"], 2),
+        (["--sigma", "0.3"], 2),
+    ):
+        job(*args, "--out", run_folder, "--overwrite", code=code)
+    job("--z-dim", 7, "--out", run_folder, "--resume", code=5)
     assert {p: p.read_bytes() for p in run_folder.iterdir() if p.is_file()} == before
     job("--out", tmp_path / "o", "--z-dim", 3)
     job("--out", tmp_path / "o", "--overwrite")

@@ -11,6 +11,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from pyrovae.data import Splits
+    from pyrovae.likelihoods import Likelihood
     from pyrovae.models.vae import VAE
 
 COUNT: Any = PositiveInt
@@ -117,8 +118,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: Namespace) -> int:
     """Fits, evaluates, prints and writes the run folder."""
-    import yaml
-
     import pyrovae as pv
     from pyrovae import runs, storage
     from pyrovae.rng import seeded
@@ -131,17 +130,14 @@ def run(config: Namespace) -> int:
         download=config.download,
     )
     _check_device(config.device)
-    folder = _folder(config)
     with seeded(config.seed):
-        family = pv.likelihoods.make(
-            config.likelihood, **({} if config.sigma is None else {"sigma": config.sigma})
-        )
+        family = _likelihood(config)
         vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
     vae.start_at(splits.train.x).to(config.device)
+    folder = _folder(config)
     resume = _checkpoint(folder, splits) if config.resume else None
     # through JSON, which makes plain numbers of the parser's restricted ones
     kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
-    storage.write_lines(folder / runs.CONFIG, [yaml.safe_dump(kept, sort_keys=False).rstrip()])
 
     result = pv.svi.fit(
         vae.model,
@@ -158,9 +154,10 @@ def run(config: Namespace) -> int:
         device=config.device,
         seed=config.seed,
         progress=config.progress,
-        callback=_writer(folder, vae, splits),
+        callback=_writer(folder, vae, splits, kept),
         resume=resume,
     )
+    runs.write_config(folder, kept)
     runs.save(vae, folder, epoch=result.best_epoch)
     evidence = pv.evaluate(
         vae.model,
@@ -205,6 +202,17 @@ def _check_device(name: str) -> None:
         raise ValueError(f"--device {name} is not there ({why}); use cpu") from e
 
 
+def _likelihood(config: Namespace) -> "Likelihood":
+    """Returns the likelihood asked for; ValueError where --sigma does not belong to it."""
+    from pyrovae import likelihoods
+
+    if config.sigma is None:
+        return likelihoods.make(config.likelihood)
+    if config.likelihood != likelihoods.Normal.name:
+        raise ValueError(f"--sigma is for the normal likelihood, not for {config.likelihood}")
+    return likelihoods.make(config.likelihood, sigma=config.sigma)
+
+
 def _folder(config: Namespace) -> Path:
     """Returns the run folder, made and writable; refuses one that already holds a run."""
     from pyrovae import runs, storage
@@ -228,8 +236,6 @@ def _folder(config: Namespace) -> Path:
         raise ValueError(
             f"--out {folder} cannot be written: {e.strerror}; name another folder"
         ) from e
-    if config.overwrite:
-        runs.clear(folder)
     return folder
 
 
@@ -243,15 +249,21 @@ def _checkpoint(folder: Path, splits: "Splits") -> dict[str, Any]:
     return state
 
 
-def _writer(folder: Path, vae: "VAE", splits: "Splits") -> Any:
-    """Returns the callback that keeps the run folder up to date, an epoch at a time."""
+def _writer(folder: Path, vae: "VAE", splits: "Splits", config: dict[str, Any]) -> Any:
+    """Returns the callback that keeps the run folder up to date, an epoch at a time.
+
+    It is first called when all input has been found good: only then does a new run replace an old.
+    """
     from pyrovae import runs, storage
 
     def write(state: dict[str, Any]) -> None:
         epoch = len(state["elbo"])
+        if epoch == 0:
+            runs.clear(folder)
         if state["best_epoch"] == epoch:
             runs.save(vae, folder, epoch=epoch)
         storage.save_state(folder / runs.CHECKPOINT, {**state, "data": splits.protocol})
+        runs.write_config(folder, config)
         runs.write_metrics(folder, state)
 
     return write
