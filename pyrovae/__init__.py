@@ -6,10 +6,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Bounds": "evidence.annealing",
     "Check": "program",
     "Evidence": "evidence.results",
     "LogWeights": "evidence.weights",
     "VAE": "models.vae",
+    "ais": "evidence.annealing",
+    "bdmc": "evidence.annealing",
     "check": "program",
     "evaluate": "evidence.evaluate",
     "importance_sampling": "evidence.importance",

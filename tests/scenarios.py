@@ -144,3 +144,92 @@ class GlobalMean:
     def exact(self, x):
         n = len(x)
         pyro.sample("m", dist.Normal(x.sum() / (n + 1), (1 / (n + 1)) ** 0.5))
+
+
+class Mixture:
+    """Ten Gaussians in four dimensions, the component a discrete latent; in closed form."""
+
+    def __init__(self, size=10, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.loc = 2 * torch.randn(size, 4, generator=generator)
+        self.probs = torch.rand(size, generator=generator)
+        self.probs = self.probs / self.probs.sum()
+
+    def data(self, n=13, seed=1):
+        return 2 * torch.randn(n, 4, generator=torch.Generator().manual_seed(seed))
+
+    def log_evidence(self, x, scale=0.7):
+        log_x = dist.Normal(self.loc, scale).to_event(1).log_prob(x[:, None])
+        return (self.probs.log() + log_x).logsumexp(1)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(self.probs))
+            pyro.sample("x", dist.Normal(self.loc[k], 0.7).to_event(1), obs=x)
+
+    def with_latent(self, x):
+        """The same with a continuous latent: k, z ~ N(loc_k, 1), x ~ N(z, 0.5^2)."""
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(self.probs))
+            z = pyro.sample("z", dist.Normal(self.loc[k], 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def no_guide(self, x):
+        """Nothing is left to guess."""
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 0.7).to_event(1))
+
+
+class Bounded:
+    """A latent in (low, high), another positive, on a grid: x ~ N(a + b, 0.5^2)."""
+
+    def data(self):
+        return torch.tensor([0.2, 1.0, 2.5])
+
+    def log_evidence(self, x):
+        a = torch.linspace(0, 2, 2001)[1:-1]
+        b = torch.logspace(-6, 1.5, 2000)
+        log_b = dist.Gamma(2.0, 1.5).log_prob(b) + b.log()  # in the variable log b
+        step = (b[1] / b[0]).log().log() + np.log(2 / 2000)
+        log_x = dist.Normal(a[:, None] + b, 0.5).log_prob(x[:, None, None])
+        log_a = dist.Beta(2.0, 3.0).log_prob(a / 2) - np.log(2)
+        return (log_x + log_b + log_a[:, None]).flatten(1).logsumexp(1) + step
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Beta(2.0, 3.0))
+            b = pyro.sample("b", dist.Gamma(2.0, 1.5))
+            pyro.sample("x", dist.Normal(2 * a + b, 0.5), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Uniform(0.0, 1.0))
+            pyro.sample("b", dist.LogNormal(0.0, 1.0))
+
+
+class TwoLevels:
+    """Two levels and nested plates: m_n ~ N(0, 1), t_nj ~ N(m_n, 1), x_nj ~ N(t_nj, 0.5^2)."""
+
+    parts = 3
+
+    def data(self, n=6, seed=1):
+        return torch.randn(n, self.parts, generator=torch.Generator().manual_seed(seed))
+
+    def log_evidence(self, x):
+        cov = 1.25 * torch.eye(self.parts) + torch.ones(self.parts, self.parts)
+        return dist.MultivariateNormal(torch.zeros(self.parts), cov).log_prob(x)
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-2):
+            m = pyro.sample("m", dist.Normal(torch.zeros(len(x), 1), 1.0))
+            with pyro.plate("parts", self.parts, dim=-1):
+                t = pyro.sample("t", dist.Normal(m, 1.0))
+                pyro.sample("x", dist.Normal(t, 0.5), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-2):
+            m = pyro.sample("m", dist.Normal(x.mean(1, keepdim=True) / 2, 0.8))
+            with pyro.plate("parts", self.parts, dim=-1):
+                pyro.sample("t", dist.Normal(0.2 * m + 0.8 * x, 0.5))

@@ -11,9 +11,9 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rng", "nn", "likelihoods", "data", "diagnostics", "storage"},
+    {"rng", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
-    {"evidence.importance"},
+    {"evidence.importance", "evidence.annealing"},
     {"svi", "export", "plots"},
     {"evidence.results"},
     {"evidence.evaluate"},

@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian
+from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
 from pyrovae.evidence import importance
@@ -32,6 +32,55 @@ def test_exact_posterior_gives_exact_weights(scenario, num_particles, block_size
     torch.testing.assert_close(w.log_w, truth.expand(num_particles, 5), rtol=0, atol=1e-10)
     torch.testing.assert_close(w.log_evidence(), truth, rtol=0, atol=1e-10)
     assert not w.bad().any()
+
+
+def test_a_mixture_is_exact():
+    """Its discrete latent is summed out by enumeration; the guide has nothing to do."""
+    scenario = Mixture()
+    x = scenario.data()
+    w = pv.importance_sampling(scenario.model, scenario.no_guide, x, num_particles=3, seed=0)
+    truth = scenario.log_evidence(x)
+    torch.testing.assert_close(w.log_w, truth.expand(3, 13), rtol=0, atol=1e-10)
+    one = pv.importance_sampling(scenario.model, scenario.no_guide, x[:1], num_particles=1)
+    torch.testing.assert_close(one.log_w, truth[None, :1], rtol=0, atol=1e-10)
+    naive = pv.prior_sampling(scenario.model, x, num_particles=20_000, seed=0)
+    ratio = (naive.log_w - truth).exp()
+    assert ((ratio.mean(0) - 1) / ratio.std(0) * 20_000**0.5).abs().max() < 4
+
+
+def test_mixtures_inside_plates_are_exact():
+    """A component for each of three parts, and one for the datum above them."""
+    probs, loc = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([-1.0, 0.5, 2.0])
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Categorical(probs.expand(len(x), 1, 3)))
+            with pyro.plate("parts", 3, dim=-1):
+                b = pyro.sample("b", dist.Bernoulli(torch.tensor([0.1, 0.6, 0.9])[a]))
+                pyro.sample("x", dist.Normal(loc[a] + 3 * b, 1.0), obs=x)
+
+    x = torch.randn(5, 3)
+    p_b = torch.tensor([0.1, 0.6, 0.9])
+    ones = dist.Normal(loc + 3, 1.0).log_prob(x[..., None]) + p_b.log()
+    zeros = dist.Normal(loc, 1.0).log_prob(x[..., None]) + (1 - p_b).log()
+    truth = (probs.log() + torch.logaddexp(ones, zeros).sum(1)).logsumexp(-1)
+    w = pv.importance_sampling(model, lambda x: None, x, num_particles=2, seed=0)
+    torch.testing.assert_close(w.log_w, truth.expand(2, 5), rtol=0, atol=1e-10)
+
+
+def test_discrete_latents_beside_continuous_ones():
+    scenario = Mixture()
+    x = scenario.data()
+    w = pv.importance_sampling(scenario.with_latent, scenario.guide, x, num_particles=4000, seed=0)
+    truth = scenario.log_evidence(x, (1 + 0.5**2) ** 0.5)
+    assert ((w.log_evidence() - truth) / w.std_error()).abs().max() < 4
+
+
+def test_levels_and_nested_plates():
+    scenario = TwoLevels()
+    x = scenario.data()
+    w = pv.importance_sampling(scenario.model, scenario.guide, x, num_particles=4000, seed=0)
+    assert ((w.log_evidence() - scenario.log_evidence(x)) / w.std_error()).abs().max() < 4
 
 
 def test_mean_field_guide():

@@ -139,7 +139,7 @@ def test_log_weights_are_the_tutorials_formula():
     vae, x = pv.VAE(x_dim=4, z_dim=2), pv.data.binarize(torch.rand(7, 4))
     program = pv.program.inspect(vae.model, vae.guide, x)
     z, log_q = program.propose(range(7), 5)
-    log_w = program.log_joint(z, range(7)) - log_q
+    log_w = program.log_joint(z, range(7), 5) - log_q
     with torch.no_grad():
         mu, sigma = vae.encoder(x)
         logits = vae.decoder(z["z"])

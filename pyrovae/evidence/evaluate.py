@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, check_sizes, draw
+from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, draw
 from pyrovae.evidence.results import Estimate, Evidence
-from pyrovae.evidence.weights import LogWeights
+from pyrovae.evidence.weights import LogWeights, check_sizes
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed
 

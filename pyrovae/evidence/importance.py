@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.weights import LogWeights, check_weights
+from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
 from pyrovae.program import Program, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
 
@@ -120,7 +120,8 @@ def _from_guide(
         start = 0
         for size in _sizes(draws, chunk):
             part = slice(start, start + size)
-            log_p = program.log_joint({name: value[part] for name, value in z.items()}, rows)
+            z_part = {name: value[part] for name, value in z.items()}
+            log_p = program.log_joint(z_part, rows, size)
             yield log_p - log_q[part]
             start += size
 
@@ -150,10 +151,3 @@ def _table(
         draw(program, rows, num_particles, seed, chunk_size) for rows in program.blocks(block_size)
     )
     return LogWeights(torch.cat([block.log_w for block in blocks], dim=-1))
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises ValueError unless every size is a positive integer."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} is {size!r}; give a positive integer")

@@ -1,6 +1,6 @@
 """A table of log-weights, and the reductions that read it."""
 
-__all__ = ["LogWeights", "check_weights"]
+__all__ = ["LogWeights", "check_sizes", "check_weights"]
 
 from dataclasses import dataclass
 from math import log
@@ -129,3 +129,10 @@ def check_weights(log_w: Tensor, start: int = 0) -> None:
             f"log w is {log_w[(particle, *datum)].item()} at particle {particle} of {whose}; "
             "look for NaN in the parameters, or for a proposal without density there"
         )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError unless every size is a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; give a positive integer")

@@ -1,17 +1,29 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import CleanStore, Parameters, check_data, check_observed, evaluation
+from pyrovae.program.handlers import (
+    CleanStore,
+    Parameters,
+    Values,
+    check_data,
+    check_observed,
+    evaluation,
+)
 from pyrovae.program.inspection import Check, check, inspect
+from pyrovae.program.path import Path
+from pyrovae.program.simulation import simulate
 
 __all__ = [
     "Check",
     "CleanStore",
     "Parameters",
+    "Path",
     "Program",
+    "Values",
     "check",
     "check_data",
     "check_observed",
     "evaluation",
     "inspect",
+    "simulate",
 ]

@@ -10,9 +10,19 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.program.handlers import Site, Subsample, Values, check_support, sample_sites, support
+from pyrovae.program.enumeration import eliminate, enumerating
+from pyrovae.program.handlers import (
+    Site,
+    Subsample,
+    Values,
+    check_support,
+    observes_data,
+    sample_sites,
+    support,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +43,7 @@ class Program:
         nesting: Number of plate dimensions; particles stand to their left.
         model_sites, guide_sites: The sample sites as they were in the first run.
         parameters: Every parameter found in the first run, by name.
+        enumerated: Discrete latent sites that the guide leaves out: they are summed out.
         trouble: Why the program does not broadcast over particles and runs one by one; or "".
     """
 
@@ -47,6 +58,7 @@ class Program:
     model_sites: tuple[Site, ...]
     guide_sites: tuple[Site, ...]
     parameters: Values
+    enumerated: tuple[str, ...] = ()
     trouble: str = ""
 
     def __len__(self) -> int:
@@ -64,18 +76,23 @@ class Program:
         draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
         return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
 
-    def log_joint(self, z: Values, rows: range) -> Tensor:
+    def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
-        num_particles = len(next(iter(z.values())))
         if not self.trouble:
             return self.log_density(self.model, z, rows, num_particles)
-        return torch.stack([self.log_density(self.model, z_s, rows) for z_s in each(z)])
+        singly = (self.log_density(self.model, z_s, rows) for z_s in each(z, num_particles))
+        return torch.stack(list(singly))
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
         if not self.trouble:
             return self._log_likelihood(rows, num_particles)
         return torch.stack([self._log_likelihood(rows) for _ in range(num_particles)])
+
+    @property
+    def summed(self) -> Callable[..., Any]:
+        """The model with its `enumerated` sites in parallel, to be summed out of its density."""
+        return enumerating(self.model, self.enumerated, -2 - self.nesting)
 
     def check_observed(self, rows: range) -> None:
         """Raises DataError where an observed value of these rows is outside its site's support."""
@@ -86,7 +103,7 @@ class Program:
     @property
     def event_size(self) -> float:
         """Observed dimensions of a datum, D."""
-        return sum(s["value"].numel() for s in self._observed()) / self.step
+        return sum(s["value"].numel() for s in self.model_sites if observes_data(s)) / self.step
 
     @property
     def latent_size(self) -> float:
@@ -96,39 +113,41 @@ class Program:
     @property
     def is_discrete(self) -> bool:
         """Whether every observed site is discrete: its density is then a probability."""
-        regions = [support(s) for s in self._observed()]
+        regions = [support(s) for s in self.model_sites if observes_data(s)]
         return bool(regions) and all(r is not None and r.is_discrete for r in regions)
-
-    def _observed(self) -> list[Site]:
-        """Returns the sites that observe data: not those of `deterministic` and `factor`."""
-        observed = (s for s in self.model_sites if s["is_observed"])
-        return [s for s in observed if s["value"].numel() and not s["infer"].get("_deterministic")]
 
     def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
         assert self.guide is not None
         sites = self.run(self.guide, rows, num_particles)
-        return {s["name"]: s["value"] for s in sites}, self._sum(sites, rows, num_particles)
+        return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
 
     def log_density(
         self, fn: Callable[..., Any], z: Values, rows: range, num_particles: int | None = None
     ) -> Tensor:
         """Returns `fn`'s log density (model: x, z; guide: z) at z: `(S, n)`; `(n,)` without S."""
+        fn = self.summed if fn is self.model else fn
         sites = self.run(poutine.condition(fn, data=z), rows, num_particles)
-        return self._sum(sites, rows, num_particles)
+        return self.log_sum(sites, rows, num_particles)
 
     def _log_likelihood(self, rows: range, num_particles: int | None = None) -> Tensor:
         sites = self.run(self.model, rows, num_particles)
-        return self._sum([s for s in sites if s["is_observed"]], rows, num_particles)
+        return self.log_sum([s for s in sites if s["is_observed"]], rows, num_particles)
 
     def run(
-        self, fn: Callable[..., Any], rows: range, num_particles: int | None = None
+        self,
+        fn: Callable[..., Any],
+        rows: range,
+        num_particles: int | None = None,
+        handler: Messenger | None = None,
     ) -> list[Site]:
         """Returns one run's sample sites on these rows, in a plate of S particles if given."""
         data = self.data
         with ExitStack() as handlers:
             trace = handlers.enter_context(poutine.trace())
+            if handler is not None:
+                handlers.enter_context(handler)
             if self.feed == "slice":
-                data = tuple(d[rows.start : rows.stop] for d in data)
+                data = tuple(d[rows.start : rows.stop : rows.step] for d in data)
             elif self.feed == "subsample":
                 index = torch.arange(rows.start, rows.start + self.step, device=data[0].device)
                 handlers.enter_context(Subsample(self.plate, index.clamp(max=len(self) - 1)))
@@ -138,29 +157,45 @@ class Program:
             fn(*data)
         return sample_sites(trace.trace)
 
-    def _sum(self, sites: Iterable[Site], rows: range, num_particles: int | None) -> Tensor:
-        """Sums the sites' log-densities, masked and unscaled, to `(S, n)`, or `(n,)` without S."""
+    def log_sum(
+        self,
+        sites: Iterable[Site],
+        rows: range,
+        num_particles: int | None,
+        term: Callable[[Site], Tensor] | None = None,
+    ) -> Tensor:
+        """Sums the sites' log-densities, masked and unscaled, to `(S, n)`, or `(n,)` without S.
+
+        Enumerated sites are summed out; a change of variables counts with its Jacobian. Another
+        `term` of a site than its log-density can be asked for.
+        """
         lead = [] if num_particles is None else [num_particles]
         shape = lead + ([len(rows)] if self.plate else [])
         total = torch.zeros(shape, device=self.data[0].device)
-        for site in sites:
-            log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-            if site["mask"] is not None:
-                log_p = torch.where(torch.as_tensor(site["mask"], device=log_p.device), log_p, 0.0)
+        for name, log_p in eliminate([(site, (term or _log_prob)(site)) for site in sites]):
             keep = [0] * len(lead) + ([log_p.ndim + self.dim] if self.plate else [])
             if summed := [d for d in range(log_p.ndim) if d not in keep]:
                 log_p = log_p.sum(summed)
             log_p = log_p[..., : len(rows)] if self.plate else log_p
             if list(log_p.shape) != shape:
                 raise ValueError(
-                    f"site {site['name']!r} gives log-densities of shape {tuple(log_p.shape)} "
+                    f"site {name!r} gives log-densities of shape {tuple(log_p.shape)} "
                     f"where {tuple(shape)} (particles, data) was expected"
                 )
             total = total + log_p
         return total
 
 
-def each(z: Values) -> list[Values]:
+def _log_prob(site: Site) -> Tensor:
+    """Returns a site's log-density as its mask leaves it, with log |dz/du| where z = T(u)."""
+    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    if "log_det" in site:
+        log_p = log_p + site["log_det"]
+    if site["mask"] is not None:
+        log_p = torch.where(torch.as_tensor(site["mask"], device=log_p.device), log_p, 0.0)
+    return log_p
+
+
+def each(z: Values, num_particles: int) -> list[Values]:
     """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle."""
-    num_particles = len(next(iter(z.values())))
     return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]

@@ -5,12 +5,14 @@ __all__ = [
     "Parameters",
     "Site",
     "Subsample",
+    "Unconstrained",
     "Values",
     "base",
     "check_data",
     "check_observed",
     "check_support",
     "evaluation",
+    "observes_data",
     "sample_sites",
     "support",
 ]
@@ -24,9 +26,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
+from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.data import DataError, check_finite
@@ -138,6 +142,22 @@ class Subsample(Messenger):
             msg["value"] = self._index
 
 
+class Unconstrained(Messenger):
+    """Gives sites the values z = T(u), T from the reals onto their support, and log |dz/du|."""
+
+    def __init__(self, u: Values) -> None:
+        super().__init__()
+        self._u = u
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._u:
+            u, fn = self._u[msg["name"]], msg["fn"]
+            transform = biject_to(fn.support)
+            msg["value"] = transform(u)
+            log_det = transform.log_abs_det_jacobian(u, msg["value"])
+            msg["log_det"] = sum_rightmost(log_det, fn.event_dim - transform.codomain.event_dim)
+
+
 def check_data(data: Sequence[Tensor]) -> None:
     """Raises TypeError or DataError unless data are finite tensors of one length, not empty."""
     if not data or not all(isinstance(d, Tensor) and d.ndim for d in data):
@@ -161,6 +181,12 @@ def sample_sites(trace: Any) -> list[Site]:
     """Returns the sample sites of a trace in order, without the draws of subsampling plates."""
     nodes = trace.nodes.values()
     return [s for s in nodes if s["type"] == "sample" and not site_is_subsample(s)]
+
+
+def observes_data(site: Site) -> bool:
+    """Returns whether a site observes data, unlike those of `deterministic` and `factor`."""
+    made_up = site["infer"].get("_deterministic") or not site["value"].numel()
+    return site["is_observed"] and not made_up
 
 
 def support(site: Site) -> Any:

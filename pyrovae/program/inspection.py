@@ -94,10 +94,10 @@ def _first_run(
                 continue
         nesting = -min((f.dim for f in frames if f.vectorized), default=0)
         dim = frame.dim if frame else -1
-        found = parameters.named()
-        return Program(
-            model, guide, data, plate, feed, step, dim, nesting, model_sites, guide_sites, found
-        )
+        given = {s["name"] for s in guide_sites}
+        enumerated = [s["name"] for s in model_sites if _summable(s) and s["name"] not in given]
+        sites = model_sites, guide_sites, parameters.named(), tuple(enumerated)
+        return Program(model, guide, data, plate, feed, step, dim, nesting, *sites)
     raise ValueError(
         f"plate {plate!r} has {frame.size} elements but the data have {num_data} rows; "
         f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"
@@ -128,6 +128,11 @@ def _trace(fn: Callable[..., Any], *data: Tensor) -> tuple[Site, ...]:
     return tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
 
 
+def _summable(site: Site) -> bool:
+    """Returns whether a latent site has finitely many values, to be summed out."""
+    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
+
+
 def _check_sites(program: Program) -> None:
     """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x)."""
     for site in (*program.model_sites, *program.guide_sites):
@@ -144,7 +149,7 @@ def _check_sites(program: Program) -> None:
     if program.guide is None:
         return
     guide = {s["name"]: s for s in program.guide_sites}
-    if missing := sorted(latent - set(guide)):
+    if missing := sorted(latent - set(guide) - set(program.enumerated)):
         raise ValueError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
         )
@@ -195,7 +200,9 @@ def _trouble(program: Program, rows: range) -> str:
             f"{str(e).splitlines()[0]})"
         )
     for fn, ours in zip(fns, together, strict=True):
-        singly = torch.stack([program.log_density(fn, z_s, rows) for z_s in each(z)])
+        singly = torch.stack(
+            [program.log_density(fn, z_s, rows) for z_s in each(z, num_particles)]
+        )
         if not torch.allclose(ours, singly, rtol=1e-4, atol=1e-4, equal_nan=True):
             off = (ours - singly).abs().max().item()
             where = ", ".join(f"{name!r} of shape {tuple(v.shape)}" for name, v in z.items())

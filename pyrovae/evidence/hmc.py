@@ -1,0 +1,102 @@
+"""Hamiltonian Monte Carlo along a path between two densities, on bare tensors."""
+
+__all__ = ["State", "accept", "at", "leapfrog", "transition"]
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+JITTER = 0.2
+Ends = Callable[[Tensor], Tensor]
+
+
+class State(NamedTuple):
+    """A point of many chains, and what the path's two ends are there.
+
+    Attributes:
+        u: Positions, `(*, d)`.
+        log_f: log f_0 and log f_1, `(2, *)`, in nats.
+        grad: Their gradients in u, `(2, *, d)`.
+    """
+
+    u: Tensor
+    log_f: Tensor
+    grad: Tensor
+
+
+def at(ends: Ends, u: Tensor) -> State:
+    """Returns the state at u `(*, d)`, for `ends` that takes u to log f_0, log f_1, `(2, *)`."""
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        log_f = ends(u)
+        grads = [
+            torch.autograd.grad(f.sum(), u, retain_graph=True, materialize_grads=True)[0]
+            for f in log_f
+        ]
+    return State(u.detach(), log_f.detach(), torch.stack(grads))
+
+
+def along(pair: Tensor, b: float) -> Tensor:
+    """Returns (1 - b) pair[0] + b pair[1], where b = 0 and b = 1 see one of the two alone."""
+    return pair[int(b)] if b in (0, 1) else (1 - b) * pair[0] + b * pair[1]
+
+
+def leapfrog(
+    ends: Ends, state: State, v: Tensor, b: float, step: Tensor | float, num_steps: int
+) -> tuple[State, Tensor]:
+    r"""Returns position and velocity after `num_steps` leapfrog steps under log f_b.
+
+    .. math::
+        v \leftarrow v + \tfrac12 \epsilon \nabla \log f_b(u), \quad
+        u \leftarrow u + \epsilon v, \quad v \leftarrow v + \tfrac12 \epsilon \nabla \log f_b(u)
+
+    with :math:`\log f_b = (1 - b) \log f_0 + b \log f_1`. Reversible (negate v) and
+    volume-preserving; the energy's error is of order step^2. A step that differs between
+    dimensions is a diagonal mass matrix, diag(1 / step^2).
+
+    Args:
+        ends: Takes u `(*, d)` to log f_0 and log f_1, `(2, *)`, differentiably.
+        state: Where to begin.
+        v: Velocities, `(*, d)`.
+        b: Where on the path, 0 to 1.
+        step: Step sizes, to broadcast with u.
+        num_steps: Number of steps.
+    """
+    v = v + 0.5 * step * along(state.grad, b)
+    for i in range(num_steps):
+        state = at(ends, state.u + step * v)
+        v = v + (1.0 if i < num_steps - 1 else 0.5) * step * along(state.grad, b)
+    return state, v
+
+
+def transition(
+    ends: Ends, state: State, b: float, step: Tensor | float, num_steps: int
+) -> tuple[State, Tensor]:
+    """Returns the chains' states after one HMC transition, and their acceptance rates `(*)`.
+
+    It leaves f_b invariant whatever the step sizes are, provided they do not depend on the state.
+    They are jittered by up to 20 %, each chain's by itself, lest trajectories close on themselves.
+    A move to where the density is 0 or not a number is rejected.
+
+    References:
+        MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
+    """
+    step = step * (1 + JITTER * (2 * torch.rand_like(state.u[..., :1]) - 1))
+    v = torch.randn_like(state.u)
+    moved, v_moved = leapfrog(ends, state, v, b, step, num_steps)
+    log_ratio = along(moved.log_f, b) - along(state.log_f, b)
+    log_ratio = log_ratio + 0.5 * (v.square().sum(-1) - v_moved.square().sum(-1))
+    rate = log_ratio.exp().clamp(max=1).nan_to_num(0.0)
+    yes = accept(rate)
+    return State(
+        torch.where(yes[..., None], moved.u, state.u),
+        torch.where(yes, moved.log_f, state.log_f),
+        torch.where(yes[..., None], moved.grad, state.grad),
+    ), rate
+
+
+def accept(rate: Tensor) -> Tensor:
+    """Returns which moves are made, each with its probability: Metropolis's step."""
+    return torch.rand_like(rate) < rate

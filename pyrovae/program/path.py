@@ -1,0 +1,174 @@
+"""The geometric path from a proposal to the posterior, over unconstrained latents."""
+
+__all__ = ["Path"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from torch import Tensor
+from torch.distributions import biject_to
+
+from pyrovae.program.densities import Program, each
+from pyrovae.program.handlers import Site, Unconstrained, Values, base, support
+
+
+@dataclass(frozen=True)
+class Path:
+    r"""Log-densities of a block along the path from q(z|x), or p(z) without a guide, to p(x, z).
+
+    .. math::
+        f_b(u) = q(z | x)^{1-b} \, p(x, z)^b \, |dz/du|, \quad z = T(u)
+
+    u is `(S, n, d)`: all latents of a datum side by side, each mapped from the reals onto its
+    support by T (`torch.distributions.biject_to`); joint latents of all data are `(S, d)`. Where
+    the guide draws auxiliary values and maps them to latents (Pyro's autoguides), u are those.
+
+    Args:
+        program: The pair.
+        rows: The block.
+
+    Raises:
+        ValueError: If a latent is discrete and not summed out, has a support that no map from the
+            reals reaches, or gives no gradient; the site is named.
+    """
+
+    program: Program
+    rows: range
+
+    def __post_init__(self) -> None:
+        for site in self._sites:
+            _check(site, self.program)
+        if not (self._sites and self._has_gradient()):
+            names = ", ".join(repr(s["name"]) for s in self._sites) or "any continuous latent"
+            raise ValueError(
+                f"log p(x, z) has no gradient with respect to {names}; annealing needs one: write "
+                "the program without .item(), .detach() and numpy, or use importance_sampling"
+            )
+
+    def start(self, num_particles: int) -> Tensor:
+        """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
+        if not self.program.trouble:
+            return self._pack(self._run(num_particles))
+        runs = [self._pack(self._run(), single=True) for _ in range(num_particles)]
+        return torch.stack(runs)
+
+    def unconstrain(self, z: Values) -> Tensor:
+        """Returns u of one particle's latents z by site, `(n, d)`."""
+        names = {s["name"] for s in self._sites}
+        if missing := sorted(names - set(z)):
+            raise ValueError(
+                f"the guide draws {missing[0]!r} and maps it to the latents; the map cannot be "
+                "inverted, so leave the guide out, or write one that samples the latents"
+            )
+        return self._pack(self._run(None, {name: z[name] for name in names}), single=True)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Returns log f_0(u) and log f_1(u), `(2, S, n)`, in nats, differentiable in u."""
+        if not self.program.trouble:
+            return self._ends(self._unpack(u), len(u))
+        values = each(self._unpack(u), len(u))
+        return torch.stack([self._ends(v, None) for v in values], dim=1)
+
+    def _has_gradient(self) -> bool:
+        with torch.enable_grad():
+            return self(self.start(1).requires_grad_()).requires_grad
+
+    @property
+    def _fn(self) -> Callable[..., Any]:
+        return self.program.guide or self.program.model
+
+    @cached_property
+    def _sites(self) -> list[Site]:
+        """The sites whose values are annealed: neither observed, points, nor enumerated."""
+        out = self.program.enumerated
+        sites = self.program.run(self._fn, self.rows)
+        drawn = (s for s in sites if not s["is_observed"] and s["name"] not in out)
+        return [s for s in drawn if not isinstance(base(s["fn"]), Delta)]
+
+    def _run(self, num_particles: int | None = None, z: Values | None = None) -> dict[str, Site]:
+        fn = self._fn if z is None else poutine.condition(self._fn, data=z)
+        return {s["name"]: s for s in self.program.run(fn, self.rows, num_particles)}
+
+    def _ends(self, values: Values, num_particles: int | None) -> Tensor:
+        program, size = self.program, num_particles
+        fn = program.guide or program.summed
+        sites = program.run(fn, self.rows, size, Unconstrained(values))
+        if program.guide is None:
+            hidden = [s for s in sites if not s["is_observed"]]
+            return torch.stack([program.log_sum(s, self.rows, size) for s in (hidden, sites)])
+        drawn = [s for s in sites if s["name"] in values]
+        points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
+        z = {s["name"]: s["value"] for s in sites}
+        log_q = program.log_sum(drawn, self.rows, size)
+        log_p = program.log_density(program.model, z, self.rows, size)
+        log_p = log_p + program.log_sum(drawn, self.rows, size, lambda site: site["log_det"])
+        # a point's own density is what its map from auxiliary values does to the volume: |du/dz|
+        return torch.stack([log_q, log_p - program.log_sum(points, self.rows, size)])
+
+    def _pack(self, sites: dict[str, Site], single: bool = False) -> Tensor:
+        """Returns all sites' u side by side, `(S, n, d)`; `(n, d)` of a single particle."""
+        columns = []
+        for site in self._sites:
+            u = biject_to(sites[site["name"]]["fn"].support).inv(sites[site["name"]]["value"])
+            if self.program.plate:
+                u = u.movedim(self._axis(site) + u.ndim, 0 if single else 1)
+            columns.append(u.reshape(*u.shape[: (not single) + bool(self.program.plate)], -1))
+        u = torch.cat(columns, dim=-1)
+        return u[..., : len(self.rows), :] if self.program.plate else u
+
+    def _unpack(self, u: Tensor) -> Values:
+        """Returns u `(S, n, d)` by site, shaped as the site's values are."""
+        if self.program.plate and self.program.feed == "subsample":
+            index = torch.arange(self.program.step, device=u.device)
+            u = u[:, index.clamp(max=len(self.rows) - 1)]
+        values, start = {}, 0
+        for site in self._sites:
+            axis, shape = self._axis(site), list(self._shape(site))
+            if not self.program.trouble:
+                event_dim = biject_to(site["fn"].support).domain.event_dim
+                shape = [1] * (self.program.nesting + event_dim - len(shape)) + shape
+            n = [shape.pop(axis)] if self.program.plate else []
+            size = prod(shape)
+            value = u[..., start : start + size].reshape(len(u), *n, *shape)
+            if self.program.plate:
+                value = value.movedim(1, axis)
+            values[site["name"]] = value
+            start += size
+        return values
+
+    def _shape(self, site: Site) -> torch.Size:
+        """Returns the shape of a site's u without particles."""
+        return biject_to(site["fn"].support).inverse_shape(site["value"].shape)
+
+    def _axis(self, site: Site) -> int:
+        """Returns the axis of the data in a site's u, counted from the right."""
+        return self.program.dim - biject_to(site["fn"].support).domain.event_dim
+
+
+def _check(site: Site, program: Program) -> None:
+    """Raises ValueError unless a bijection from the reals reaches the site's support."""
+    region, name = support(site), site["name"]
+    kind = type(base(site["fn"])).__name__
+    if region is not None and region.is_discrete:
+        summable = program.guide and getattr(base(site["fn"]), "has_enumerate_support", False)
+        raise ValueError(
+            f"latent site {name!r} is {kind}: it has no gradient; "
+            + (
+                "leave it out of the guide, and it is summed out exactly"
+                if summable
+                else "its values are too many to sum out, so use importance_sampling"
+            )
+        )
+    try:
+        biject_to(site["fn"].support)
+    except NotImplementedError as e:
+        raise ValueError(
+            f"latent site {name!r} is {kind} with support {region}: no map from the reals reaches "
+            "it; use importance_sampling"
+        ) from e

@@ -1,0 +1,48 @@
+"""Data drawn from a program, in place of what it observes."""
+
+__all__ = ["simulate"]
+
+from dataclasses import replace
+
+from pyro import poutine
+from torch import Tensor
+
+from pyrovae.program.densities import Program
+from pyrovae.program.handlers import Values, observes_data
+
+
+def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]:
+    """Returns a block of the data with x ~ p(x|z) in place of x, and the z ~ p(z) by site.
+
+    Covariates stay. What is observed has to be a data argument or a view of one (a slice,
+    columns, a reshape), so that x can be put where the program reads it.
+
+    Raises:
+        ValueError: If an observed value is no view of the data; the site is named.
+    """
+    data = tuple(d.contiguous() for d in program.data)
+    program = replace(program, data=data)
+    observed = [s for s in program.run(program.model, rows) if observes_data(s)]
+    drawn = {s["name"]: s for s in program.run(poutine.uncondition(program.model), rows)}
+    blocks = [d[rows.start : rows.stop] for d in data] if program.feed == "slice" else list(data)
+    simulated = [b.clone() for b in blocks]
+    for site in observed:
+        i = next((i for i, b in enumerate(blocks) if _within(site["value"], b)), None)
+        if i is None:
+            raise ValueError(
+                f"site {site['name']!r} observes a value computed from the data; observe a data "
+                "argument itself, or a view of it such as x[:, :3], so that x can be simulated"
+            )
+        value, offset = site["value"], site["value"].storage_offset() - blocks[i].storage_offset()
+        place = simulated[i].as_strided(value.shape, value.stride(), offset)
+        place.copy_(drawn[site["name"]]["value"])
+    names = {s["name"] for s in program.model_sites if not s["is_observed"]}
+    z = {name: drawn[name]["value"] for name in names - set(program.enumerated)}
+    return tuple(simulated), z
+
+
+def _within(value: Tensor, block: Tensor) -> bool:
+    """Returns whether a tensor is a view into another, which is contiguous."""
+    first, start = value.data_ptr(), block.data_ptr()
+    same = value.untyped_storage().data_ptr() == block.untyped_storage().data_ptr()
+    return same and start <= first < start + max(1, block.numel()) * block.element_size()
