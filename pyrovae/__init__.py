@@ -19,6 +19,7 @@ _NAMES = {
     "load": "runs",
     "prior_sampling": "evidence.importance",
     "psis": "diagnostics",
+    "quadrature": "evidence.quadrature",
     "save": "runs",
 }
 _MODULES = (

@@ -241,10 +241,9 @@ def test_seeds_and_streams():
 def test_float32_programs_stay_float32(float32):
     vae = pv.VAE(x_dim=4, z_dim=2)
     x = torch.ones(5, 4)
-    w = pv.ais(vae.model, x, guide=vae.guide, num_temperatures=10, seed=0)
+    w = pv.ais(vae.model, x, guide=vae.guide, num_temperatures=10, num_particles=500, seed=0)
     assert w.log_w.dtype == torch.float64
-    exact = pv.importance_sampling(vae.model, vae.guide, x, num_particles=20_000, seed=0)
-    z = (w.log_evidence() - exact.log_evidence()) / (w.std_error() + exact.std_error())
+    z = (w.log_evidence() - pv.quadrature(vae.model, x)) / w.std_error()
     assert z.abs().max() < 4
 
 
@@ -336,13 +335,13 @@ def normal_then(sample):
         (
             normal_then(lambda x, z: pyro.sample("x", dist.Poisson(
                 pyro.sample("rate", dist.Poisson(3.0)) + 1 + z**2), obs=x)),
-            None, "latent site 'rate' is Poisson: it has no gradient; its values are too many",
+            None, "latent site 'rate' is Poisson: it is discrete and has no gradient; its values",
         ),
         (
             normal_then(lambda x, z: pyro.sample("x", dist.Normal(
                 z + pyro.sample("k", dist.Bernoulli(0.5)), 1.0), obs=x)),
             normal_then(lambda x, z: pyro.sample("k", dist.Bernoulli(0.5))),
-            "latent site 'k' is Bernoulli: it has no gradient; leave it out of the guide",
+            "latent site 'k' is Bernoulli: .* no gradient; leave it out of the guide",
         ),
         (
             normal_then(lambda x, z: pyro.sample("x", dist.Normal(pyro.sample(

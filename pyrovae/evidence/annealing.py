@@ -199,7 +199,7 @@ def tune(
 ) -> Kernel:
     """Returns temperatures and step sizes, tuned on a pilot with random streams of its own."""
     temperatures = _temperatures(num_temperatures, schedule)
-    if len(temperatures) == 2:
+    if len(temperatures) == 2:  # no transition in between, so nothing to tune
         return Kernel(temperatures, np.empty(0), num_leapfrog)
     rows = program.blocks(PILOT_ROWS)[0]
     if program.feed == "slice":
@@ -207,6 +207,7 @@ def tune(
     num_particles = ceil(PILOT_CHAINS / (len(rows) if program.plate else 1))
     with evaluation(), pyro.validation_enabled(False), seeded(seed, PILOT):
         path = Path(program, rows)
+        path.check_gradient()
         scale = _scale(path)
         state = hmc.at(path, path.start(num_particles))
         grid, speed, steps, step = [0.0], [_speed(state)], [], 0.5

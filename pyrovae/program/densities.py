@@ -2,9 +2,9 @@
 
 __all__ = ["Program"]
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -68,6 +68,10 @@ class Program:
         """Returns all rows in blocks of `size`, or of what the program's feed dictates."""
         size = {"slice": size, "subsample": self.step, "whole": len(self)}[self.feed]
         return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
+
+    def take(self, rows: Sequence[int]) -> "Program":
+        """Returns the program on some of its data, in any order; its feed has to be "slice"."""
+        return replace(self, data=tuple(d[list(rows)] for d in self.data))
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""

@@ -34,8 +34,8 @@ class Path:
         rows: The block.
 
     Raises:
-        ValueError: If a latent is discrete and not summed out, has a support that no map from the
-            reals reaches, or gives no gradient; the site is named.
+        ValueError: If a latent is discrete and not summed out, or has a support that no map from
+            the reals reaches; the site is named.
     """
 
     program: Program
@@ -44,12 +44,28 @@ class Path:
     def __post_init__(self) -> None:
         for site in self._sites:
             _check(site, self.program)
-        if not (self._sites and self._has_gradient()):
-            names = ", ".join(repr(s["name"]) for s in self._sites) or "any continuous latent"
-            raise ValueError(
-                f"log p(x, z) has no gradient with respect to {names}; annealing needs one: write "
-                "the program without .item(), .detach() and numpy, or use importance_sampling"
-            )
+
+    def check_gradient(self) -> None:
+        """Raises ValueError unless log p(x, z) has a gradient in u."""
+        if self._sites:
+            with torch.enable_grad():
+                if self(self.start(1).requires_grad_()).requires_grad:
+                    return
+        names = ", ".join(repr(s["name"]) for s in self._sites) or "any continuous latent"
+        raise ValueError(
+            f"log p(x, z) has no gradient with respect to {names}; annealing needs one: write "
+            "the program without .item(), .detach() and numpy, or use importance_sampling"
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """Dimensions of u, d: of a datum, or of all data's joint latents."""
+        return self.start(1).shape[-1] if self._sites else 0
+
+    @property
+    def names(self) -> list[str]:
+        """The sites whose values are u."""
+        return [s["name"] for s in self._sites]
 
     def start(self, num_particles: int) -> Tensor:
         """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
@@ -74,10 +90,6 @@ class Path:
             return self._ends(self._unpack(u), len(u))
         values = each(self._unpack(u), len(u))
         return torch.stack([self._ends(v, None) for v in values], dim=1)
-
-    def _has_gradient(self) -> bool:
-        with torch.enable_grad():
-            return self(self.start(1).requires_grad_()).requires_grad
 
     @property
     def _fn(self) -> Callable[..., Any]:
@@ -158,7 +170,7 @@ def _check(site: Site, program: Program) -> None:
     if region is not None and region.is_discrete:
         summable = program.guide and getattr(base(site["fn"]), "has_enumerate_support", False)
         raise ValueError(
-            f"latent site {name!r} is {kind}: it has no gradient; "
+            f"latent site {name!r} is {kind}: it is discrete and has no gradient; "
             + (
                 "leave it out of the guide, and it is summed out exactly"
                 if summable
