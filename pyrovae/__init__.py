@@ -7,10 +7,13 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Bounds": "evidence.annealing",
+    "Defensive": "evidence.proposals",
     "Check": "program",
     "Evidence": "evidence.results",
     "LogWeights": "evidence.weights",
+    "Refined": "evidence.proposals",
     "VAE": "models.vae",
+    "Widened": "evidence.proposals",
     "ais": "evidence.annealing",
     "bdmc": "evidence.annealing",
     "check": "program",

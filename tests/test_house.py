@@ -13,6 +13,7 @@ ROOT = Path(pyrovae.__file__).parent
 ROWS = [
     {"rng", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
+    {"evidence.proposals"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots"},
     {"evidence.results"},

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scenarios import LinearGaussian
 
 import pyrovae as pv
 
@@ -99,3 +100,79 @@ def test_wrong_shape(shape):
 def test_one_particle_has_no_standard_error():
     w = pv.LogWeights(torch.zeros(1, 2))
     assert w.std_error().isnan().all()
+
+
+def test_counts_say_how_many_draws_were_made():
+    """A table filled up with -inf reduces as its columns would one by one."""
+    torch.manual_seed(0)
+    log_w = torch.randn(400, 3)
+    log_w[5, 1] = -torch.inf  # a draw without density counts
+    counts = torch.tensor([400, 100, 30])
+    padded = torch.where(torch.arange(400)[:, None] < counts, log_w, -torch.inf)
+    w = pv.LogWeights(padded, counts=counts)
+    for n, s in enumerate(counts.tolist()):
+        alone = pv.LogWeights(log_w[:s, n : n + 1])
+        for name in (
+            "elbo", "elbo_std_error", "log_evidence", "std_error", "ess", "pareto_k", "jackknife",
+        ):  # fmt: skip
+            expected = getattr(alone, name)()[0]
+            torch.testing.assert_close(getattr(w, name)()[n], expected, equal_nan=True)
+        assert w.bad()[n] == alone.bad()[0]
+    torch.testing.assert_close(w.iwae(30)[2], w.log_evidence()[2])
+    with pytest.raises(ValueError, match="k is 31; give 1 to 30"):
+        w.iwae(31)
+
+
+def test_jackknife_is_the_textbook_formula_and_takes_bias_off():
+    torch.manual_seed(0)
+    log_w = torch.randn(7, 2)
+    full = log_w.logsumexp(0) - np.log(7)
+    left_out = [log_w[torch.arange(7) != s].logsumexp(0) - np.log(6) for s in range(7)]
+    expected = 7 * full - 6 * torch.stack(left_out).mean(0)
+    torch.testing.assert_close(pv.LogWeights(log_w).jackknife(), expected)
+    many = torch.randn(20, 200_000) - 0.5  # E[w] = 1
+    w = pv.LogWeights(many)
+    error = 4 * many.exp().mean(0).log().std() / 200_000**0.5
+    assert w.log_evidence().mean() < -5 * error
+    assert abs(w.jackknife().mean()) < 0.2 * abs(w.log_evidence().mean())
+    assert pv.LogWeights(torch.zeros(1, 2)).jackknife().isnan().all()
+
+
+def test_verdicts_in_words():
+    quantiles = (torch.arange(1000) + 0.5) / 1000
+    columns = [-k * quantiles.log() for k in (0.2, 0.6, 1.5)]
+    words = [pv.LogWeights(c[:, None]).verdict() for c in columns]
+    assert words == [["ok"], ["more samples"], ["use ais"]]
+    assert pv.LogWeights(columns[0][:, None]).verdict(tolerance=0.001) == ["more samples"]
+    assert pv.LogWeights(columns[0][:10, None]).verdict() == ["more samples"]
+    assert pv.LogWeights(torch.zeros(100)).verdict() == ["ok"]
+
+
+@pytest.mark.parametrize(("x_dim", "z_dim"), [(6, 3), (20, 6), (8, 4)])
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_intervals_cover_where_the_verdict_is_ok(x_dim, z_dim, scale):
+    """95 % intervals of 200 data x 20 seeds, K = 1,000.
+
+    In eight dimensions, with the narrow guide, two of three intervals miss where a datum's own
+    k-hat is good: it is good because the large weights were missed.
+    """
+    scenario = LinearGaussian.make(x_dim=x_dim, z_dim=z_dim)
+    x = scenario.data(200)
+    truth = scenario.log_evidence(x)
+    covered, good = [], []
+    for seed in range(20):
+        w = pv.importance_sampling(
+            scenario.model, lambda x: scenario.mean_field(x, scale), x, num_particles=1000,
+            seed=seed,
+        )  # fmt: skip
+        inside = (w.log_evidence() - truth).abs() < 1.96 * w.std_error()
+        ok = torch.tensor([word == "ok" for word in w.verdict()])
+        covered.append(inside[ok])
+        good.append(inside[~w.bad()])
+    covered, good = torch.cat(covered).double(), torch.cat(good).double()
+    if (z_dim, scale) == (4, 1.0):
+        assert len(covered) == 0
+        assert good.mean() < 0.5
+    else:
+        assert 0.90 < covered.mean() < 0.99
+        assert len(covered) > (100 if z_dim == 4 else 3900)

@@ -26,7 +26,7 @@ SCALE_DRAWS = 256  # for the mass matrix
 PILOT, SCALE, FORWARD, REVERSE, SIMULATED = 10, 11, 12, 13, 14  # random streams
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class AnnealedWeights(LogWeights):
     """Log-weights of annealing runs, `(S, N)`, and how the runs went.
 
@@ -257,7 +257,7 @@ def anneal(
                     width = float(step[i]) * scale
                     state, rate = hmc.transition(path, state, b[i + 1], width, kernel.num_leapfrog)
                     rates[i] = rate.mean().cpu()
-    check_weights(log_w, rows.start)
+    check_weights(log_w, rows)
     return log_w, rates
 
 
@@ -327,5 +327,9 @@ def _weights(blocks: list[tuple[Tensor, Tensor]], kernel: Kernel) -> AnnealedWei
     tables, rates = zip(*blocks, strict=True)
     share = torch.tensor([t[0].numel() for t in tables], dtype=torch.float64)
     acceptance = torch.stack(rates, dim=-1) @ (share / share.sum())
-    course = torch.from_numpy(kernel.temperatures), torch.from_numpy(kernel.step_size)
-    return AnnealedWeights(torch.cat(tables, dim=-1), *course, acceptance)
+    return AnnealedWeights(
+        torch.cat(tables, dim=-1),
+        temperatures=torch.from_numpy(kernel.temperatures),
+        step_size=torch.from_numpy(kernel.step_size),
+        acceptance=acceptance,
+    )

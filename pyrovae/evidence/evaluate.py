@@ -4,10 +4,11 @@ __all__ = ["ESTIMATORS", "evaluate"]
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
+from functools import cache, partial
 from importlib.metadata import version
-from math import log10, sqrt
+from math import inf, log10, sqrt
 from time import perf_counter
 from typing import Any
 
@@ -15,13 +16,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, draw
+from pyrovae.evidence.annealing import CHAINS, anneal, tune
+from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw
+from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
 from pyrovae.evidence.results import Estimate, Evidence
-from pyrovae.evidence.weights import LogWeights, check_sizes
+from pyrovae.evidence.weights import FEWEST, LogWeights, check_sizes
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed
 
-ESTIMATORS = {"elbo": "guide", "importance": "guide", "prior": "prior"}
+ESTIMATORS = {
+    "elbo": "guide",
+    "importance": "guide",
+    "jackknife": "guide",
+    "prior": "prior",
+    "ais": "ais",
+    "quadrature": "quadrature",
+}
+NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
+NUM_LEAPFROG = 2
+Columns = tuple[Tensor, ...]  # in the order of FIELDS
+FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
 
 
 def evaluate(
@@ -29,31 +43,48 @@ def evaluate(
     guide: Callable[..., Any] | None,
     *data: Tensor,
     estimators: Sequence[str] = ("elbo", "importance", "prior"),
-    num_particles: int = 5_000,
+    num_particles: int | str = 5_000,
+    tolerance: float = 0.01,
+    max_particles: int = 100_000,
+    max_seconds: float | None = None,
+    num_temperatures: int = 100,
+    num_chains: int = 8,
     seed: int | None = None,
     plate: str = "data",
     block_size: int = BLOCK_SIZE,
     chunk_size: int = CHUNK_SIZE,
     progress: bool | None = None,
     protocol: Mapping[str, Any] | None = None,
+    blocks: MutableMapping[str, dict[str, Tensor]] | None = None,
 ) -> Evidence:
     """Returns estimates of log p(x) for each datum by several estimators, same data, same K.
 
     Works in blocks of data: memory grows with neither N nor K beyond the per-datum results and one
-    block's table. "elbo" and "importance" reduce the same draws.
+    block's table. "elbo", "importance" and "jackknife" reduce the same draws.
 
     Args:
         model: A Pyro callable of `*data`.
-        guide: Another; `None` if only "prior" is asked for.
+        guide: Another; `None` if nothing is asked for that needs one.
         data: Tensors of equal length N.
-        estimators: Of "elbo", "importance" (guide as proposal), "prior" (naive sampling).
-        num_particles: K, samples per datum and proposal.
-        seed: Fixes the draws: a block's depend on seed, proposal and its first row alone.
+        estimators: Of "elbo", "importance" (guide as proposal), "jackknife" (the same, its bias
+            corrected), "prior" (naive sampling), "ais" (annealing, from the guide if there is
+            one), "quadrature" (up to three latent dimensions).
+        num_particles: K, samples per datum and proposal; or "auto", see `importance_sampling`
+            (naive sampling then draws 5,000).
+        tolerance: Standard error that "auto" aims at and its verdicts ask for, nats.
+        max_particles: Draws per datum that "auto" makes at most.
+        max_seconds: Time after which "auto" asks for no more.
+        num_temperatures: Of "ais".
+        num_chains: Annealing runs per datum of "ais".
+        seed: Fixes the draws: a block's depend on seed, proposal and its first row alone, those of
+            "ais" also on its pilot.
         plate: Name of the plate over the data.
         block_size: Data per block.
         chunk_size: Particles x data decoded at once.
         progress: Show a bar; `None` does so on a terminal.
         protocol: What is to stand beside the numbers, such as data set and binarization.
+        blocks: Results of finished blocks of the same call, by name: what is there is not computed
+            again, and what is computed is put there.
 
     Raises:
         ValueError: For an unknown estimator, a program that gives no per-datum weights (see
@@ -65,93 +96,142 @@ def evaluate(
             "importance_sampling(..., plate=None)"
         )
     names = _known(estimators, guide)
-    check_sizes(num_particles=num_particles, block_size=block_size, chunk_size=chunk_size)
-    seed = draw_seed(seed)
-    grid = _grid(num_particles)
-    proposals = {
-        "guide": [e for e in names if ESTIMATORS[e] == "guide"],
-        "prior": [e for e in names if ESTIMATORS[e] == "prior"],
+    auto = num_particles == "auto"
+    drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)
+    check_sizes(block_size=block_size, chunk_size=chunk_size, num_temperatures=num_temperatures)
+    check_sizes(num_chains=num_chains)
+    seed, start = draw_seed(seed), perf_counter()
+    grid = () if auto else _grid(int(num_particles))
+
+    def sample(program: Program, rows: range, how: Draws) -> dict[str, Columns]:
+        weights = draw(program, rows, how, seed, chunk_size, start)
+        source = "guide" if program.guide else "prior"
+        return {n: _REDUCE[n](weights, grid) for n in names if ESTIMATORS[n] == source}
+
+    kernel = cache(lambda: tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, seed))
+    work: dict[str, Callable[[Program, range], dict[str, Columns]]] = {
+        "guide": lambda program, rows: sample(program, rows, drawn),
+        "prior": lambda program, rows: sample(program, rows, Draws(NAIVE) if auto else drawn),
+        "ais": lambda program, rows: {
+            "ais": _annealed(*anneal(program, rows, num_chains, seed, kernel()), grid)
+        },
+        "quadrature": lambda program, rows: {"quadrature": _exact(program, rows, grid)},
     }
+    sizes = dict.fromkeys(work, block_size) | {"ais": max(1, CHAINS // num_chains)}
     programs = {
-        proposal: inspect(
+        source: inspect(
             model,
-            guide if proposal == "guide" else None,
+            guide if source in ("guide", "ais") else None,
             *data,
             plate=plate,
-            block_size=block_size,
+            block_size=sizes[source],
         )
-        for proposal, wanted in proposals.items()
-        if wanted
+        for source in work
+        if source in {ESTIMATORS[name] for name in names}
     }
-    estimates: dict[str, Estimate] = {}
     bar = tqdm(
         total=sum(len(p) for p in programs.values()),
         unit="datum",
         desc="log p(x)",
         disable=None if progress is None else not progress,
     )
+    done = {} if blocks is None else blocks
+    keys: dict[str, list[str]] = {source: [] for source in programs}
     with bar:
-        for proposal, program in programs.items():
-            reduce = _Reduction(proposals[proposal], grid)
-            for rows in program.blocks(block_size):
-                start = perf_counter()
-                weights = draw(program, rows, num_particles, seed, chunk_size)
-                reduce.add(weights, perf_counter() - start)
+        for source, program in programs.items():
+            for rows in program.blocks(sizes[source]):
+                keys[source].append(f"{source}-{rows.start}")
+                if keys[source][-1] not in done:
+                    done[keys[source][-1]] = _record(partial(work[source], program, rows))
                 bar.update(len(rows))
-            estimates |= reduce.estimates()
-    program = next(iter(programs.values()))
-    record = {**_record(program, num_particles, seed, block_size), **(protocol or {})}
-    return Evidence({name: estimates[name] for name in names}, grid, record)
+    estimates = {
+        name: _estimate(name, [done[key] for key in keys[ESTIMATORS[name]]], tolerance, auto)
+        for name in names
+    }
+    options = {"num_particles": num_particles}
+    if auto:
+        options |= {"tolerance": tolerance, "max_particles": max_particles}
+    if "ais" in names:
+        options |= {"num_temperatures": num_temperatures, "num_chains": num_chains}
+    facts = _facts(
+        next(iter(programs.values())), {**options, "seed": seed, "block_size": block_size}
+    )
+    return Evidence(estimates, grid, {**facts, **(protocol or {})})
 
 
-class _Reduction:
-    """The named estimators' results, block by block; a block's table is read and forgotten."""
-
-    def __init__(self, names: list[str], grid: tuple[int, ...]) -> None:
-        self.grid = grid
-        self.parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
-        self.seconds = dict.fromkeys(names, 0.0)
-
-    def add(self, weights: LogWeights, seconds: float) -> None:
-        """Reads a block's table, which took so many seconds to draw."""
-        for name, parts in self.parts.items():
-            start = perf_counter()
-            parts.append(_REDUCE[name](weights, self.grid))
-            self.seconds[name] += seconds + perf_counter() - start
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Returns the results of all blocks added."""
-        columns = {name: zip(*parts, strict=True) for name, parts in self.parts.items()}
-        return {
-            name: Estimate(name, *[torch.cat(c, dim=-1) for c in cs], seconds=self.seconds[name])
-            for name, cs in columns.items()
-        }
+def _record(work: Callable[[], dict[str, Columns]]) -> dict[str, Tensor]:
+    """Returns a block's results under flat names, with the seconds that they took."""
+    start = perf_counter()
+    results = work()
+    record = {
+        f"{name}.{field}": column
+        for name, columns in results.items()
+        for field, column in zip(FIELDS, columns, strict=True)
+    }
+    return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
 
 
-def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float, auto: bool) -> Estimate:
+    """Returns one estimator's results of all blocks."""
+    columns = {f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS}
+    seconds = sum(part["seconds"].item() for part in parts)
+    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance if auto else inf)
+
+
+def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
     value, error = weights.elbo(), weights.elbo_std_error()
     none = torch.full_like(value, torch.nan)
-    wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid])
-    return value, error, none, none, value.expand(len(grid), -1), wider[:, None] * error
+    wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid], dtype=torch.float64)
+    path = value.expand(len(grid), -1)
+    return value, error, none, none, weights.num_draws, path, wider[:, None] * error
 
 
-def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Returns value, standard error, ESS, k-hat, path (estimates from k samples) and its error.
+def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
+    """Returns the columns of log-mean-exp, its path from few to all samples among them.
 
-    The error is the spread over disjoint subsets of k; where there is but one, the delta method's.
+    The path's error is the spread over disjoint subsets of k; where there is but one, the delta
+    method's.
     """
-    path, error = [], []
+    path, error = [weights.log_w[:0]], [weights.log_w[:0]]
     for k in grid:
         subsets = weights.subsets(k)
-        path.append(subsets.mean(0))
-        error.append(
-            subsets.std(0) if len(subsets) > 1 else LogWeights(weights.log_w[:k]).std_error()
-        )
+        path.append(subsets.mean(0, keepdim=True))
+        spread = subsets.std(0) if len(subsets) > 1 else LogWeights(weights.log_w[:k]).std_error()
+        error.append(spread[None])
     value, own = weights.log_evidence(), weights.std_error()
-    return value, own, weights.ess(), weights.pareto_k(), torch.stack(path), torch.stack(error)
+    quality = weights.ess(), weights.pareto_k(), weights.num_draws
+    return value, own, *quality, torch.cat(path), torch.cat(error)
 
 
-_REDUCE = {"elbo": _elbo, "importance": _evidence, "prior": _evidence}
+def _jackknife(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
+    return weights.jackknife(), *_evidence(weights, ())[1:5], *_no_path(weights.elbo(), grid)
+
+
+def _annealed(log_w: Tensor, rates: Tensor, grid: tuple[int, ...]) -> Columns:
+    """Returns the columns of annealing; of fewer than 25 chains there is no k-hat."""
+    weights = LogWeights(log_w)
+    value, error, ess = weights.log_evidence(), weights.std_error(), weights.ess()
+    k = weights.pareto_k() if weights.num_particles >= FEWEST else torch.full_like(ess, torch.nan)
+    return value, error, ess, k, weights.num_draws, *_no_path(value, grid)
+
+
+def _exact(program: Program, rows: range, grid: tuple[int, ...]) -> Columns:
+    value, error = integrate(program, rows, TOLERANCE, MAX_POINTS)
+    none = torch.full_like(value, torch.nan)
+    return value, error, none, none, torch.zeros(len(value)).long(), *_no_path(value, grid)
+
+
+def _no_path(value: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
+    return path, path
+
+
+_REDUCE = {
+    "elbo": _elbo,
+    "importance": _evidence,
+    "jackknife": _jackknife,
+    "prior": _evidence,
+}
 
 
 def _known(estimators: Sequence[str], guide: Any) -> list[str]:
@@ -177,8 +257,8 @@ def _grid(num_particles: int) -> tuple[int, ...]:
     )
 
 
-def _record(program: Program, num_particles: int, seed: int, block_size: int) -> dict[str, Any]:
-    """Returns what the numbers depend on, as far as the program knows it."""
+def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the numbers depend on, as far as the program and the call know it."""
     digest = hashlib.sha256()
     for name, p in sorted(program.parameters.items()):
         digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
@@ -186,9 +266,7 @@ def _record(program: Program, num_particles: int, seed: int, block_size: int) ->
         "rows": len(program),
         "dims": program.event_size,
         "discrete": program.is_discrete,
-        "num_particles": num_particles,
-        "seed": seed,
-        "block_size": block_size,
+        **options,
         "dtype": str(program.data[0].dtype),
         "device": str(program.data[0].device),
         "model_sha256": digest.hexdigest(),

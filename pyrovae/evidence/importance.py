@@ -1,65 +1,102 @@
 """Importance sampling and naive sampling: tables of log-weights, drawn in blocks and chunks."""
 
-__all__ = ["draw", "importance_sampling", "prior_sampling"]
+__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
+from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
-from pyrovae.program import Program, evaluation, inspect
+from pyrovae.program import Program, Quantiles, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
 CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
 PROPOSED = 2**24  # numbers proposed at once, over particles, data and latent dimensions
+RANDOMIZATIONS = 16  # of quasi-random draws
+FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
+AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
+GUIDE, PRIOR, CHECK, PILOT = 0, 1, 2, 3  # random streams
 
 
 def importance_sampling(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *data: Tensor,
-    num_particles: int,
+    num_particles: int | str,
+    proposal: Proposal | Callable[..., Any] | None = None,
+    qmc: bool = False,
+    tolerance: float = 0.01,
+    max_particles: int = 100_000,
+    max_seconds: float | None = None,
     seed: int | None = None,
     plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
     chunk_size: int = CHUNK_SIZE,
 ) -> LogWeights:
-    r"""Returns log-weights `(S, N)` with the guide as proposal.
+    r"""Returns log-weights `(S, N)` with the guide, or a better proposal r, to draw from.
 
     .. math::
-        \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} | x_n), \quad z_{sn} \sim q(z | x_n)
+        \log w_{sn} = \log p(x_n, z_{sn}) - \log r(z_{sn} | x_n), \quad z_{sn} \sim r(z | x_n)
 
     Densities are unscaled: `poutine.scale` and subsampling change nothing, masks remove exactly
     what they mask. Modules run in `eval()` mode without gradients and are restored. The guide
-    encodes a block of data once; the model decodes in chunks.
+    encodes a block of data once; the model decodes in chunks. Discrete latents that the guide
+    leaves out are summed out.
+
+    `num_particles="auto"` spends draws where they are needed. A pilot draws until it can tell how
+    many each datum needs for a standard error within `tolerance` and a good k-hat; then as many
+    are drawn afresh, and they alone make the estimate. Stopping by the estimate's own error would
+    bias it: a run that happens to miss the large weights looks finished. Data that `max_particles`
+    or `max_seconds` leave short keep what was drawn for them: `verdict` names them.
 
     Args:
         model: Any Pyro callable of `*data`.
         guide: Another.
         data: Tensors of equal length N, as the program takes them.
-        num_particles: S, draws per datum.
+        num_particles: S, draws per datum; or "auto".
+        proposal: `None` draws from the guide; see `pyrovae.evidence.proposals` for better ones
+            made of it; or a Pyro guide to draw from instead.
+        qmc: Draw scrambled Sobol points, in 16 independent randomizations, between which the
+            standard error is taken; S is a multiple of 16, best 16 times a power of 2.
+        tolerance: Standard error aimed at by "auto", nats.
+        max_particles: Draws per datum that "auto" makes at most.
+        max_seconds: Time after which the pilot of "auto" asks for no more; results then depend on
+            the machine.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
         plate: Name of the plate over the data; `None` gives joint weights `(S,)` of all data.
         block_size: Data per block; with a seed, draws depend on it, the target never does.
         chunk_size: Particles x data that the model decodes at once; bounds memory.
 
     Raises:
-        TypeError, ValueError: As `pyrovae.check` explains; also for NaN weights, datum named.
+        TypeError, ValueError: As `pyrovae.check` explains; also for NaN weights, datum named, or
+            a proposal that does not fit the guide, site named.
 
     References:
         Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
+        Quasi-Monte Carlo variational inference (Buchholz et al., 2018),
+        https://arxiv.org/abs/1807.01604
     """
-    return _table(model, guide, data, num_particles, seed, plate, block_size, chunk_size)
+    if not (proposal is None or isinstance(proposal, Proposal)):
+        guide, proposal = proposal, None
+    how = Draws(num_particles, proposal, qmc, tolerance, max_particles, max_seconds)
+    return _table(model, guide, data, how, seed, plate, block_size, chunk_size)
 
 
 def prior_sampling(
     model: Callable[..., Any],
     *data: Tensor,
     num_particles: int,
+    qmc: bool = False,
     seed: int | None = None,
     plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
@@ -76,47 +113,146 @@ def prior_sampling(
     References:
         Tutorial on variational autoencoders (Doersch, 2016), section 2, https://arxiv.org/abs/1606.05908
     """
-    return _table(model, None, data, num_particles, seed, plate, block_size, chunk_size)
+    how = Draws(num_particles, qmc=qmc)
+    return _table(model, None, data, how, seed, plate, block_size, chunk_size)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How to draw: the options of `importance_sampling`, checked."""
+
+    num_particles: int | str
+    proposal: Proposal | None = None
+    qmc: bool = False
+    tolerance: float = 0.01
+    max_particles: int = 100_000
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_particles != "auto":
+            check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
+        check_sizes(max_particles=self.max_particles)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}; give a positive number of nats")
+        if not self.qmc:
+            return
+        if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:
+            raise ValueError(
+                f"num_particles is {self.num_particles!r}; quasi-random draws come in "
+                f"{RANDOMIZATIONS} randomizations, so give a multiple of it"
+            )
+        if not isinstance(self.proposal, Widened | None):
+            raise ValueError(
+                f"{type(self.proposal).__name__} has no quasi-random draws; take qmc=False"
+            )
 
 
 def draw(
-    program: Program, rows: range, num_particles: int, seed: int, chunk_size: int
+    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, start: float = 0.0
 ) -> LogWeights:
     """Returns the log-weights `(S, n)` of one block of rows.
 
-    They depend on the seed, the proposal (guide or prior) and the block's first row alone.
+    They depend on the seed, the proposal (guide or prior) and the block's first row alone; under
+    `max_seconds`, which count from `start`, on the clock as well.
     """
-    proposal = 0 if program.guide else 1
-    with evaluation(), pyro.validation_enabled(False):
-        with seeded(seed, 2, rows.start):
-            program.check_observed(rows)
-        with seeded(seed, proposal, rows.start):
-            sample = _from_guide if program.guide else _from_prior
-            log_w, start = torch.empty(0, dtype=torch.float64), 0
-            for chunk in sample(program, rows, num_particles, chunk_size):
-                if not start:  # one table from the start: small pieces would fragment the heap
-                    log_w = log_w.new_empty(num_particles, *chunk.shape[1:])
-                log_w[start : start + len(chunk)] = chunk
-                start += len(chunk)
-    check_weights(log_w, rows.start)
-    return LogWeights(log_w)
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, CHECK, rows.start):
+        program.check_observed(rows)
+    if how.num_particles == "auto":
+        return _draw_auto(program, rows, how, seed, chunk_size, start)
+    stream = (PRIOR if program.guide is None else GUIDE, rows.start)
+    table = _draw(program, rows, rows, int(how.num_particles), how, chunk_size, seed, stream)
+    return LogWeights(table, randomizations=RANDOMIZATIONS if how.qmc else 1)
+
+
+def _draw(
+    program: Program,
+    rows: range,
+    names: Sequence[int],
+    num_particles: int,
+    how: Draws,
+    chunk_size: int,
+    seed: int,
+    stream: tuple[int, ...],
+) -> Tensor:
+    """Returns a table of `num_particles` draws from a random stream; `names` number its data."""
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
+        if program.guide is None:
+            chunks = _from_prior(program, rows, num_particles, chunk_size, how.qmc)
+        else:
+            chunks = _from_guide(program, rows, num_particles, chunk_size, how)
+        log_w, start = torch.empty(0, dtype=torch.float64), 0
+        for chunk in chunks:
+            if not start:  # one table from the start: small pieces would fragment the heap
+                log_w = log_w.new_empty(num_particles, *chunk.shape[1:])
+            log_w[start : start + len(chunk)] = chunk
+            start += len(chunk)
+    check_weights(log_w, names)
+    return log_w
+
+
+def _draw_auto(
+    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, start: float
+) -> LogWeights:
+    """Returns a block's weights, as many for each datum as a pilot with other draws found due."""
+    counts = torch.zeros(len(rows) if program.plate else 1, dtype=torch.long)
+    todo, pilot, stage = torch.arange(len(counts)), torch.empty(0, len(counts)), 0
+
+    def table(members: Tensor, num_particles: int, *stream: int) -> Tensor:
+        part, block, names = program, rows, rows
+        if program.feed == "slice":
+            names = [rows[i] for i in members]
+            part, block = program.take(names), range(len(names))
+        drawn = _draw(part, block, names, num_particles, how, chunk_size, seed, stream)
+        return drawn.reshape(num_particles, -1)
+
+    while len(todo):
+        more = FIRST * GROWTH**stage - len(pilot)
+        pilot = torch.cat([pilot, table(todo, more, PILOT, rows.start, stage)])
+        weights, made = LogWeights(pilot), len(pilot)
+        variance = (made / weights.ess() - 1).nan_to_num(torch.inf, posinf=torch.inf)
+        due = (MARGIN * variance / how.tolerance**2).clamp(FIRST, how.max_particles).long()
+        known = ~weights.bad() & (due <= AHEAD * made)
+        late = how.max_seconds is not None and perf_counter() - start > how.max_seconds
+        if late or made * GROWTH > how.max_particles:
+            due = torch.where(known, due, made if late else how.max_particles)
+            known[:] = True
+        if program.feed != "slice":  # its data are drawn together or not at all
+            due, known = due.max().expand_as(due), known.all().expand_as(known)
+        counts[todo] = due
+        todo, pilot, stage = todo[~known], pilot[:, ~known], stage + 1
+    counts = (FIRST * 2 ** (2 * (counts / FIRST).log2()).ceil().div(2)).ceil().long()
+    counts = counts.clamp(max=how.max_particles)
+    log_w = torch.full((int(counts.max()), len(counts)), -torch.inf, dtype=torch.float64)
+    for k in counts.unique().tolist():
+        members = torch.nonzero(counts == k)[:, 0]
+        log_w[:k, members] = table(members, k, GUIDE, rows.start, k)
+    if not program.plate:
+        log_w, counts = log_w[:, 0], counts[0]
+    return LogWeights(log_w, counts=counts)
 
 
 def _from_prior(
-    program: Program, rows: range, num_particles: int, chunk_size: int
+    program: Program, rows: range, num_particles: int, chunk_size: int, qmc: bool
 ) -> Iterator[Tensor]:
-    for size in _sizes(num_particles, chunk_size // len(rows)):
-        yield program.log_likelihood(rows, size)
+    """Decodes draws of the prior, in chunks."""
+    for size, quasi in _passes(program, rows, num_particles, chunk_size // len(rows), qmc):
+        with quasi:
+            log_w = program.log_likelihood(rows, size)
+        yield log_w
 
 
 def _from_guide(
-    program: Program, rows: range, num_particles: int, chunk_size: int
+    program: Program, rows: range, num_particles: int, chunk_size: int, how: Draws
 ) -> Iterator[Tensor]:
     """Encodes once, for as many draws as memory allows, and decodes them in chunks."""
     chunk = chunk_size // len(rows)
-    most = PROPOSED // (len(rows) * max(1, round(program.latent_size)))
-    for draws in _sizes(num_particles, max(chunk, most)):
-        z, log_q = program.propose(rows, draws)
+    most = max(chunk, PROPOSED // (len(rows) * max(1, program.latent_size)))
+    propose: Sampler = partial(program.propose, rows)
+    if how.proposal:
+        propose = how.proposal.sampler(program, rows)
+    for draws, quasi in _passes(program, rows, num_particles, most, how.qmc):
+        with quasi:
+            z, log_q = propose(draws)
         start = 0
         for size in _sizes(draws, chunk):
             part = slice(start, start + size)
@@ -124,6 +260,32 @@ def _from_guide(
             log_p = program.log_joint(z_part, rows, size)
             yield log_p - log_q[part]
             start += size
+
+
+def _passes(
+    program: Program, rows: range, num_particles: int, most: int, qmc: bool
+) -> Iterator[tuple[int, AbstractContextManager[Any]]]:
+    """Yields numbers of draws, and the context that makes them quasi-random where asked for.
+
+    A randomization is a scrambled Sobol sequence, to which each datum has a digital shift of its
+    own: the errors of different data are then independent.
+    """
+    if not qmc:
+        yield from ((size, nullcontext()) for size in _sizes(num_particles, most))
+        return
+    if program.trouble or not program.latent_size:
+        why = "runs one particle at a time" if program.trouble else "draws nothing"
+        raise ValueError(f"the program {why}; quasi-random draws need particles in parallel")
+    joint = program.plate is None
+    dims, digits = program.latent_size, 2**SobolEngine.MAXBIT
+    for _ in range(RANDOMIZATIONS):
+        sobol = SobolEngine(dims, scramble=True, seed=int(torch.randint(2**31, ())))
+        shift = torch.randint(digits, (dims,) if joint else (len(rows), dims))
+        for size in _sizes(num_particles // RANDOMIZATIONS, most):
+            points = (sobol.draw(size, dtype=torch.float64) * digits).long()
+            mixed = (points if joint else points[:, None]) ^ shift  # (S, n, d)
+            uniform = ((mixed + 0.5) / digits).to(program.data[0])
+            yield size, Quantiles(uniform, None if joint else program.dim)
 
 
 def _sizes(total: int, size: int) -> Iterator[int]:
@@ -138,16 +300,29 @@ def _table(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
     data: tuple[Tensor, ...],
-    num_particles: int,
+    how: Draws,
     seed: int | None,
     plate: str | None,
     block_size: int,
     chunk_size: int,
 ) -> LogWeights:
-    check_sizes(num_particles=num_particles, block_size=block_size, chunk_size=chunk_size)
+    check_sizes(block_size=block_size, chunk_size=chunk_size)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
-    seed = draw_seed(seed)
-    blocks = (
-        draw(program, rows, num_particles, seed, chunk_size) for rows in program.blocks(block_size)
-    )
-    return LogWeights(torch.cat([block.log_w for block in blocks], dim=-1))
+    seed, start = draw_seed(seed), perf_counter()
+    blocks = [
+        draw(program, rows, how, seed, chunk_size, start) for rows in program.blocks(block_size)
+    ]
+    return join(blocks)
+
+
+def join(blocks: list[LogWeights]) -> LogWeights:
+    """Returns the blocks' tables side by side, filled up where their draws differ in number."""
+    if len(blocks) == 1:
+        return blocks[0]
+    most = max(block.num_particles for block in blocks)
+    tables = [
+        torch.nn.functional.pad(b.log_w, (0, 0, 0, most - b.num_particles), value=-torch.inf)
+        for b in blocks
+    ]
+    counts = None if blocks[0].counts is None else torch.cat([b.num_draws for b in blocks])
+    return LogWeights(torch.cat(tables, dim=-1), counts, blocks[0].randomizations)

@@ -17,6 +17,7 @@ from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
 
 MOST = 3  # dimensions
+TOLERANCE, MAX_POINTS = 1e-6, 2**21
 CHUNK_SIZE = 2**15  # nodes x data evaluated at once
 DRAWS, ROUNDS = 2048, 30  # of the search for the posterior's mass
 NARROWER, WIDER = 1 / sqrt(2), 1.5
@@ -25,8 +26,8 @@ NARROWER, WIDER = 1 / sqrt(2), 1.5
 def quadrature(
     model: Callable[..., Any],
     *data: Tensor,
-    tolerance: float = 1e-6,
-    max_points: int = 2**21,
+    tolerance: float = TOLERANCE,
+    max_points: int = MAX_POINTS,
     plate: str | None = "data",
     block_size: int = 64,
     with_error: bool = False,

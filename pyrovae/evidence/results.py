@@ -5,17 +5,27 @@ __all__ = ["Estimate", "Evidence"]
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isnan, log, sqrt
+from math import inf, isnan, log, sqrt
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.diagnostics import khat_threshold
+from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
 from pyrovae.export import to_xarray
 
-LABELS = {"elbo": "ELBO", "importance": "importance sampling", "prior": "naive sampling"}
+LABELS = {
+    "elbo": "ELBO",
+    "importance": "importance sampling",
+    "jackknife": "the same, jackknife",
+    "prior": "naive sampling",
+    "ais": "annealing",
+    "quadrature": "quadrature",
+}
+RANKED = "quadrature", "importance", "prior", "ais"  # what can answer the question
+EXACT = 1e-3  # nats that quadrature may be off
 FEW, MANY = 0.05, 0.5  # shares of data with a bad k-hat, between which trust is partial
 
 
@@ -24,15 +34,18 @@ class Estimate:
     """One estimator's results, per datum, in nats.
 
     Attributes:
-        name: "elbo", "importance" or "prior".
-        value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x).
-        std_error: Its Monte Carlo standard error, `(N,)`.
-        ess: Effective sample size, `(N,)`; NaN for the ELBO, which weighs nothing.
-        pareto_k: Pareto k-hat, `(N,)`; NaN likewise.
+        name: As `evaluate` knows it.
+        value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x), but
+            for the jackknife, which is no bound, and quadrature, which is exact.
+        std_error: Its Monte Carlo standard error, `(N,)`; of quadrature, its error estimate.
+        ess: Effective sample size, `(N,)`; NaN where nothing is weighed.
+        pareto_k: Pareto k-hat, `(N,)`; NaN likewise, and of fewer than 25 annealing runs.
+        num_draws: K, draws made for each datum, `(N,)`.
         path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means
-            over disjoint subsets of the samples.
+            over disjoint subsets of the samples; NaN where there are none.
         path_std_error: Standard error of one such estimate, `(G, N)`.
-        seconds: Time for the draws (shared between rows of one proposal) and the reductions.
+        seconds: Time for the draws and reductions of its proposal, shared between its estimators.
+        tolerance: Standard error that a verdict asks for.
     """
 
     name: str
@@ -40,9 +53,11 @@ class Estimate:
     std_error: Tensor
     ess: Tensor
     pareto_k: Tensor
+    num_draws: Tensor
     path: Tensor
     path_std_error: Tensor
     seconds: float
+    tolerance: float = inf
 
     @property
     def mean(self) -> float:
@@ -61,10 +76,34 @@ class Estimate:
             self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
         )
 
-    def bad(self, num_particles: int) -> float:
-        """Share of data whose k-hat is bad; NaN for the ELBO."""
-        bad = (self.pareto_k > khat_threshold(num_particles)).double().mean().item()
+    @property
+    def bad(self) -> float:
+        """Share of data whose k-hat is bad; NaN where there is none."""
+        bad = (self.pareto_k > thresholds(self.num_draws)).double().mean().item()
         return torch.nan if self.pareto_k.isnan().all() else bad
+
+    def verdict(self) -> list[str]:
+        """Returns for each datum what its estimate is worth, in words.
+
+        Of sampling: "ok", "more samples", "use ais" (see `pyrovae.evidence.weights.verdicts`). Of
+        annealing: "ok" where a quarter of the runs count, or "more temperatures". Of quadrature:
+        "ok" within 1e-3 nats, or "use ais". The ELBO is "a bound".
+        """
+        n = len(self.value)
+        if self.name == "elbo":
+            return ["a bound"] * n
+        if self.name == "quadrature":
+            return ["ok" if e <= EXACT else "use ais" for e in self.std_error.tolist()]
+        if self.name == "ais":
+            enough = (self.ess >= self.num_draws / 4).tolist()
+            return ["ok" if e else "more temperatures" for e in enough]
+        columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
+        return [VERDICTS[i] for i in verdicts(*columns).tolist()]
+
+    def draws(self) -> str:
+        """Returns the number of draws in words: "K = 5,000", or "128 to 40,000 draws"."""
+        low, high = int(self.num_draws.min()), int(self.num_draws.max())
+        return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +112,7 @@ class Evidence:
 
     Attributes:
         estimates: The estimators' results by name.
-        num_samples: Numbers of samples, from 1 to K, of the estimates' paths.
+        num_samples: Numbers of samples, from 1 to K, of the estimates' paths; none under "auto".
         protocol: What the numbers depend on: K, seed, rows, dtype, versions, model hash, and what
             the caller knows of the data.
     """
@@ -99,9 +138,10 @@ class Evidence:
                 "monte_carlo_error": _defined(e.monte_carlo_error),
                 "data_error": _defined(e.data_error),
                 "bits_per_dim": self._bits_per_dim(e),
+                "num_draws": int(e.num_draws.double().mean()) or None,
                 "median_ess": _defined(e.ess.median().item()),
                 "min_ess": _defined(e.ess.min().item()),
-                "bad_khat": _defined(e.bad(self.num_particles)),
+                "bad_khat": _defined(e.bad),
                 "seconds": e.seconds,
             }
             for e in self.estimates.values()
@@ -114,6 +154,7 @@ class Evidence:
             "MC s.e.": "{:.4f}",
             "data s.e.": "{:.3f}",
             "bits/dim": "{:.4f}",
+            "draws": "{:,}",
             "median ESS": "{:.1f}",
             "min ESS": "{:.1f}",
             "bad k-hat": "{:.1%}",
@@ -132,40 +173,35 @@ class Evidence:
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers."""
-        sampled = [self[name] for name in ("importance", "prior") if name in self.estimates]
-        n, k = len(next(iter(self.estimates.values())).value), self.num_particles
-        if not sampled:
+        n = len(next(iter(self.estimates.values())).value)
+        estimates = [self[name] for name in RANKED if name in self.estimates]
+        if not estimates:
             return (
                 "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
                 f"too low ({n} data)."
             )
-        best, *others = sampled
-        for other in others:  # each is a lower bound in expectation: the higher one is nearer
-            gap, error = self._difference(other.name, best.name)
-            if gap > 2 * error:
-                best, others = other, [best]
+        best = estimates[0]
+        if best.name == "importance" and best.bad > FEW:
+            best = self.estimates.get("ais", best)
+        if best.name != "quadrature":  # all are lower bounds: a clearly higher one is nearer
+            for other in estimates:
+                gap, error = self._difference(other.name, best.name)
+                best = other if gap > 2 * error else best
         lines = [
-            f"log P(X) of these {n} data by {LABELS[best.name]}, K = {k:,}: "
+            f"log P(X) of these {n} data by {LABELS[best.name]}{self._how(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]
         if "elbo" in self.estimates:
             gap, error = self._difference(best.name, "elbo")
+            sure = best.name == "quadrature" or best.verdict().count("ok") >= (1 - FEW) * n
             lines.append(
                 f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean of "
                 "KL(q(z|x) || p(z|x)), the price of the guide, is "
-                + ("that." if best.bad(k) <= FEW else "at least that.")
+                + ("that." if sure or best.bad <= FEW else "at least that.")
             )
-        for other in others:
-            gap, error = self._difference(best.name, other.name)
-            short = f"{gap:.3f} +- {error:.3f} nats"
-            lines.append(
-                f"{LABELS[other.name].capitalize()} with as many samples "
-                + (f"falls {short} short" if gap > 2 * error else f"agrees ({short} below)")
-                + f"; its median ESS is {other.ess.median():.1f} of {k:,}, and its own "
-                f"Monte Carlo error says {other.monte_carlo_error:.4f}."
-            )
-        return "\n".join([*lines, self._verdict(best)])
+        lines += [self._beside(other, best) for other in estimates if other is not best]
+        return "\n".join([*lines, self._trust(best)])
 
     def to_xarray(self) -> Any:
         """Returns the per-datum results as an xarray Dataset, the protocol as its attributes."""
@@ -175,6 +211,7 @@ class Evidence:
             "value": (per_datum, "estimate of log p(x), nats"),
             "std_error": (per_datum, "Monte Carlo standard error, nats"),
             "ess": (per_datum, "effective sample size"),
+            "num_draws": (per_datum, "draws made"),
             "pareto_k": (per_datum, "Pareto k-hat of the weights"),
             "path": (per_path, "estimate from fewer samples, nats"),
             "path_std_error": (
@@ -182,10 +219,12 @@ class Evidence:
                 "standard error of one estimate from fewer samples, nats",
             ),
         }
-        variables = {
+        variables: dict[str, tuple[tuple[str, ...], Any, str]] = {
             v: (dims, torch.stack([getattr(self[name], v) for name in names]), text)
             for v, (dims, text) in what.items()
         }
+        words = [self[name].verdict() for name in names]
+        variables["verdict"] = (per_datum, np.array(words), "what the estimate is worth")
         variables["seconds"] = (
             ("estimator",),
             torch.tensor([self[name].seconds for name in names]),
@@ -199,11 +238,6 @@ class Evidence:
         }
         return to_xarray(variables, coords, flat)
 
-    @property
-    def num_particles(self) -> int:
-        """K, the number of samples per datum."""
-        return self.num_samples[-1]
-
     def _bits_per_dim(self, e: Estimate) -> float | None:
         dims = self.protocol.get("dims")
         return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
@@ -213,18 +247,58 @@ class Evidence:
         d = self[one].value - self[other].value
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
-    def _verdict(self, best: Estimate) -> str:
-        bad = best.bad(self.num_particles)
-        threshold = khat_threshold(self.num_particles)
-        k_hat = f"k-hat is bad (above {threshold:.2f}) for {bad:.1%} of the data"
-        facts = f"{k_hat}, median ESS {best.ess.median():.0f}, smallest {best.ess.min():.1f}"
-        if bad <= FEW:
+    def _how(self, e: Estimate) -> str:
+        if e.name == "quadrature":
+            return ""
+        if e.name == "ais":
+            steps = f"{self.protocol['num_temperatures']} temperatures x " if self.protocol else ""
+            return f", {steps}{int(e.num_draws.max())} chains"
+        return f", {e.draws()}"
+
+    def _beside(self, other: Estimate, best: Estimate) -> str:
+        """Returns how another estimator compares with the best."""
+        gap, error = self._difference(best.name, other.name)
+        short = f"{gap:.3f} +- {error:.3f} nats"
+        text = f"{LABELS[other.name].capitalize()}{self._how(other)} " + (
+            f"falls {short} short" if gap > 2 * error else f"agrees ({short} below)"
+        )
+        if other.name in ("ais", "quadrature"):
+            return f"{text}."
+        return (
+            f"{text}; its median ESS is {other.ess.median():.1f}, and its own Monte Carlo error "
+            f"says {other.monte_carlo_error:.4f}."
+        )
+
+    def _trust(self, best: Estimate) -> str:
+        """Returns whether the best estimate can be trusted, and for which data it cannot."""
+        words = best.verdict()
+        left = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(words) if w != "ok")
+        if best.name == "quadrature":
+            worst = f"estimated error at most {best.std_error.max():.1e} nats"
+            return (
+                f"It is exact: {worst}." if not left else f"It is not exact everywhere ({left})."
+            )
+        if best.name == "ais":
+            facts = f"median ESS {best.ess.median():.1f} of {int(best.num_draws.max())} chains"
+            return (
+                f"Annealing went well for {words.count('ok')} of {len(words)} data ({facts}); "
+                "pv.bdmc tells what gap it leaves on data of the model's own."
+            )
+        limit = thresholds(best.num_draws).max().item()
+        facts = (
+            f"k-hat is bad (above {limit:.2f}) for {best.bad:.1%} of the data, median ESS "
+            f"{best.ess.median():.0f}, smallest {best.ess.min():.1f}"
+        )
+        facts += f" (verdicts: ok: {words.count('ok')}{'; ' * bool(left)}{left})"
+        if best.bad <= FEW:
             return f"The estimate can be trusted: {facts}."
-        if bad <= MANY:
-            return f"Trust it as a lower bound: {facts}; draw more samples or train a wider guide."
+        if best.bad <= MANY:
+            return (
+                f"Trust it as a lower bound: {facts}; draw more samples, or add the estimator ais."
+            )
         return (
             f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
-            "and the standard error does not notice."
+            "and the standard error does not notice. Add the estimator ais."
         )
 
 

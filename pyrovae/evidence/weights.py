@@ -1,9 +1,18 @@
 """A table of log-weights, and the reductions that read it."""
 
-__all__ = ["LogWeights", "check_sizes", "check_weights"]
+__all__ = [
+    "FEWEST",
+    "LogWeights",
+    "VERDICTS",
+    "check_sizes",
+    "check_weights",
+    "thresholds",
+    "verdicts",
+]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -11,6 +20,9 @@ import torch
 from torch import Tensor
 
 from pyrovae import diagnostics
+
+VERDICTS = ("ok", "more samples", "use ais")
+FEWEST = 25  # draws that a k-hat can be had from
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +36,9 @@ class LogWeights:
 
     Args:
         log_w: The table, `(S, N)` or `(S,)`; kept as float64 on the CPU. -inf is legal.
+        counts: Draws made for each datum, `(N,)`, where they differ; rows beyond are -inf.
+        randomizations: Independent randomizations that quasi-random draws came in, one after
+            another in the table; 1 for independent draws.
 
     Raises:
         ValueError: If a weight is NaN or +inf (the datum is named), or the table is empty.
@@ -34,6 +49,8 @@ class LogWeights:
     """
 
     log_w: Tensor
+    counts: Tensor | None = None
+    randomizations: int = 1
 
     def __post_init__(self) -> None:
         log_w = torch.as_tensor(self.log_w).detach().to("cpu", torch.float64)
@@ -55,17 +72,28 @@ class LogWeights:
 
     @property
     def num_particles(self) -> int:
-        """S, the number of draws made."""
+        """S, the number of draws made; the most made for one datum where they differ."""
         return len(self.log_w)
+
+    @property
+    def num_draws(self) -> Tensor:
+        """Draws made for each datum, `(N,)`."""
+        if self.counts is not None:
+            return self.counts
+        return torch.full(self.log_w.shape[1:], self.num_particles)
 
     def elbo(self) -> Tensor:
         """Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x)."""
-        return self.log_w.mean(0)
+        return self._over_draws(self.log_w).sum(0) / self.num_draws
 
     def elbo_std_error(self) -> Tensor:
         """Returns the Monte Carlo standard error of `elbo`, `(N,)`; NaN for one particle."""
-        s = self.num_particles
-        return self.log_w.std(0) / s**0.5 if s > 1 else self.elbo() * torch.nan
+        if self.randomizations > 1:
+            groups = self.log_w.unflatten(0, (self.randomizations, -1)).mean(1)
+            return LogWeights(groups).elbo_std_error()
+        s = self.num_draws
+        squares = self._over_draws((self.log_w - self.elbo()).square()).sum(0)
+        return torch.where(s > 1, (squares / (s - 1) / s).sqrt(), torch.nan)
 
     def log_evidence(self) -> Tensor:
         r"""Returns log 1/S sum_s w_s, `(N,)`: the importance-sampled log p(x).
@@ -76,7 +104,7 @@ class LogWeights:
         References:
             Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
         """
-        return self.log_w.logsumexp(0) - log(self.num_particles)
+        return self.log_w.logsumexp(0) - self.num_draws.double().log()
 
     def iwae(self, k: int) -> Tensor:
         """Returns the IWAE bound of k particles, `(N,)`: mean log-mean-exp over disjoint subsets.
@@ -87,10 +115,30 @@ class LogWeights:
 
     def subsets(self, k: int) -> Tensor:
         """Returns log-mean-exp of each disjoint subset of k particles, `(S // k, N)`."""
-        if not 1 <= k <= self.num_particles:
-            raise ValueError(f"k is {k}; give 1 to {self.num_particles}, the number of particles")
-        count = self.num_particles // k
+        most = int(self.num_draws.min())
+        if not 1 <= k <= most:
+            raise ValueError(f"k is {k}; give 1 to {most}, the number of particles")
+        count = most // k
         return self.log_w[: count * k].unflatten(0, (count, k)).logsumexp(1) - log(k)
+
+    def jackknife(self) -> Tensor:
+        r"""Returns `log_evidence` with its bias of order 1/S taken off by the jackknife, `(N,)`.
+
+        .. math::
+            S L - (S - 1) \frac1S \sum_s L_{-s}
+
+        with L the log-mean-exp of all weights and :math:`L_{-s}` of all but one. It is no bound
+        and varies more; to mass that the weights miss it is as blind as they are.
+
+        References:
+            Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
+            variational inference (Nowozin, 2018), https://openreview.net/forum?id=HyZoi-WRb
+        """
+        s = self.num_draws.double()
+        share = (self.log_w - self.log_w.logsumexp(0)).nan_to_num(-torch.inf).exp()
+        left_out = self._over_draws((-share).log1p()).sum(0)  # of L - L_{-s}
+        correction = (s - 1) * ((s / (s - 1)).log() + left_out / s)
+        return self.log_evidence() - torch.where(s > 1, correction, torch.nan)
 
     def std_error(self) -> Tensor:
         r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
@@ -98,11 +146,14 @@ class LogWeights:
         .. math::
             \mathrm{sd}(w) / (\sqrt{S}\, \bar w) = \sqrt{(S / \mathrm{ESS} - 1) / (S - 1)}
 
-        It knows only the mass the proposal visited: read it beside ESS and k-hat.
+        of quasi-random draws the same over the means of their randomizations. It knows only the
+        mass the proposal visited: read it beside ESS and k-hat.
         """
-        s = self.num_particles
+        if self.randomizations > 1:
+            return LogWeights(self.subsets(self.num_particles // self.randomizations)).std_error()
+        s = self.num_draws.double()
         spread = (s / self.ess() - 1).clamp(min=0)
-        return (spread / (s - 1)).sqrt() if s > 1 else spread * torch.nan
+        return torch.where(s > 1, (spread / (s - 1)).sqrt(), torch.nan)
 
     def ess(self) -> Tensor:
         """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
@@ -111,20 +162,58 @@ class LogWeights:
 
     def pareto_k(self) -> Tensor:
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
-        table = self.log_w if self.log_w.ndim == 2 else self.log_w[:, None]
-        return torch.from_numpy(diagnostics.pareto_k(table)).reshape(self.log_w.shape[1:])
+        table, counts = self.log_w.reshape(self.num_particles, -1), self.num_draws.reshape(-1)
+        k = torch.empty(len(counts), dtype=torch.float64)
+        for s in counts.unique().tolist():
+            k[counts == s] = torch.from_numpy(diagnostics.pareto_k(table[:s, counts == s]))
+        return k.reshape(self.log_w.shape[1:])
 
     def bad(self) -> Tensor:
         """Returns where k-hat > min(1 - 1/log10(S), 0.7), `(N,)`: do not trust the estimate."""
-        return self.pareto_k() > diagnostics.khat_threshold(self.num_particles)
+        return self.pareto_k() > thresholds(self.num_draws)
+
+    def verdict(self, tolerance: float = inf) -> list[str]:
+        """Returns for each datum "ok", "more samples" or "use ais"; see `verdicts`."""
+        columns = self.pareto_k(), self.ess(), self.std_error(), self.num_draws
+        return [VERDICTS[i] for i in verdicts(*columns, tolerance).reshape(-1).tolist()]
+
+    def _over_draws(self, table: Tensor) -> Tensor:
+        """Returns a table `(S, N)` with 0 where it has no draws but is only filled up."""
+        if self.counts is None:
+            return table
+        rows = torch.arange(self.num_particles).reshape(-1, *[1] * (self.log_w.ndim - 1))
+        return torch.where(rows < self.counts, table, 0.0)
 
 
-def check_weights(log_w: Tensor, start: int = 0) -> None:
-    """Raises ValueError naming the datum, counted from `start`, of the first NaN or +inf log w."""
+def verdicts(
+    pareto_k: Tensor, ess: Tensor, std_error: Tensor, num_draws: Tensor, tolerance: float = inf
+) -> Tensor:
+    """Returns what can be said of importance sampling of each datum, `(N,)`, as numbers.
+
+    0, ok: k-hat at most 0.5, so that the variance is finite and +- 2 standard errors mean what
+    they say, ESS at least 50, and the standard error within the tolerance. 1, more samples: k-hat
+    up to 0.7, or of fewer than 25 draws, which tell nothing. 2, use ais: above, where more draws
+    of the same proposal hardly help. k-hats are shrunk towards their mean by their own
+    uncertainty (`pyrovae.diagnostics.shrunk_khat`).
+    """
+    flat = pareto_k.reshape(-1).numpy(), num_draws.reshape(-1).numpy()
+    k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
+    ok = (k <= 0.5) & (ess >= 50) & (std_error <= tolerance)
+    return torch.where(ok, 0, torch.where((k <= 0.7) | (num_draws < FEWEST), 1, 2))
+
+
+def thresholds(num_draws: Tensor) -> Tensor:
+    """Returns the k-hat above which so many weights are not to be trusted, elementwise."""
+    limits = [diagnostics.khat_threshold(s) for s in num_draws.reshape(-1).tolist()]
+    return torch.tensor(limits, dtype=torch.float64).reshape(num_draws.shape)
+
+
+def check_weights(log_w: Tensor, rows: Sequence[int] | None = None) -> None:
+    """Raises ValueError for a NaN or +inf log w, naming its datum, `rows[n]` of column n."""
     bad = torch.isnan(log_w) | (log_w == torch.inf)
     if bool(bad.any()):
         particle, *datum = torch.nonzero(bad)[0].tolist()
-        whose = f"datum {start + datum[0]}" if datum else "the data"
+        whose = f"datum {rows[datum[0]] if rows else datum[0]}" if datum else "the data"
         raise ValueError(
             f"log w is {log_w[(particle, *datum)].item()} at particle {particle} of {whose}; "
             "look for NaN in the parameters, or for a proposal without density there"

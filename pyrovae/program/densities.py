@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from pyrovae.program.handlers import (
     Site,
     Subsample,
     Values,
+    base,
     check_support,
     observes_data,
     sample_sites,
@@ -82,10 +84,24 @@ class Program:
 
     def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        return self._at(z, num_particles, lambda v, s: self.log_density(self.model, v, rows, s))
+
+    def log_guide(self, z: Values, rows: range, num_particles: int) -> Tensor:
+        """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        guide = self.guide
+        assert guide is not None
+        return self._at(z, num_particles, lambda v, s: self.log_density(guide, v, rows, s))
+
+    def propose_prior(self, rows: range, num_particles: int) -> Values:
+        """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out."""
         if not self.trouble:
-            return self.log_density(self.model, z, rows, num_particles)
-        singly = (self.log_density(self.model, z_s, rows) for z_s in each(z, num_particles))
-        return torch.stack(list(singly))
+            return self._prior(rows, num_particles)
+        draws = [self._prior(rows) for _ in range(num_particles)]
+        return {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
+
+    def log_prior(self, z: Values, rows: range, num_particles: int) -> Tensor:
+        """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        return self._at(z, num_particles, lambda v, s: self._log_prior(v, rows, s))
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
@@ -110,9 +126,11 @@ class Program:
         return sum(s["value"].numel() for s in self.model_sites if observes_data(s)) / self.step
 
     @property
-    def latent_size(self) -> float:
-        """Numbers that the guide draws for a datum."""
-        return sum(s["value"].numel() for s in self.guide_sites) / self.step
+    def latent_size(self) -> int:
+        """Numbers that guide, or prior without one, draw for a datum; for all data if joint."""
+        sites = self.guide_sites if self.guide else self.model_sites
+        drawn = (s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta))
+        return sum(s["value"].numel() for s in drawn) // (self.step if self.plate else 1)
 
     @property
     def is_discrete(self) -> bool:
@@ -124,6 +142,24 @@ class Program:
         assert self.guide is not None
         sites = self.run(self.guide, rows, num_particles)
         return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
+
+    def _at(
+        self, z: Values, num_particles: int, density: Callable[[Values, int | None], Tensor]
+    ) -> Tensor:
+        """Returns a density of all particles together, or one by one where there is trouble."""
+        if not self.trouble:
+            return density(z, num_particles)
+        return torch.stack([density(z_s, None) for z_s in each(z, num_particles)])
+
+    def _prior(self, rows: range, num_particles: int | None = None) -> Values:
+        sites = self.run(self.model, rows, num_particles)
+        hidden = (s for s in sites if not s["is_observed"])
+        return {s["name"]: s["value"] for s in hidden if s["name"] not in self.enumerated}
+
+    def _log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
+        hidden = {s["name"] for s in self.model_sites if not s["is_observed"]}
+        sites = self.run(poutine.condition(self.summed, data=z), rows, num_particles)
+        return self.log_sum([s for s in sites if s["name"] in hidden], rows, num_particles)
 
     def log_density(
         self, fn: Callable[..., Any], z: Values, rows: range, num_particles: int | None = None

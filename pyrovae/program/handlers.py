@@ -3,6 +3,8 @@
 __all__ = [
     "CleanStore",
     "Parameters",
+    "Quantiles",
+    "Replaced",
     "Site",
     "Subsample",
     "Unconstrained",
@@ -17,6 +19,7 @@ __all__ = [
     "support",
 ]
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +28,12 @@ from typing import Any, Self
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import constraints
+from pyro.distributions import (
+    Delta,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    constraints,
+)
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -156,6 +164,56 @@ class Unconstrained(Messenger):
             msg["value"] = transform(u)
             log_det = transform.log_abs_det_jacobian(u, msg["value"])
             msg["log_det"] = sum_rightmost(log_det, fn.event_dim - transform.codomain.event_dim)
+
+
+class Replaced(Messenger):
+    """Lets latent sites draw from other distributions: `change(name, fn)` for fn."""
+
+    def __init__(self, change: Callable[[str, Any], Any]) -> None:
+        super().__init__()
+        self._change = change
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg):
+            msg["fn"] = self._change(msg["name"], msg["fn"])
+
+
+class Quantiles(Messenger):
+    """Gives latent sites the quantiles of uniform numbers `(S, n, d)`, d in order of the sites.
+
+    Raises ValueError at a site whose distribution has no inverse distribution function.
+    """
+
+    def __init__(self, uniform: Tensor, dim: int | None) -> None:
+        super().__init__()
+        self._uniform, self._dim, self._used = uniform, dim, 0
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["is_observed"] or site_is_subsample(msg) or isinstance(base(fn), Delta):
+            return
+        shape = list(fn.shape())[1:]
+        axis = (self._dim or 0) - fn.event_dim
+        data = [] if self._dim is None else [shape.pop(axis)]
+        columns = slice(self._used, self._used + math.prod(shape))
+        u = self._uniform[..., columns].reshape(-1, *data, *shape)
+        if data:
+            u = u.movedim(1, axis)
+        msg["value"] = _quantile(msg["name"], base(fn), u)
+        self._used = columns.stop
+
+
+def _quantile(name: str, fn: Any, u: Tensor) -> Tensor:
+    """Returns the value of fn below which the share u lies, dimension by dimension."""
+    if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
+        return fn.mean + (fn.scale_tril @ torch.special.ndtri(u)[..., None])[..., 0]
+    try:
+        return fn.icdf(u)
+    except NotImplementedError as e:
+        raise ValueError(
+            f"site {name!r} is {type(fn).__name__}, which has no inverse distribution function "
+            "for quasi-random draws; draw with qmc=False"
+        ) from e
 
 
 def check_data(data: Sequence[Tensor]) -> None:

@@ -74,6 +74,15 @@ class Path:
         runs = [self._pack(self._run(), single=True) for _ in range(num_particles)]
         return torch.stack(runs)
 
+    def latents(self, u: Tensor) -> tuple[Values, Tensor, Tensor]:
+        """Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`."""
+        if not self.program.trouble:
+            return self._guided(self._unpack(u), len(u))
+        singly = [self._guided(v, None) for v in each(self._unpack(u), len(u))]
+        z, log_q, log_det = zip(*singly, strict=True)
+        values = {name: torch.stack([z_s[name] for z_s in z]) for name in z[0]}
+        return values, torch.stack(log_q), torch.stack(log_det)
+
     def unconstrain(self, z: Values) -> Tensor:
         """Returns u of one particle's latents z by site, `(n, d)`."""
         names = {s["name"] for s in self._sites}
@@ -109,19 +118,25 @@ class Path:
 
     def _ends(self, values: Values, num_particles: int | None) -> Tensor:
         program, size = self.program, num_particles
-        fn = program.guide or program.summed
-        sites = program.run(fn, self.rows, size, Unconstrained(values))
         if program.guide is None:
+            sites = program.run(program.summed, self.rows, size, Unconstrained(values))
             hidden = [s for s in sites if not s["is_observed"]]
             return torch.stack([program.log_sum(s, self.rows, size) for s in (hidden, sites)])
+        z, log_q, log_det = self._guided(values, size)
+        log_p = program.log_density(program.model, z, self.rows, size)
+        return torch.stack([log_q, log_p + log_det])
+
+    def _guided(self, values: Values, size: int | None) -> tuple[Values, Tensor, Tensor]:
+        """Returns z by site, log f_0 and log |dz/du| of the guide's u by site."""
+        assert self.program.guide is not None
+        sites = self.program.run(self.program.guide, self.rows, size, Unconstrained(values))
         drawn = [s for s in sites if s["name"] in values]
         points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
-        z = {s["name"]: s["value"] for s in sites}
-        log_q = program.log_sum(drawn, self.rows, size)
-        log_p = program.log_density(program.model, z, self.rows, size)
-        log_p = log_p + program.log_sum(drawn, self.rows, size, lambda site: site["log_det"])
+        log_q = self.program.log_sum(drawn, self.rows, size)
+        log_det = self.program.log_sum(drawn, self.rows, size, lambda site: site["log_det"])
         # a point's own density is what its map from auxiliary values does to the volume: |du/dz|
-        return torch.stack([log_q, log_p - program.log_sum(points, self.rows, size)])
+        log_det = log_det - self.program.log_sum(points, self.rows, size)
+        return {s["name"]: s["value"] for s in sites}, log_q, log_det
 
     def _pack(self, sites: dict[str, Site], single: bool = False) -> Tensor:
         """Returns all sites' u side by side, `(S, n, d)`; `(n, d)` of a single particle."""

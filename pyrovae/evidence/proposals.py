@@ -1,0 +1,191 @@
+"""Proposals for importance sampling that cover more of the posterior than the guide does."""
+
+__all__ = ["Defensive", "Proposal", "Refined", "Sampler", "Widened"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import log, log1p
+from typing import Any, Protocol, runtime_checkable
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.weights import check_sizes
+from pyrovae.program import Path, Program, Replaced, Values, base
+
+Sampler = Callable[[int], tuple[Values, Tensor]]
+SCALE_DRAWS = 256  # for the guide's mean and scale
+
+
+@runtime_checkable
+class Proposal(Protocol):
+    """What `importance_sampling(proposal=...)` takes, beside any Pyro guide."""
+
+    def sampler(self, program: Program, rows: range) -> Sampler:
+        """Returns a function of S that draws z ~ r(z|x) for a block of rows.
+
+        It gives z by site, `(S, ..., event)`, and log r(z|x), `(S, n)`, in nats. Called once for a
+        block, under a random stream of the block's own; what it learns there may shape r, as later
+        draws do not depend on it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Widened:
+    """The guide with its normal sites' scales multiplied, or with Student-t tails as well.
+
+    Attributes:
+        scale: Factor of every scale.
+        df: Degrees of freedom of the tails; `None` leaves them normal.
+    """
+
+    scale: float = 1.2
+    df: float | None = None
+
+    def __post_init__(self) -> None:
+        _positive(scale=self.scale, df=1.0 if self.df is None else self.df)
+
+    def sampler(self, program: Program, rows: range) -> Sampler:
+        """Returns draws from the widened guide; ValueError at a site that is not normal."""
+        assert program.guide is not None
+        guide = Replaced(self._widen)(program.guide)
+        wider = replace(program, guide=guide)
+        return lambda num_particles: wider.propose(rows, num_particles)
+
+    def _widen(self, name: str, fn: Any) -> Any:
+        if isinstance(fn, dist.Delta):
+            return fn
+        if isinstance(fn, dist.Independent):
+            return self._widen(name, fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+        if isinstance(fn, dist.ExpandedDistribution):
+            return self._widen(name, fn.base_dist).expand(fn.batch_shape)
+        if isinstance(fn, torch.distributions.TransformedDistribution):
+            return dist.TransformedDistribution(self._widen(name, fn.base_dist), fn.transforms)
+        if isinstance(fn, torch.distributions.Normal):
+            scale = self.scale * fn.scale
+            normal = dist.Normal(fn.loc, scale)
+            return normal if self.df is None else dist.StudentT(self.df, fn.loc, scale)
+        if isinstance(fn, torch.distributions.MultivariateNormal):
+            factor = self.scale * fn.scale_tril
+            if self.df is None:
+                return dist.MultivariateNormal(fn.loc, scale_tril=factor)
+            return dist.MultivariateStudentT(self.df, fn.loc, factor)
+        raise ValueError(
+            f"the guide's site {name!r} is {type(base(fn)).__name__}; only normal sites, also "
+            "transformed ones, can be widened: pass a wider Pyro guide as the proposal instead"
+        )
+
+
+@dataclass(frozen=True)
+class Defensive:
+    """A mixture of guide and prior, (1 - weight) q(z|x) + weight p(z).
+
+    It bounds the weights by p(x|z) / weight; each draw costs three runs of the model.
+
+    Attributes:
+        weight: The prior's share, between 0 and 1.
+
+    References:
+        Safe and effective importance sampling (Owen and Zhou, 2000),
+        https://doi.org/10.1080/01621459.2000.10473909
+    """
+
+    weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < 1:
+            raise ValueError(f"weight is {self.weight}; give a share between 0 and 1")
+
+    def sampler(self, program: Program, rows: range) -> Sampler:
+        """Returns draws from the mixture; ValueError where the guide has no density of its own."""
+        latent = {s["name"] for s in program.model_sites if not s["is_observed"]}
+        if extra := sorted({s["name"] for s in program.guide_sites} - latent):
+            raise ValueError(
+                f"the guide draws {extra[0]!r} and maps it to the latents, so that its density at "
+                "draws of the prior is unknown; write a guide that samples the latents themselves"
+            )
+
+        def draw(num_particles: int) -> tuple[Values, Tensor]:
+            z, log_q = program.propose(rows, num_particles)
+            prior = program.propose_prior(rows, num_particles)
+            from_prior = torch.rand_like(log_q) < self.weight
+            z = {s["name"]: _where(from_prior, s, prior, z, program) for s in program.guide_sites}
+            log_q = program.log_guide(z, rows, num_particles) + log1p(-self.weight)
+            log_p = program.log_prior(z, rows, num_particles) + log(self.weight)
+            return z, torch.logaddexp(log_q, log_p)
+
+        return draw
+
+
+@dataclass(frozen=True)
+class Refined:
+    r"""The guide, shifted and stretched for each datum by a few gradient steps on its ELBO.
+
+    .. math::
+        u' = m + s \odot a + e^b \odot (u - m), \quad u \sim q(u | x)
+
+    in unconstrained space, with the guide's mean m and scale s; Adam moves a and b, `(n, d)`, by
+    the gradient of :math:`\log p(x, z(u')) |dz/du'| + \sum b`: semi-amortised inference.
+
+    Attributes:
+        num_steps: Steps of Adam.
+        lr: Their size, in units of the guide's scale.
+        num_particles: Draws per datum and step.
+
+    References:
+        Semi-amortized variational autoencoders (Kim et al., 2018), https://arxiv.org/abs/1802.02550
+    """
+
+    num_steps: int = 30
+    lr: float = 0.1
+    num_particles: int = 8
+
+    def __post_init__(self) -> None:
+        check_sizes(num_steps=self.num_steps, num_particles=self.num_particles)
+        _positive(lr=self.lr)
+
+    def sampler(self, program: Program, rows: range) -> Sampler:
+        """Returns draws from the refined guide; ValueError for latents without a gradient."""
+        path = Path(program, rows)
+        path.check_gradient()
+        draws = path.start(SCALE_DRAWS)
+        mean, scale = draws.mean(0), draws.std(0)
+        shift, stretch = (torch.zeros_like(mean, requires_grad=True) for _ in range(2))
+        optimizer = torch.optim.Adam([shift, stretch], lr=self.lr)
+
+        def move(u: Tensor) -> Tensor:
+            return mean + scale * shift + stretch.exp() * (u - mean)
+
+        for _ in range(self.num_steps):
+            u = path.start(self.num_particles)
+            with torch.enable_grad():
+                elbo = path(move(u))[1].mean(0) + stretch.sum(-1)
+                shift.grad, stretch.grad = torch.autograd.grad(-elbo.sum(), [shift, stretch])
+            optimizer.step()
+
+        def draw(num_particles: int) -> tuple[Values, Tensor]:
+            u = path.start(num_particles)
+            _, log_q, _ = path.latents(u)
+            z, _, log_det = path.latents(move(u))
+            return z, log_q - stretch.sum(-1) - log_det
+
+        return draw
+
+
+def _where(yes: Tensor, site: Any, one: Values, other: Values, program: Program) -> Tensor:
+    """Returns a site's value from `one` where yes, `(S, n)`, and from `other` elsewhere."""
+    a, b = one[site["name"]], other[site["name"]]
+    shape = [len(yes)] + [1] * (b.ndim - 1)
+    if program.plate:
+        axis = program.dim - site["fn"].event_dim
+        shape[axis] = b.shape[axis]
+        yes = torch.nn.functional.pad(yes, (0, shape[axis] - yes.shape[1]))  # a short last block
+    return torch.where(yes.reshape(shape), a, b)
+
+
+def _positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} is {number}; give a positive number")
