@@ -216,7 +216,7 @@ def _read(
             "fixed, as published",
         )
     if name.endswith((".npy", ".npz")) or Path(name).exists():
-        return _from_numpy(Path(name), valid_size, seed)
+        return _shuffled(*_from_numpy(Path(name)), valid_size, seed)
     near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
     raise DataError(
         f"there is no data set {name!r}; did you mean {' or '.join(near)}, "
@@ -242,23 +242,42 @@ def _rows(split: Split, index: Any) -> Split:
     return Split(split.x[index], None if split.y is None else split.y[index])
 
 
-def _from_numpy(
-    path: Path, valid_size: int | None, seed: int
-) -> tuple[list[Split], tuple[int, int] | None, str]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .npz by name, or of a .npy as "x"; DataError if there are none."""
     if not path.exists():
         raise DataError(f"there is no file {path} (looked in {path.parent.resolve()})")
     try:
         arrays = np.load(path, allow_pickle=False)
-        if path.suffix == ".npz" and "x" not in arrays:
-            raise DataError(
-                f"{path} holds {', '.join(arrays) or 'nothing'}; "
-                "name the data array 'x' and labels 'y'"
-            )
-        x, y = (arrays["x"], arrays.get("y")) if path.suffix == ".npz" else (arrays, None)
+        return dict(arrays) if path.suffix == ".npz" else {"x": arrays}
     except (ValueError, OSError, EOFError) as e:
-        if isinstance(e, DataError):
-            raise
         raise DataError(f"{path} cannot be read as NumPy arrays without pickles: {e}") from e
+
+
+def load_rows(
+    path: Path, binarize: str = "none", seed: int = 0
+) -> tuple[Split, tuple[int, int] | None, dict[str, Any]]:
+    """Returns all rows of a .npy or .npz as one part, its image shape, and its protocol.
+
+    Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
+    """
+    part, image_shape = _from_numpy(path)
+    check_finite(part.x, str(path))
+    if binarize != "none":
+        _check_unit(part.x)
+        method = "threshold" if binarize == "threshold" else "static"
+        part = replace(part, x=_binarize(part.x, method, seed))
+    protocol = {"data": str(path), "binarize": binarize, "data_seed": seed, "part": "all"}
+    return part, image_shape, {**protocol, "sha256_all": _sha256(part)}
+
+
+def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None]:
+    arrays = read_arrays(path)
+    if "x" not in arrays:
+        raise DataError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}; "
+            "name the data array 'x' and labels 'y'"
+        )
+    x, y = arrays["x"], arrays.get("y")
     if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
         raise DataError(
             f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
@@ -272,7 +291,7 @@ def _from_numpy(
     side = isqrt(grey.shape[1])
     square = (side, side) if side > 1 and side * side == grey.shape[1] else None
     shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
-    return _shuffled(Split(grey, labels), shape, valid_size, seed)
+    return Split(grey, labels), shape
 
 
 def _to_float(x: np.ndarray) -> Tensor:

@@ -17,7 +17,16 @@ from pyrovae.storage import write_atomic
 
 # Okabe and Ito's palette: told apart by colour-blind readers
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#000000"
 STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
+LINES = {"elbo": (GREEN, "ELBO"), "ais": (PURPLE, "annealing"), "quadrature": (BLACK, "exact")}
+WORDS = {
+    "ok": GREEN,
+    "more samples": YELLOW,
+    "use ais": ORANGE,
+    "more temperatures": ORANGE,
+    "a bound": BLUE,
+}
 
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
@@ -62,9 +71,10 @@ def convergence(evidence: Any) -> Figure:
             error = 2 * e.path_std_error.square().sum(1).sqrt().numpy() / e.path.shape[1]
             axes.plot(k, mean, color=color, label=f"{label}: {e.mean:.2f}")
             axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
-        if "elbo" in evidence.estimates:
-            mean = evidence["elbo"].mean
-            axes.axhline(mean, color=GREEN, linestyle="--", label=f"ELBO: {mean:.2f}")
+        for name, (color, label) in LINES.items():
+            if name in evidence.estimates:
+                mean = evidence[name].mean
+                axes.axhline(mean, color=color, linestyle="--", label=f"{label}: {mean:.2f}")
         axes.set_xscale("log")
         axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
         axes.spines[["top", "right"]].set_visible(False)
@@ -78,6 +88,74 @@ def convergence(evidence: Any) -> Figure:
         f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value):,} data"
     )
     whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
+    return figure
+
+
+def against(evidence: Any, one: str, other: str) -> Figure:
+    """Returns two estimators' per-datum estimates against each other, coloured by verdict.
+
+    The lower panel is their difference; bars are two of its Monte Carlo standard errors.
+    """
+    a, b = evidence[one], evidence[other]
+    figure = Figure(figsize=(6, 7), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    words = np.array(a.verdict())
+    gap = (b.value - a.value).numpy()
+    error = 2 * (a.std_error.square() + b.std_error.square()).sqrt().numpy()
+    for word in dict.fromkeys(words):
+        chosen = words == word
+        x = a.value.numpy()[chosen]
+        style = {"color": WORDS[word], "label": f"{word} ({chosen.sum():,})"}
+        above.plot(x, b.value.numpy()[chosen], "o", markersize=3, **style)
+        bars = {"fmt": "o", "markersize": 3, "elinewidth": 0.5, "color": WORDS[word]}
+        below.errorbar(x, gap[chosen], error[chosen], **bars)
+    ends = [a.value.min().item(), a.value.max().item()]
+    above.plot(ends, ends, color=BLACK, linewidth=0.8, zorder=0)
+    below.axhline(0, color=BLACK, linewidth=0.8, zorder=0)
+    names = {n: label for n, (_, label) in (STYLE | LINES).items()}
+    above.set(
+        ylabel=f"{names.get(other, other)} (nats)", title="log p(x) of each datum, two estimates"
+    )
+    below.set(xlabel=f"{names.get(one, one)} (nats)", ylabel="difference (nats)")
+    above.legend(frameon=False, title=f"verdict on {names.get(one, one)}")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def histogram(evidence: Any) -> Figure:
+    """Returns the histogram of log p(x) over data, by the best estimate, with mean and errors."""
+    best = evidence.best()
+    figure, axes = _figure(6, 4)
+    axes.hist(best.value.numpy(), bins="auto", color=BLUE, alpha=0.7)
+    label = f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)"
+    axes.axvline(best.mean, color=ORANGE, label=label)
+    name = (STYLE | LINES).get(best.name, (None, best.name))[1]
+    axes.set(xlabel=f"log p(x) by {name} (nats)", ylabel="data", title="log p(x) of each datum")
+    axes.legend(frameon=False)
+    return figure
+
+
+def khats(evidence: Any, name: str = "importance") -> Figure:
+    """Returns each datum's k-hat against its effective sample size, coloured by verdict."""
+    e = evidence[name]
+    figure, axes = _figure(6, 4)
+    words, k = np.array(e.verdict()), e.pareto_k.numpy()
+    ceiling = max(1.0, k[np.isfinite(k)].max(initial=0.0)) + 0.1
+    for word in dict.fromkeys(words):
+        chosen = words == word
+        height = np.minimum(k[chosen], ceiling)  # an infinite k-hat stands on the upper edge
+        label = f"{word} ({chosen.sum():,})"
+        axes.plot(e.ess.numpy()[chosen], height, "o", markersize=3, color=WORDS[word], label=label)
+    axes.axhline(0.7, color=BLACK, linewidth=0.8, linestyle="--")
+    axes.axhline(0.5, color=BLACK, linewidth=0.8, linestyle=":")
+    axes.set(
+        xscale="log",
+        xlabel="effective sample size",
+        ylabel="Pareto k-hat",
+        title=f"{STYLE[name][1].capitalize()}: can each datum's estimate be trusted?",
+    )
+    axes.legend(frameon=False, title="verdict")
     return figure
 
 

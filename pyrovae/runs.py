@@ -1,25 +1,31 @@
 """What a run folder holds, and how it is loaded again."""
 
 __all__ = [
+    "BLOCKS",
     "CHECKPOINT",
     "CONFIG",
     "MODEL",
+    "Blocks",
     "clear",
     "holds_run",
     "load",
+    "read_config",
     "save",
     "write_config",
+    "write_evidence",
     "write_figures",
     "write_metrics",
 ]
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from pyrovae import plots, storage
 from pyrovae.data import Splits
@@ -28,6 +34,7 @@ from pyrovae.rng import seeded
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
+TABLE, BLOCKS = "evidence.csv", "blocks"
 
 
 def save(vae: VAE, folder: str | Path, **facts: Any) -> None:
@@ -73,10 +80,18 @@ def holds_run(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Removes the files of a run from a folder, and nothing else."""
-    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE):
+    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE, TABLE):
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / FIGURES).glob("*.png"):
         picture.unlink()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns what `write_config` wrote; StateError if it is not there."""
+    try:
+        return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as e:
+        raise storage.StateError(f"{folder / CONFIG} cannot be read: {e}") from e
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -94,6 +109,70 @@ def write_metrics(folder: Path, history: Mapping[str, Any]) -> None:
     storage.write_lines(folder / METRICS, lines)
 
 
+class Blocks(MutableMapping[str, dict[str, Any]]):
+    """Finished blocks of an evaluation in a folder: whole or not there, each a file of its own.
+
+    Args:
+        folder: Where they lie; made when the first is put there.
+        key: What the blocks depend on: those of another key are not seen.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._root, self._folder = folder, folder / key
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self:
+            raise KeyError(name)
+        return storage.load_state(self._path(name))
+
+    def __setitem__(self, name: str, block: dict[str, Any]) -> None:
+        storage.save_state(self._path(name), block)
+
+    def __delitem__(self, name: str) -> None:
+        self._path(name).unlink()
+
+    def __contains__(self, name: object) -> bool:
+        return self._path(str(name)).is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self._folder.glob("*.safetensors")))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def discard(self) -> None:
+        """Removes the folder with all blocks, those of other keys too."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+
+def write_evidence(folder: Path, evidence: Any, x: Tensor, shape: tuple[int, int] | None) -> None:
+    """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data."""
+    storage.write_dataset(folder / EVIDENCE, evidence.to_xarray())
+    storage.write_lines(folder / TABLE, evidence.to_csv())
+    best = evidence.best()
+    figures = {"histogram": plots.histogram(evidence)}
+    if evidence.num_samples:
+        figures["evidence"] = plots.convergence(evidence)
+    for name in ("importance", "prior"):
+        if name in evidence.estimates:
+            figures[f"khat_{name}"] = plots.khats(evidence, name)
+    others = [n for n in ("importance", "ais", "prior", "elbo") if n in evidence.estimates]
+    for name in [n for n in others if n != best.name][:1]:
+        figures["two_estimates"] = plots.against(evidence, name, best.name)
+    if shape:
+        order = best.value.argsort()
+        ten = min(10, len(order))
+        rows = [x[order[:ten]].cpu(), x[order.flip(0)[:ten]].cpu()]
+        labels = [f"lowest\n{best.value.min():.1f}", f"highest\n{best.value.max():.1f}"]
+        title = "Data of lowest and of highest log p(x), nats"
+        figures["extremes"] = plots.images(rows, labels, shape, title)
+    for name, figure in figures.items():
+        plots.save(figure, folder / FIGURES / f"{name}.png")
+
+
 @torch.no_grad()
 def write_figures(
     folder: Path, vae: VAE, splits: Splits, fit: Any, evidence: Any, device: Any = None
@@ -103,9 +182,10 @@ def write_figures(
     x = test.x[:12].to(device)
     figures = {
         "training": plots.training(fit.elbo, fit.valid_elbo, fit.best_epoch),
-        "evidence": plots.convergence(evidence),
         "latent_space": plots.latent_space(vae.encode(test.x.to(device)).mean, test.y),
     }
+    if evidence.num_samples:
+        figures["evidence"] = plots.convergence(evidence)
     if shape := splits.image_shape:
         with seeded(0):
             z = vae.prior(x.new_empty(36, 0)).sample()

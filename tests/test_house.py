@@ -19,7 +19,8 @@ ROWS = [
     {"evidence.results"},
     {"evidence.evaluate"},
     {"runs"},
-    {"svi.__main__"},
+    {"commands"},
+    {"svi.__main__", "evidence.__main__"},
 ]
 SHOPS = {"", "svi", "evidence"}  # __init__ files that only hand out names
 MODULES = {

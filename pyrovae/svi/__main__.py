@@ -6,17 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt
+
+from pyrovae.commands import AMOUNT, COUNT, add_common, check_device, guarded
 
 if TYPE_CHECKING:
     from pyrovae.data import Splits
     from pyrovae.likelihoods import Likelihood
     from pyrovae.models.vae import VAE
 
-COUNT: Any = PositiveInt
-AMOUNT: Any = PositiveFloat
-OK, USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 0, 2, 3, 4, 5, 130
+ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
 
 
@@ -69,24 +69,13 @@ def parser() -> ArgumentParser:
         "--estimators",
         nargs="+",
         default=["elbo", "importance", "prior"],
-        choices=["elbo", "importance", "prior"],
+        choices=ESTIMATORS,
     )
     add("--seed", type=NonNegativeInt, default=0, help="of weights, training and evaluation")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     add("--out", type=str | None, help="run folder (default: runs/<time>-<data>)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overwrite", action="store_true", help="replace the run in --out")
-    add(
-        "--progress",
-        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
-        default=None,
-        help="show bars (default: on a terminal)",
-    )
-    add(
-        "--json",
-        action="store_true",
-        help="the table as JSON on stdout, everything else on stderr",
-    )
+    add_common(p)
     return p
 
 
@@ -101,19 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as e:
         return int(e.code or 0)
 
-    from pyrovae.data import DataError
-    from pyrovae.storage import StateError
-    from pyrovae.svi import Diverged
-
-    try:
-        return run(config)
-    except (DataError, StateError, Diverged, ValueError, OSError) as e:
-        codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
-        print(f"error: {e}", file=sys.stderr)
-        return next((code for kind, code in codes.items() if isinstance(e, kind)), USAGE)
-    except KeyboardInterrupt:
-        print("interrupted; the run goes on with --resume and the same --out", file=sys.stderr)
-        return INTERRUPTED
+    return guarded(lambda: run(config), "the run goes on with --resume and the same --out")
 
 
 def run(config: Namespace) -> int:
@@ -129,7 +106,7 @@ def run(config: Namespace) -> int:
         valid_size=config.valid_size,
         download=config.download,
     )
-    _check_device(config.device)
+    check_device(config.device)
     with seeded(config.seed):
         family = _likelihood(config)
         vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
@@ -188,18 +165,7 @@ def run(config: Namespace) -> int:
                 }
             )
         )
-    return OK
-
-
-def _check_device(name: str) -> None:
-    """Raises ValueError where torch has no such device."""
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        why = str(e).splitlines()[0]
-        raise ValueError(f"--device {name} is not there ({why}); use cpu") from e
+    return 0
 
 
 def _likelihood(config: Namespace) -> "Likelihood":

@@ -1,0 +1,58 @@
+"""What the command lines share: exit codes, errors in one sentence, types and options."""
+
+__all__ = ["AMOUNT", "COUNT", "USAGE", "add_common", "check_device", "guarded"]
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
+COUNT: Any = PositiveInt
+AMOUNT: Any = PositiveFloat
+USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
+
+
+def add_common(parser: ArgumentParser) -> None:
+    """Adds the options that every command has."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--progress",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=None,
+        help="show bars (default: on a terminal)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="the table as JSON on stdout, everything else on stderr",
+    )
+
+
+def guarded(run: Callable[[], int], interrupted: str) -> int:
+    """Runs a command and returns its exit code; a user's error is one sentence on stderr."""
+    from pyrovae.data import DataError
+    from pyrovae.storage import StateError
+    from pyrovae.svi import Diverged
+
+    try:
+        return run()
+    except (DataError, StateError, Diverged, ValueError, TypeError, OSError) as e:
+        codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
+        print(f"error: {e}", file=sys.stderr)
+        return next((code for kind, code in codes.items() if isinstance(e, kind)), USAGE)
+    except KeyboardInterrupt:
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError where torch has no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        why = str(e).splitlines()[0]
+        raise ValueError(f"--device {name} is not there ({why}); use cpu") from e
