@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Bounds": "evidence.annealing",
+    "Calibration": "evidence.calibration",
     "Defensive": "evidence.proposals",
     "Check": "program",
     "Evidence": "evidence.results",
@@ -16,6 +17,7 @@ _NAMES = {
     "Widened": "evidence.proposals",
     "ais": "evidence.annealing",
     "bdmc": "evidence.annealing",
+    "calibrate": "evidence.calibration",
     "check": "program",
     "evaluate": "evidence.evaluate",
     "importance_sampling": "evidence.importance",
@@ -24,6 +26,7 @@ _NAMES = {
     "psis": "diagnostics",
     "quadrature": "evidence.quadrature",
     "save": "runs",
+    "to_arviz": "export",
 }
 _MODULES = (
     "data",

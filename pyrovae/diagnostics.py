@@ -1,6 +1,6 @@
 """Pareto-smoothed importance sampling on arrays, through ArviZ of either generation."""
 
-__all__ = ["khat_threshold", "pareto_k", "psis", "shrunk_khat"]
+__all__ = ["ecdf_band", "khat_threshold", "pareto_k", "psis", "shrunk_khat"]
 
 import warnings
 from importlib import import_module
@@ -8,6 +8,7 @@ from math import log10
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 
 def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +87,28 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
     k[finite] = mean + between / (between + chance) * (k[finite] - mean)
     return k
+
+
+def ecdf_band(num_ranks: int, most: int, prob: float = 0.95, trials: int = 4000) -> np.ndarray:
+    """Returns the band `(2, most + 1)` that the ECDF of uniform ranks 0 to `most` stays in.
+
+    With probability `prob` all of the ECDF does, which is found by simulation (seed 0): of
+    binomial intervals at each point, those with just that joint coverage. ArviZ has it too, in
+    places that differ between its generations and are not public in either.
+
+    References:
+        Graphical test for discrete uniformity and its applications in goodness-of-fit evaluation
+        and multiple sample comparison (Säilynoja et al., 2022), https://arxiv.org/abs/2103.10522
+    """
+    rng = np.random.default_rng(0)
+    share = np.arange(1, most + 2) / (most + 1)
+    counts = rng.multinomial(num_ranks, np.full(most + 1, 1 / (most + 1)), size=trials).cumsum(1)
+    inner = binom(num_ranks, share[:-1])
+    tail = np.minimum(inner.cdf(counts[:, :-1]), inner.sf(counts[:, :-1] - 1))
+    level = np.quantile(tail.min(1), 1 - prob)  # the least of both tails over all points
+    low, high = inner.ppf(level), inner.isf(level)
+    ends = np.array([[1.0], [1.0]])
+    return np.concatenate([np.stack([low, high]) / num_ranks, ends], axis=1)
 
 
 def _tail_is_flat(rows: np.ndarray) -> np.ndarray:

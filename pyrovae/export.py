@@ -1,12 +1,31 @@
-"""Results for other tools: labelled arrays of xarray."""
+"""Results for other tools: labelled arrays of xarray, and groups of ArviZ."""
 
-__all__ = ["to_xarray"]
+__all__ = ["to_arviz", "to_xarray"]
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pyro
+import torch
 import xarray as xr
+from torch import Tensor
+
+from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
+from pyrovae.program import (
+    Program,
+    Values,
+    evaluation,
+    inspect,
+    observes_data,
+    predict,
+)
+from pyrovae.rng import draw_seed, seeded
+
+STREAM = 30
+CHUNK_SIZE = 4096  # particles x data decoded at once
 
 
 def to_xarray(
@@ -20,3 +39,147 @@ def to_xarray(
         for name, (dims, values, what) in variables.items()
     }
     return xr.Dataset(data, dict(coords), dict(attrs))
+
+
+def to_arviz(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *data: Tensor,
+    num_samples: int = 1_000,
+    num_particles: int = 5_000,
+    seed: int | None = None,
+    plate: str = "data",
+    block_size: int = 64,
+) -> Any:
+    r"""Returns posterior, prior and predictive draws as ArviZ's InferenceData (1.x: DataTree).
+
+    The posterior's draws are those of the guide, resampled by their importance weights w. Where
+    k-hat is bad they follow the guide more than the posterior: it stands beside them.
+
+    Groups: `posterior`, `prior` (latents), `posterior_predictive` (x drawn anew), `log_likelihood`
+    (log p(x|z) of each datum, nats), `observed_data`, and `sample_stats`: `log_weight` of each
+    draw kept, `pareto_k`, `ess` and `log_evidence` of each datum. Dimensions: `chain` (one),
+    `draw`, `datum`, then plates by name and `<site>_dim_<i>`. Discrete latents that are summed
+    out have no draws, and a program that has them no posterior predictive.
+
+    Args:
+        model: Any Pyro callable of `*data`.
+        guide: Another.
+        data: Tensors of equal length N, as the program takes them.
+        num_samples: Draws kept, per datum.
+        num_particles: Draws of the guide that they are chosen from, per datum.
+        seed: Fixes the draws; `None` draws a seed.
+        plate: Name of the plate over the data.
+        block_size: Data per block.
+
+    Raises:
+        TypeError, ValueError: As `importance_sampling`.
+
+    References:
+        Bayesian statistics without tears: a sampling-resampling perspective (Smith and Gelfand,
+        1992), https://doi.org/10.1080/00031305.1992.10475856
+    """
+    check_sizes(num_samples=num_samples, num_particles=num_particles, block_size=block_size)
+    program = inspect(model, guide, *data, plate=plate, block_size=block_size)
+    seed = draw_seed(seed)
+    blocks = [
+        _block(program, rows, num_samples, num_particles, seed)
+        for rows in program.blocks(block_size)
+    ]
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    dims: dict[str, list[str]] = {}
+    for group, variables in blocks[0].items():
+        groups[group] = {}
+        for name, (names, _) in variables.items():
+            axis = names.index("datum")
+            whole = np.concatenate([block[group][name][1] for block in blocks], axis)
+            groups[group][name] = whole if group == "observed_data" else whole[None]
+            dims[name] = names if group == "observed_data" else names[1:]
+    stats = groups["sample_stats"]
+    per_datum = {k: stats.pop(k)[0] for k in ("pareto_k", "ess", "log_evidence")}
+    tree = _from_dict(groups, {"datum": np.arange(len(program))}, dims)
+    for name, values in per_datum.items():
+        tree["sample_stats"][name] = ("datum", values)
+    return tree
+
+
+def _block(
+    program: Program, rows: range, num_samples: int, num_particles: int, seed: int
+) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
+    """Returns a block's variables by group and name: dimensions without chain, and values."""
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+        program.check_observed(rows)
+        z, log_q = program.propose(rows, num_particles)
+        size = max(1, CHUNK_SIZE // len(rows))
+        parts = [slice(i, i + size) for i in range(0, num_particles, size)]
+        log_w = torch.cat([_log_joint(program, z, rows, part) - log_q[part] for part in parts])
+        check_weights(log_w, rows)
+        weights = LogWeights(log_w)
+        share = weights.log_w.softmax(0)
+        chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
+        sites = {s["name"]: s for s in program.model_sites}
+        latent = [s for n, s in sites.items() if n in z and not s["is_observed"]]
+        kept = {s["name"]: _take(program, s, z[s["name"]], chosen) for s in latent}
+        prior = program.propose_prior(rows, num_samples)
+        log_x = program.log_joint(kept, rows, num_samples)
+        log_x = log_x - program.log_prior(kept, rows, num_samples)
+        observed = {s["name"]: s for s in program.run(program.model, rows) if observes_data(s)}
+        drawn = {} if program.enumerated else predict(program, kept, rows, num_samples)
+    table = ["draw", "datum"]
+    stats = {"log_weight": (table, weights.log_w.gather(0, chosen).numpy())}
+    for name in ("pareto_k", "ess", "log_evidence"):
+        stats[name] = (["datum"], getattr(weights, name)().numpy())
+    groups = {
+        "posterior": {s["name"]: _labelled(program, s, kept[s["name"]], rows) for s in latent},
+        "prior": {s["name"]: _labelled(program, s, prior[s["name"]], rows) for s in latent},
+        "posterior_predictive": {
+            name: _labelled(program, sites[name], drawn[name], rows) for name in observed if drawn
+        },
+        "log_likelihood": {"+".join(observed): (table, log_x.cpu().double().numpy())},
+        "observed_data": {},
+        "sample_stats": stats,
+    }
+    for name, site in observed.items():
+        names, values = _labelled(program, site, site["value"][None], rows)
+        groups["observed_data"][name] = (names[1:], values[0])
+    return {group: variables for group, variables in groups.items() if variables}
+
+
+def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
+    z = {name: value[part] for name, value in z.items()}
+    return program.log_joint(z, rows, len(next(iter(z.values()))))
+
+
+def _take(program: Program, site: Any, value: Tensor, chosen: Tensor) -> Tensor:
+    """Returns the draws of a site's value `(S, ..., event)` that were chosen for each datum."""
+    index = program.spread(chosen, site, value)
+    return value.gather(0, index.expand(-1, *value.shape[1:]))
+
+
+def _labelled(
+    program: Program, site: Any, value: Tensor, rows: range
+) -> tuple[list[str], np.ndarray]:
+    """Returns a site's values with the data second, then plates by name, then the event."""
+    event_dim = site["fn"].event_dim
+    plates = {f.dim - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
+    data = program.dim - event_dim
+    others = [axis for axis in sorted(plates) if axis != data]
+    event = list(range(-event_dim, 0))
+    pads = [a for a in range(1 - value.ndim, -event_dim) if a not in plates]
+    value = value.permute(0, data, *others, *event, *pads)
+    value = value.reshape(value.shape[: 2 + len(others) + event_dim])[:, : len(rows)]
+    names = [plates[axis] for axis in others] + [
+        f"{site['name']}_dim_{i}" for i in range(event_dim)
+    ]
+    return ["draw", "datum", *names], value.cpu().numpy()
+
+
+def _from_dict(groups: Any, coords: Any, dims: Any) -> Any:
+    """Returns ArviZ's groups; its 1.x takes them as one dictionary."""
+    with warnings.catch_warnings():
+        # once a day, ArviZ 0.23 announces its refactoring when it is imported
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return import_module("arviz_base").from_dict(groups, coords=coords, dims=dims)
+        except ModuleNotFoundError:
+            return import_module("arviz").from_dict(**groups, coords=coords, dims=dims)

@@ -19,7 +19,11 @@ from pyrovae.storage import write_atomic
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#000000"
 STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
-LINES = {"elbo": (GREEN, "ELBO"), "ais": (PURPLE, "annealing"), "quadrature": (BLACK, "exact")}
+LINES = {
+    "elbo": (GREEN, "ELBO"),
+    "ais": (PURPLE, "annealing"),
+    "quadrature": (BLACK, "quadrature"),
+}
 WORDS = {
     "ok": GREEN,
     "more samples": YELLOW,
@@ -156,6 +160,25 @@ def khats(evidence: Any, name: str = "importance") -> Figure:
         title=f"{STYLE[name][1].capitalize()}: can each datum's estimate be trusted?",
     )
     axes.legend(frameon=False, title="verdict")
+    return figure
+
+
+def calibration(result: Any) -> Figure:
+    """Returns each latent dimension's ECDF of ranks minus the uniform one, with the 95 % band."""
+    figure, axes = _figure(6, 4)
+    uniform = np.arange(1, result.num_samples + 2) / (result.num_samples + 1)
+    low, high = result.band - uniform
+    axes.fill_between(uniform, low, high, color=BLACK, alpha=0.12, linewidth=0, label="95 % band")
+    for ecdf, out, name in zip(result.ecdf.T, result.outside, result.names, strict=True):
+        color, label = (ORANGE, name) if out else (BLUE, None)
+        axes.plot(uniform, ecdf - uniform, color=color, label=label, linewidth=1)
+    axes.set(
+        xlabel="rank of z among the guide's draws, as a share",
+        ylabel="ECDF minus uniform",
+        title="Simulation-based calibration of the guide",
+    )
+    if result.outside.sum() <= 8:
+        axes.legend(frameon=False)
     return figure
 
 

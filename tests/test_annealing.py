@@ -1,5 +1,6 @@
 """Annealing against exact answers, and its bounds around them."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -267,6 +268,21 @@ def test_bounds_from_the_prior():
     noise = 3 * bounds.forward.std_error().square().sum().sqrt() / 50
     assert bounds.lower.mean() - noise < truth.mean() < bounds.upper.mean() + noise
     assert bounds.gap.mean() < 0.1
+
+
+def test_bounds_of_a_trained_vae(float32):
+    """On the digits, latent dimension 8: a gap under 0.1 nats in under a minute."""
+    splits = pv.data.load("digits")
+    vae = pv.VAE(64, 8)
+    pv.svi.fit(vae.model, vae.guide, splits.train.x, num_epochs=100, seed=0)
+    start = time.perf_counter()
+    bounds = pv.bdmc(vae.model, splits.test.x, guide=vae.guide, seed=0)
+    assert time.perf_counter() - start < 60
+    assert abs(bounds.gap.mean()) < 0.1
+    held_out = pv.ais(vae.model, splits.test.x, guide=vae.guide, seed=0)
+    post = pv.importance_sampling(vae.model, vae.guide, splits.test.x, num_particles=5000, seed=0)
+    gap = held_out.log_evidence() - post.log_evidence()
+    assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5 + 0.01
 
 
 def test_reverse_weights_are_unbiased():

@@ -15,7 +15,7 @@ ROWS = [
     {"evidence.weights", "program", "models"},
     {"evidence.proposals"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
-    {"svi", "export", "plots"},
+    {"svi", "export", "plots", "evidence.calibration"},
     {"evidence.results"},
     {"evidence.evaluate"},
     {"runs"},

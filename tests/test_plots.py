@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from scenarios import BernoulliDecoder
+from scenarios import BernoulliDecoder, LinearGaussian
 from scipy.stats import norm
 
 import pyrovae as pv
@@ -93,3 +93,54 @@ def test_images():
 def test_save_is_a_png(tmp_path):
     plots.save(plots.training([-1.0, -0.5], [], 2), tmp_path / "deep" / "a.png")
     assert (tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def evidence():
+    scenario = BernoulliDecoder()
+    return pv.evaluate(
+        scenario.model, scenario.guide, scenario.data(40), num_particles=200, seed=0,
+        estimators=["elbo", "importance", "prior", "ais", "quadrature"], num_temperatures=5,
+    )  # fmt: skip
+
+
+def test_two_estimates_against_each_other(evidence):
+    above, below = plots.against(evidence, "prior", "quadrature").axes
+    points = np.concatenate([line.get_xydata() for line in above.get_lines()[:-1]])
+    expected = np.stack([evidence["prior"].value, evidence["quadrature"].value], 1)
+    assert np.array_equal(np.sort(points, 0), np.sort(expected, 0))
+    assert below.get_ylabel() == "difference (nats)"
+    words = [text.get_text() for text in above.get_legend().get_texts()]
+    assert sum(int(word.split("(")[1].rstrip(")")) for word in words) == 40
+
+
+def test_histogram_is_of_the_best_estimate(evidence):
+    [axes] = plots.histogram(evidence).axes
+    assert axes.get_xlabel() == "log p(x) by quadrature (nats)"
+    assert sum(patch.get_height() for patch in axes.patches) == 40
+
+
+def test_khats_stand_on_the_page(evidence):
+    [axes] = plots.khats(evidence).axes
+    points = np.concatenate([line.get_xydata() for line in axes.get_lines()[:-2]])
+    assert len(points) == 40
+    assert np.isfinite(points).all()
+    assert axes.get_xscale() == "log"
+
+
+def test_convergence_draws_a_line_for_annealing_and_quadrature(evidence):
+    whole, _ = plots.convergence(evidence).axes
+    labels = [text.get_text().split(":")[0] for text in whole.get_legend().get_texts()]
+    assert labels == ["importance sampling", "naive sampling", "ELBO", "annealing", "quadrature"]
+
+
+def test_calibration_shows_what_leaves_the_band():
+    scenario = LinearGaussian.make()
+    result = pv.calibrate(
+        scenario.model, lambda x: scenario.mean_field(x, 0.6), torch.zeros(200, 5), seed=0,
+        num_temperatures=2,
+    )  # fmt: skip
+    [axes] = plots.calibration(result).axes
+    assert len(axes.get_lines()) == 2
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["95 % band", "z[0]", "z[1]"]

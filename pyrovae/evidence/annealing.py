@@ -1,6 +1,6 @@
 """Annealed importance sampling, and the two-sided bounds that tell how good it is."""
 
-__all__ = ["AnnealedWeights", "Bounds", "ais", "bdmc"]
+__all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "simulated", "tune"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +177,7 @@ def bdmc(
     size = max(1, chunk_size // num_particles)
     program = inspect(model, guide, *data, plate=plate, block_size=size)
     seed = draw_seed(seed)
-    program, latents = _simulated(program, size, seed)
+    program, latents = simulated(program, size, seed)
     kernel = tune(program, num_temperatures, schedule, num_leapfrog, seed)
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
@@ -310,7 +310,7 @@ def _equal_steps(grid: list[float], speed: list[float], size: int) -> np.ndarray
     return temperatures
 
 
-def _simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Values]]:
+def simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Values]]:
     """Returns the program on data drawn from it, and the latents that made each block's."""
     made, latents = [], []
     for rows in program.blocks(size):

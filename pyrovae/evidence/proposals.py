@@ -111,7 +111,10 @@ class Defensive:
             z, log_q = program.propose(rows, num_particles)
             prior = program.propose_prior(rows, num_particles)
             from_prior = torch.rand_like(log_q) < self.weight
-            z = {s["name"]: _where(from_prior, s, prior, z, program) for s in program.guide_sites}
+            for s in program.guide_sites:
+                name = s["name"]
+                yes = program.spread(from_prior, s, z[name])
+                z[name] = torch.where(yes, prior[name], z[name])
             log_q = program.log_guide(z, rows, num_particles) + log1p(-self.weight)
             log_p = program.log_prior(z, rows, num_particles) + log(self.weight)
             return z, torch.logaddexp(log_q, log_p)
@@ -172,17 +175,6 @@ class Refined:
             return z, log_q - stretch.sum(-1) - log_det
 
         return draw
-
-
-def _where(yes: Tensor, site: Any, one: Values, other: Values, program: Program) -> Tensor:
-    """Returns a site's value from `one` where yes, `(S, n)`, and from `other` elsewhere."""
-    a, b = one[site["name"]], other[site["name"]]
-    shape = [len(yes)] + [1] * (b.ndim - 1)
-    if program.plate:
-        axis = program.dim - site["fn"].event_dim
-        shape[axis] = b.shape[axis]
-        yes = torch.nn.functional.pad(yes, (0, shape[axis] - yes.shape[1]))  # a short last block
-    return torch.where(yes.reshape(shape), a, b)
 
 
 def _positive(**numbers: float) -> None:

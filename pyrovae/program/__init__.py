@@ -11,10 +11,11 @@ from pyrovae.program.handlers import (
     check_data,
     check_observed,
     evaluation,
+    observes_data,
 )
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.path import Path
-from pyrovae.program.simulation import simulate
+from pyrovae.program.simulation import predict, simulate
 
 __all__ = [
     "Check",
@@ -31,5 +32,7 @@ __all__ = [
     "check_observed",
     "evaluation",
     "inspect",
+    "observes_data",
+    "predict",
     "simulate",
 ]

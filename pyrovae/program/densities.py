@@ -143,6 +143,15 @@ class Program:
         sites = self.run(self.guide, rows, num_particles)
         return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
 
+    def spread(self, table: Tensor, site: Site, value: Tensor) -> Tensor:
+        """Returns a table `(S, n)` in a shape that broadcasts with a site's values."""
+        shape = [len(table)] + [1] * (value.ndim - 1)
+        if self.plate:
+            axis = self.dim - site["fn"].event_dim
+            shape[axis] = value.shape[axis]
+            table = torch.nn.functional.pad(table, (0, shape[axis] - table.shape[1]))  # last block
+        return table.reshape(shape)
+
     def _at(
         self, z: Values, num_particles: int, density: Callable[[Values, int | None], Tensor]
     ) -> Tensor:

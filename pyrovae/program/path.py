@@ -63,6 +63,17 @@ class Path:
         return self.start(1).shape[-1] if self._sites else 0
 
     @property
+    def labels(self) -> list[str]:
+        """The dimensions of u: site, with an index where it has several."""
+        labels = []
+        for site in self._sites:
+            shape = self._shape(site)
+            size = prod(shape) // (shape[self._axis(site)] if self.program.plate else 1)
+            name = site["name"]
+            labels += [f"{name}[{i}]" for i in range(size)] if size > 1 else [name]
+        return labels
+
+    @property
     def names(self) -> list[str]:
         """The sites whose values are u."""
         return [s["name"] for s in self._sites]

@@ -1,13 +1,14 @@
 """Data drawn from a program, in place of what it observes."""
 
-__all__ = ["simulate"]
+__all__ = ["predict", "simulate"]
 
 from dataclasses import replace
 
+import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyrovae.program.densities import Program
+from pyrovae.program.densities import Program, each
 from pyrovae.program.handlers import Values, observes_data
 
 
@@ -39,6 +40,21 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     names = {s["name"] for s in program.model_sites if not s["is_observed"]}
     z = {name: drawn[name]["value"] for name in names - set(program.enumerated)}
     return tuple(simulated), z
+
+
+def predict(program: Program, z: Values, rows: range, num_particles: int) -> Values:
+    """Returns x ~ p(x|z) by site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`."""
+    names = {s["name"] for s in program.model_sites if observes_data(s)}
+
+    def draw(values: Values, size: int | None) -> Values:
+        fn = poutine.condition(poutine.uncondition(program.model), data=values)
+        sites = program.run(fn, rows, size)
+        return {s["name"]: s["value"] for s in sites if s["name"] in names}
+
+    if not program.trouble:
+        return draw(z, num_particles)
+    draws = [draw(z_s, None) for z_s in each(z, num_particles)]
+    return {name: torch.stack([x[name] for x in draws]) for name in names}
 
 
 def _within(value: Tensor, block: Tensor) -> bool:

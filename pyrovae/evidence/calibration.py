@@ -1,0 +1,142 @@
+"""Self-checks of a program on data drawn from its model: the guide's calibration, and BDMC."""
+
+__all__ = ["Calibration", "calibrate"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from pyrovae.diagnostics import ecdf_band
+from pyrovae.evidence.annealing import CHAINS, Bounds, bdmc, simulated
+from pyrovae.evidence.weights import check_sizes
+from pyrovae.program import Path, evaluation, inspect
+from pyrovae.rng import draw_seed, seeded
+
+STREAM = 20
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration:
+    """What `calibrate` found; as a string, a short report.
+
+    Attributes:
+        ranks: Rank of the z that made x among the guide's draws, `(N, d)`, 0 to `num_samples`.
+        names: The d latent dimensions: site and index.
+        num_samples: The guide's draws per datum.
+        band: Lower and upper edge of a 95 % band of the ranks' ECDF, `(2, num_samples + 1)`,
+            for all of one dimension's ECDF at once.
+        bounds: BDMC's bounds on the same simulated data.
+    """
+
+    ranks: np.ndarray
+    names: tuple[str, ...]
+    num_samples: int
+    band: np.ndarray
+    bounds: Bounds
+
+    @property
+    def ecdf(self) -> np.ndarray:
+        """Returns the share of ranks up to 0, 1, ..., num_samples, `(num_samples + 1, d)`."""
+        return (self.ranks[:, None] <= np.arange(self.num_samples + 1)[:, None]).mean(0)
+
+    @property
+    def outside(self) -> np.ndarray:
+        """Returns which dimensions' ECDF leaves the band, `(d,)`."""
+        low, high = self.band[:, :, None]
+        return ((self.ecdf < low) | (self.ecdf > high)).any(0)
+
+    def verdict(self) -> list[str]:
+        """Returns for each dimension "ok", or how the guide is off: narrow, wide or shifted."""
+        place = (self.ranks + 0.5) / (self.num_samples + 1)
+        error = np.sqrt(1 / 12 / len(place))
+        lean = (place.mean(0) - 0.5) / error
+        spread = (np.square(place - 0.5).mean(0) - 1 / 12) / np.sqrt(1 / 180 / len(place))
+        words = []
+        for out, a, b in zip(self.outside, lean, spread, strict=True):
+            off = "shifted" if abs(a) > abs(b) else "too narrow" if b > 0 else "too wide"
+            words.append(off if out else "ok")
+        return words
+
+    def __str__(self) -> str:
+        n, d = self.ranks.shape
+        words = self.verdict()
+        lines = [f"{name}: the guide is {w}" for name, w in zip(self.names, words, strict=True)]
+        shown = [line for line, w in zip(lines, words, strict=True) if w != "ok"][:10]
+        good = words.count("ok")
+        return "\n".join(
+            [
+                f"Guide against {n} data simulated from the model: the ranks of {good} of {d} "
+                "latent dimensions are uniform (95 % band each).",
+                *shown,
+                *(["..."] if d - good > len(shown) else []),
+                f"Annealing on the same data: {self.bounds}.",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Calibration({self.verdict().count('ok')} of {len(self.names)} dimensions ok)"
+
+
+def calibrate(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *data: Tensor,
+    num_samples: int = 99,
+    num_temperatures: int = 100,
+    num_particles: int = 8,
+    seed: int | None = None,
+    plate: str = "data",
+) -> Calibration:
+    r"""Returns how well the guide is calibrated on data simulated from the model, and BDMC's gap.
+
+    Simulation-based calibration: z ~ p(z), x ~ p(x|z), then L draws from q(z|x). Were the guide
+    the posterior, the rank of each dimension of z among its draws would be uniform. Ranks heaped
+    at both ends tell of a guide too narrow, in the middle too wide, at one end shifted. It sees
+    each dimension alone, on average over data: a guide that misses correlations can pass.
+
+    Args:
+        model: Any Pyro callable of `*data`.
+        guide: Another.
+        data: They give sizes and covariates only: what the program observes is drawn from it.
+        num_samples: L, the guide's draws per datum.
+        num_temperatures: Of BDMC's annealing.
+        num_particles: Of BDMC's annealing, per datum.
+        seed: Fixes the draws; `None` draws a seed.
+        plate: Name of the plate over the data.
+
+    Raises:
+        TypeError, ValueError: As `bdmc`.
+
+    References:
+        Validating Bayesian inference algorithms with simulation-based calibration (Talts et al.,
+        2018), https://arxiv.org/abs/1804.06788
+        Yes, but did it work?: evaluating variational inference (Yao et al., 2018),
+        https://arxiv.org/abs/1802.02538
+    """
+    check_sizes(num_samples=num_samples)
+    seed = draw_seed(seed)
+    size = max(1, CHAINS // num_particles)
+    program = inspect(model, guide, *data, plate=plate, block_size=size)
+    program, latents = simulated(program, size, seed)
+    ranks = []
+    for rows, z in zip(program.blocks(size), latents, strict=True):
+        with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+            path = Path(program, rows)
+            ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
+    bounds = bdmc(
+        model,
+        *data,
+        guide=guide,
+        num_temperatures=num_temperatures,
+        num_particles=num_particles,
+        seed=seed,
+        plate=plate,
+    )
+    table = torch.cat(ranks).cpu().numpy()
+    band = ecdf_band(len(table), num_samples)
+    return Calibration(table, tuple(path.labels), num_samples, band, bounds)

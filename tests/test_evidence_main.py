@@ -1,0 +1,219 @@
+"""The evidence of a run or a program from the command line, as a user meets it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray
+
+import pyrovae as pv
+from pyrovae import runs
+from pyrovae.evidence.__main__ import main
+from pyrovae.svi.__main__ import main as fit_main
+
+pytestmark = pytest.mark.usefixtures("float32")
+QUICK = "--num-particles 40 --num-temperatures 3 --num-chains 2 --rows 30 --no-progress".split()
+PROGRAM = """
+import pyro, pyro.distributions as dist, torch
+
+def model(x, y):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(y, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+def guide(x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.8 * x + 0.2 * y, 0.5))
+
+def make():
+    return model, guide
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    fit = "--num-epochs 3 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
+    assert fit_main([*fit, "--out", str(folder)]) == 0
+    return folder
+
+
+def job(*args, code=0, capsys=None):
+    assert main([*QUICK, *map(str, args)]) == code
+    return capsys.readouterr() if capsys else None
+
+
+def table(folder):
+    with xarray.open_dataset(folder / runs.EVIDENCE, engine="h5netcdf") as ds:
+        return ds.load()
+
+
+def test_own_test_part(run_folder, tmp_path, capsys):
+    captured = job(run_folder, "--out", tmp_path, capsys=capsys)
+    assert "log P(X) of these 30 data by" in captured.out
+    assert "annealing" in captured.out
+    splits = pv.data.load("digits", binarize="dynamic")
+    assert table(tmp_path).attrs["sha256_test"] == splits.protocol["sha256_test"]
+    assert table(tmp_path).attrs["rows_chosen"] == "30"
+    figures = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert figures == {
+        "evidence", "extremes", "histogram", "khat_importance", "khat_prior", "two_estimates",
+    }  # fmt: skip
+    assert not (tmp_path / runs.BLOCKS).exists()
+    vae = pv.load(run_folder)
+    x = splits.test.x[np.arange(30) * 359 // 30]
+    direct = pv.importance_sampling(vae.model, vae.guide, x, num_particles=40, seed=0)
+    values = table(tmp_path)["value"].sel(estimator="importance").to_numpy()
+    np.testing.assert_allclose(values, direct.log_evidence().numpy(), rtol=1e-6)
+
+
+def test_csv_and_netcdf_say_the_same(run_folder, tmp_path):
+    job(run_folder, "--out", tmp_path, "--estimators", "elbo", "importance", "quadrature")
+    with (tmp_path / runs.TABLE).open() as file:
+        rows = list(csv.DictReader(file))
+    ds = table(tmp_path)
+    assert len(rows) == 30
+    assert {row["quadrature_verdict"] for row in rows} == {"ok"}
+    for name in ("elbo", "importance", "quadrature"):
+        for what in ("value", "std_error", "num_draws"):
+            column = [float(row[f"{name}_{what}"]) for row in rows]
+            np.testing.assert_allclose(column, ds[what].sel(estimator=name))
+        verdicts = [row[f"{name}_verdict"] for row in rows]
+        assert verdicts == ds["verdict"].sel(estimator=name).to_numpy().tolist()
+
+
+def test_json(run_folder, tmp_path, capsys):
+    args = ["--json", "--num-particles", "auto", "--tolerance", "0.2", "--out", tmp_path]
+    captured = job(run_folder, *args, capsys=capsys)
+    result = json.loads(captured.out)
+    names = [row["estimator"] for row in result["estimators"]]
+    assert names == ["elbo", "importance", "prior", "ais"]
+    assert result["protocol"]["num_particles"] == "auto"
+    assert result["protocol"]["tolerance"] == 0.2
+    assert "log P(X) of these" in captured.err
+    assert not (tmp_path / "figures" / "evidence.png").exists()  # K differs between data
+
+
+def test_default_folder_is_the_runs(run_folder, tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((12, 64)))
+    before = (run_folder / runs.MODEL).read_bytes()
+    job(run_folder)
+    assert table(run_folder)["value"].shape == (4, 30)
+    job(run_folder, "--data", tmp_path / "mine.npy")
+    other = table(run_folder / "evidence-mine")
+    assert other["value"].shape == (4, 12)
+    assert other.attrs["part"] == "all"
+    assert other.attrs["binarize"] == "dynamic"
+    assert table(run_folder)["value"].shape == (4, 30)
+    assert (run_folder / runs.MODEL).read_bytes() == before
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_program.py").write_text(PROGRAM)
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=50)
+    np.savez("xy.npz", x=y + 1.25**0.5 * rng.normal(size=50), y=y)
+    yield tmp_path
+    sys.modules.pop("mine_program", None)
+
+
+def test_a_program_of_ones_own(program):
+    args = ["--program", "mine_program:make", "--data", "xy.npz", "--rows", "0:50:1"]
+    job(*args, "--estimators", "importance", "quadrature", "--out", "out", "--num-particles", 4000)
+    ds = table(program / "out")
+    arrays = np.load("xy.npz")
+    truth = -0.5 * (np.log(2 * np.pi * 1.25) + (arrays["x"] - arrays["y"]) ** 2 / 1.25)
+    np.testing.assert_allclose(ds["value"].sel(estimator="quadrature"), truth, atol=1e-4)
+    np.testing.assert_allclose(ds["value"].sel(estimator="importance"), truth, atol=0.1)
+    assert ds.attrs["program"] == "mine_program:make"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ([], 2, "give a run folder, or --program"),
+        (["runs/none"], 5, "there is no model.safetensors"),
+        (["RUN", "--program", "a:b"], 2, "one of them"),
+        (["RUN", "--rows", "x"], 2, "--rows is 'x'; give 100, or start:stop"),
+        (["RUN", "--rows", "900:"], 2, "leaves none of the 359 rows"),
+        (["RUN", "--num-particles", "many"], 2, "give a number, or auto"),
+        (["RUN", "--data", "digit"], 3, "there is no data set 'digit'"),
+        (["RUN", "--data", "mnist"], 3, "mnist is not there"),
+        (["RUN", "--device", "cuda:7"], 2, "use cpu"),
+        (["RUN", "--estimators", "annealing"], 2, "annealing"),
+        (["--program", "mine_program:make"], 2, "--program needs --data"),
+        (["--program", "mine_program:mk", "--data", "xy.npz"], 2, "give package.module:make"),
+        (["--program", "no_such:make", "--data", "xy.npz"], 2, "cannot be had"),
+        (["--program", "mine_program:nothing", "--data", "xy.npz"], 2, "not (model, guide)"),
+        (["--program", "mine_program:make", "--data", "none.npz"], 3, "there is no file none.npz"),
+    ],
+)
+def test_mistakes(args, code, words, run_folder, program, capsys):
+    args = [run_folder if a == "RUN" else a for a in args]
+    err = job(*args, code=code, capsys=capsys).err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_too_many_dimensions_for_quadrature(tmp_path, capsys):
+    fit = "--num-epochs 1 --z-dim 4 --hidden-dims 8 --num-particles 20 --no-progress".split()
+    assert fit_main([*fit, "--estimators", "elbo", "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    err = job(tmp_path / "run", "--estimators", "quadrature", code=2, capsys=capsys).err
+    assert "have 4 continuous dimensions; quadrature takes 1 to 3" in err
+
+
+def test_interrupted_it_goes_on_from_its_blocks(run_folder, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "pyrovae.evidence", str(run_folder)]
+    command += ["--no-progress", "--num-particles", "9000", "--estimators", "importance", "prior"]
+    command += ["--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    blocks = tmp_path / "out" / runs.BLOCKS
+    for _ in range(600):
+        if len(list(blocks.glob("*/*.safetensors"))) >= 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "goes on from the blocks already done" in err
+    assert not (tmp_path / "out" / runs.EVIDENCE).exists()
+    kept = {p: p.stat().st_mtime_ns for p in blocks.glob("*/*.safetensors")}
+    assert 2 <= len(kept) < 12
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert f"going on from {len(kept)} finished blocks" in again.stderr
+    assert not blocks.exists()
+    whole = tmp_path / "whole"
+    subprocess.run([*command[:-1], str(whole)], check=True, capture_output=True)
+    for name in ("value", "std_error", "pareto_k", "path"):
+        np.testing.assert_array_equal(table(tmp_path / "out")[name], table(whole)[name])
+
+
+def test_blocks_of_other_options_are_not_taken(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.Blocks, "discard", lambda self: None)
+    job(run_folder, "--out", tmp_path)
+    job(run_folder, "--out", tmp_path, "--seed", 1)
+    job(run_folder, "--out", tmp_path, "--rows", 29)
+    job(run_folder, "--out", tmp_path)
+    assert len(os.listdir(tmp_path / runs.BLOCKS)) == 3
+
+
+def test_help_is_quick_and_warns_of_nothing():
+    start = time.perf_counter()
+    command = [sys.executable, "-W", "error", "-m", "pyrovae.evidence", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "--program" in done.stdout
+    assert time.perf_counter() - start < 2
