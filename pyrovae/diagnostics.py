@@ -39,7 +39,8 @@ def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         smoothed = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
     k = np.where(_tail_is_flat(rows), 0.0, np.inf)
-    for n in np.flatnonzero((k > 0) & (np.isfinite(rows).sum(axis=1) > 4)):
+    enough = (np.isfinite(rows).sum(axis=1) > 4) & (_tail_length(rows.shape[1]) > 4)
+    for n in np.flatnonzero((k > 0) & enough):
         smoothed[n], k[n] = _psislw(rows[n])
     return smoothed.T, k
 
@@ -81,7 +82,7 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     finite = np.isfinite(k)
     if finite.sum() < 3:
         return k
-    tail = np.ceil(np.minimum(num_draws / 5, 3 * np.sqrt(num_draws)))
+    tail = _tail_length(num_draws)
     mean = k[finite].mean()
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
@@ -111,10 +112,15 @@ def ecdf_band(num_ranks: int, most: int, prob: float = 0.95, trials: int = 4000)
     return np.concatenate([np.stack([low, high]) / num_ranks, ends], axis=1)
 
 
+def _tail_length(num_draws: Any) -> Any:
+    """Returns how many of S weights the tail is fitted to: ceil(min(S/5, 3 sqrt(S)))."""
+    return np.ceil(np.minimum(num_draws / 5, 3 * np.sqrt(num_draws)))
+
+
 def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
     """Returns where the ceil(min(S/5, 3 sqrt(S))) largest weights `(N, S)` equal the next one."""
     size = rows.shape[1]
-    tail = min(size - 1, int(np.ceil(min(size / 5, 3 * np.sqrt(size)))))
+    tail = min(size - 1, int(_tail_length(size)))
     cut = np.partition(rows, size - 1 - tail, axis=1)[:, size - 1 - tail]
     return np.isclose(cut, rows.max(axis=1), rtol=0, atol=1e-12)
 

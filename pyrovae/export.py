@@ -99,7 +99,7 @@ def to_arviz(
     per_datum = {k: stats.pop(k)[0] for k in ("pareto_k", "ess", "log_evidence")}
     tree = _from_dict(groups, {"datum": np.arange(len(program))}, dims)
     for name, values in per_datum.items():
-        tree["sample_stats"][name] = ("datum", values)
+        tree["sample_stats"][name] = xr.DataArray(values, dims="datum")
     return tree
 
 

@@ -8,6 +8,7 @@ that, AIS of the whole test part, and the peak of memory. MNIST on two cores: 6 
 import argparse
 import resource
 import time
+from pathlib import Path
 
 import pyrovae as pv
 from pyrovae import runs
@@ -21,7 +22,7 @@ def timed(what, call):
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("run")
+parser.add_argument("run", type=Path)
 parser.add_argument("--root", help="folder of the named data sets; default: the run's own")
 options = parser.parse_args()
 
