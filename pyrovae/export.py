@@ -119,7 +119,8 @@ def _block(
         chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
         sites = {s["name"]: s for s in program.model_sites}
         latent = [s for n, s in sites.items() if n in z and not s["is_observed"]]
-        kept = {s["name"]: _take(program, s, z[s["name"]], chosen) for s in latent}
+        index = chosen.to(log_q.device)
+        kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
         prior = program.propose_prior(rows, num_samples)
         log_x = program.log_joint(kept, rows, num_samples)
         log_x = log_x - program.log_prior(kept, rows, num_samples)

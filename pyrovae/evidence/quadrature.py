@@ -115,8 +115,8 @@ def integrate(
 def _density(path: Path) -> Callable[[Tensor], Tensor]:
     """Returns log f_1 as a function of u `(S, n, d)`, `(S, n)`; n = 1 of joint latents."""
     if path.program.plate:
-        return lambda u: path(u)[1].double()
-    return lambda u: path(u[:, 0])[1].double()[:, None]
+        return lambda u: path(u)[1].cpu().double()
+    return lambda u: path(u[:, 0])[1].cpu().double()[:, None]
 
 
 def _lattice(
@@ -136,7 +136,7 @@ def _lattice(
         total = torch.logaddexp(total, terms.logsumexp(0))
         rim = node.abs().amax(-1) == half
         inner = torch.logaddexp(inner, terms[~rim].logsumexp(0))
-    cell = d * log(h) + scale.diagonal(dim1=-2, dim2=-1).double().log().sum(-1)
+    cell = d * log(h) + scale.diagonal(dim1=-2, dim2=-1).cpu().double().log().sum(-1)
     return total + cell, half * (1 - (inner - total).exp())
 
 
@@ -147,7 +147,7 @@ def _locate(path: Path) -> tuple[Tensor, Tensor]:
     a quarter of the draws count; it closes in on the posterior where a single round would not.
     """
     u = path.start(DRAWS)
-    log_q = path(u)[0].double()
+    log_q = path(u)[0].cpu().double()
     if not path.program.plate:
         u, log_q = u[:, None], log_q[:, None]
     log_f = _density(path)
@@ -166,7 +166,8 @@ def _locate(path: Path) -> tuple[Tensor, Tensor]:
         if (power == 1).all():
             break
         u = mean + 1.2 * (normal.sample((DRAWS,)) - mean)
-        log_q = MultivariateNormal(mean, scale_tril=1.2 * normal.scale_tril).log_prob(u).double()
+        wider = MultivariateNormal(mean, scale_tril=1.2 * normal.scale_tril)
+        log_q = wider.log_prob(u).cpu().double()
     return normal.mean, normal.scale_tril
 
 
