@@ -355,3 +355,39 @@ def test_auto_needs_a_tolerance():
         pv.importance_sampling(
             scenario.model, scenario.guide, scenario.data(3), num_particles="auto", tolerance=0
         )
+
+
+def test_subsampling_plates_whose_last_block_is_short():
+    """Four rows at a time of ten, scaled: nothing of it shows in any estimate."""
+    scenario = LinearGaussian.make(x_dim=6, z_dim=3)
+    x = scenario.data(10)
+    scale = 1.2 / torch.linalg.inv(scenario.cov).diagonal().sqrt()
+
+    @pyro.poutine.scale(scale=0.1)
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            z = pyro.sample("z", scenario.prior(4))
+            pyro.sample("x", scenario.likelihood(z), obs=x[rows])
+
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            loc = scenario.posterior_mean(x[rows])
+            pyro.sample("z", dist.Normal(loc, scale.expand(4, -1)).to_event(1))
+
+    options = [{"proposal": p} for p in ALL] + [{"qmc": True}, {"num_particles": "auto"}]
+    tables = [
+        pv.importance_sampling(model, guide, x, **{"num_particles": 4096, "seed": 0, **o})
+        for o in options
+    ]
+    for start in (guide, None):
+        tables.append(
+            pv.ais(model, x, guide=start, num_temperatures=30, num_particles=500, seed=0)
+        )
+    truth = scenario.log_evidence(x)
+    for w in tables:
+        assert w.log_w.shape[1] == 10
+        assert scores(w, truth).abs().max() < 4
+    torch.testing.assert_close(pv.quadrature(model, x), truth, rtol=0, atol=1e-6)
+    tree = pv.to_arviz(model, guide, x, num_samples=500, seed=0)
+    off = tree["posterior"]["z"].to_numpy()[0].mean(0) - scenario.posterior_mean(x).numpy()
+    assert abs(off).max() < 4.5 * scenario.cov.diagonal().max().sqrt() / 400**0.5

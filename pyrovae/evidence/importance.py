@@ -277,10 +277,11 @@ def _passes(
         why = "runs one particle at a time" if program.trouble else "draws nothing"
         raise ValueError(f"the program {why}; quasi-random draws need particles in parallel")
     joint = program.plate is None
+    num_data = program.step if program.feed == "subsample" else len(rows)
     dims, digits = program.latent_size, 2**SobolEngine.MAXBIT
     for _ in range(RANDOMIZATIONS):
         sobol = SobolEngine(dims, scramble=True, seed=int(torch.randint(2**31, ())))
-        shift = torch.randint(digits, (dims,) if joint else (len(rows), dims))
+        shift = torch.randint(digits, (dims,) if joint else (num_data, dims))
         for size in _sizes(num_particles // RANDOMIZATIONS, most):
             points = (sobol.draw(size, dtype=torch.float64) * digits).long()
             mixed = (points if joint else points[:, None]) ^ shift  # (S, n, d)
