@@ -232,6 +232,7 @@ def test_nothing_to_resume(tmp_path, capsys):
         ["--binarize", "static", "--estimators", "prior", "elbo"],
         ["--estimators", "elbo", "--patience", "1", "--clip-norm", "1"],
         ["--lr-schedule", "one-cycle", "--z-dim", "1", "--valid-size", "100"],
+        ["--estimators", "jackknife", "ais", "quadrature"],
     ],
 )
 def test_options(args, tmp_path):

@@ -4,7 +4,7 @@ __all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "simulated", "t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, isfinite, log, sqrt
+from math import ceil, exp, inf, isfinite, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence import hmc
-from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
+from pyrovae.evidence.weights import (
+    LogWeights,
+    annealed_verdicts,
+    check_sizes,
+    check_weights,
+)
 from pyrovae.program import Path, Program, Values, evaluation, inspect, simulate
 from pyrovae.rng import draw_seed, seeded
 
@@ -39,6 +44,16 @@ class AnnealedWeights(LogWeights):
     temperatures: Tensor
     step_size: Tensor
     acceptance: Tensor
+
+    def verdict(self, tolerance: float = inf) -> list[str]:
+        """Returns for each datum "ok" where a quarter of the runs count, or "more temperatures".
+
+        A few runs have no k-hat; `bdmc` tells what they leave open. The standard error has to be
+        within the tolerance as well.
+        """
+        words = annealed_verdicts(self.ess(), self.num_draws)
+        close = (self.std_error() <= tolerance).reshape(-1).tolist()
+        return [w if c else "more temperatures" for w, c in zip(words, close, strict=True)]
 
 
 @dataclass(frozen=True, repr=False)

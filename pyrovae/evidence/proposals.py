@@ -23,7 +23,7 @@ class Proposal(Protocol):
     """What `importance_sampling(proposal=...)` takes, beside any Pyro guide."""
 
     def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns a function of S that draws z ~ r(z|x) for a block of rows.
+        """Returns a function of S that draws z ~ r(z|x) for a block: these rows of `program.data`.
 
         It gives z by site, `(S, ..., event)`, and log r(z|x), `(S, n)`, in nats. Called once for a
         block, under a random stream of the block's own; what it learns there may shape r, as later

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
+from pyrovae.evidence.weights import VERDICTS, annealed_verdicts, thresholds, verdicts
 from pyrovae.export import to_xarray
 
 LABELS = {
@@ -95,8 +95,7 @@ class Estimate:
         if self.name == "quadrature":
             return ["ok" if e <= EXACT else "use ais" for e in self.std_error.tolist()]
         if self.name == "ais":
-            enough = (self.ess >= self.num_draws / 4).tolist()
-            return ["ok" if e else "more temperatures" for e in enough]
+            return annealed_verdicts(self.ess, self.num_draws)
         columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
         return [VERDICTS[i] for i in verdicts(*columns).tolist()]
 

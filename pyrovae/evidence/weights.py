@@ -65,7 +65,7 @@ class LogWeights:
         shape = " x ".join(map(str, self.log_w.shape))
         mean = self.log_evidence().mean().item()
         ess = self.ess().median().item()
-        return f"LogWeights({shape}; log p(x) = {mean:.4f} nats, median ESS {ess:.1f})"
+        return f"{type(self).__name__}({shape}; log p(x) = {mean:.4f} nats, median ESS {ess:.1f})"
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(self.log_w, dtype=dtype)
@@ -200,6 +200,12 @@ def verdicts(
     k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
     ok = (k <= 0.5) & (ess >= 50) & (std_error <= tolerance)
     return torch.where(ok, 0, torch.where((k <= 0.7) | (num_draws < FEWEST), 1, 2))
+
+
+def annealed_verdicts(ess: Tensor, num_draws: Tensor) -> list[str]:
+    """Returns for each datum "ok" where a quarter of its annealing runs count, by their ESS."""
+    enough = (ess >= num_draws / 4).reshape(-1).tolist()
+    return ["ok" if e else "more temperatures" for e in enough]
 
 
 def thresholds(num_draws: Tensor) -> Tensor:
