@@ -26,7 +26,7 @@ LABELS = {
 }
 RANKED = "quadrature", "importance", "prior", "ais"  # what can answer the question
 EXACT = 1e-3  # nats that quadrature may be off
-FEW, MANY = 0.05, 0.5  # shares of data with a bad k-hat, between which trust is partial
+FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,6 +99,10 @@ class Estimate:
         columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
         return [VERDICTS[i] for i in verdicts(*columns).tolist()]
 
+    def share(self, word: str) -> float:
+        """Returns the share of data with this verdict."""
+        return self.verdict().count(word) / len(self.value)
+
     def draws(self) -> str:
         """Returns the number of draws in words: "K = 5,000", or "128 to 40,000 draws"."""
         low, high = int(self.num_draws.min()), int(self.num_draws.max())
@@ -131,19 +135,20 @@ class Evidence:
     def best(self) -> Estimate:
         """Returns the estimate that comes nearest: quadrature, or the highest lower bound.
 
-        Annealing goes before importance sampling that its k-hat distrusts. ELBO and jackknife only
-        stand beside.
+        Importance sampling comes first where its verdicts trust it, annealing where they do not;
+        another one only if it is clearly higher. ELBO and jackknife only stand beside.
         """
         estimates = [self[name] for name in RANKED if name in self.estimates]
         if not estimates:
             return self["elbo"] if "elbo" in self.estimates else self["jackknife"]
         best = estimates[0]
-        if best.name == "importance" and best.bad > FEW:
+        if best.name == "importance" and best.share("ok") < 1 - FEW:
             best = self.estimates.get("ais", best)
         if best.name != "quadrature":  # all are lower bounds: a clearly higher one is nearer
             for other in estimates:
                 gap, error = self._difference(other.name, best.name)
-                best = other if gap > 2 * error else best
+                clearly = 4 if best.share("ok") >= 1 - FEW else 2
+                best = other if gap > clearly * error else best
         return best
 
     def rows(self) -> list[dict[str, Any]]:
@@ -205,11 +210,10 @@ class Evidence:
         ]
         if "elbo" in self.estimates:
             gap, error = self._difference(best.name, "elbo")
-            sure = best.name == "quadrature" or best.verdict().count("ok") >= (1 - FEW) * n
             lines.append(
                 f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean of "
                 "KL(q(z|x) || p(z|x)), the price of the guide, is "
-                + ("that." if sure or best.bad <= FEW else "at least that.")
+                + ("that." if best.share("ok") >= 1 - FEW else "at least that.")
             )
         lines += [self._beside(other, best) for other in estimates if other is not best]
         return "\n".join([*lines, self._trust(best)])
@@ -310,9 +314,9 @@ class Evidence:
             f"{best.ess.median():.0f}, smallest {best.ess.min():.1f}"
         )
         facts += f" (verdicts: ok: {words.count('ok')}{'; ' * bool(left)}{left})"
-        if best.bad <= FEW:
+        if best.share("ok") >= 1 - FEW:
             return f"The estimate can be trusted: {facts}."
-        if best.bad <= MANY:
+        if best.share("use ais") <= MANY:
             return (
                 f"Trust it as a lower bound: {facts}; draw more samples, or add the estimator ais."
             )
