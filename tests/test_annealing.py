@@ -332,9 +332,11 @@ def test_bounds_take_sizes_and_covariates_only():
 
 def test_bounds_of_global_and_discrete_latents():
     scenario = GlobalMean()
-    bounds = pv.bdmc(scenario.model, torch.zeros(6), plate=None, num_particles=500, seed=0)
+    bounds = pv.bdmc(
+        scenario.model, torch.zeros(6), plate=None, num_temperatures=300, num_particles=200, seed=0
+    )
     truth = scenario.log_evidence(bounds.data[0])
-    assert bounds.lower - 0.05 < truth < bounds.upper + 0.05
+    assert bounds.lower - 0.1 < truth < bounds.upper + 0.1
     mixture = Mixture()
     bounds = pv.bdmc(mixture.with_latent, mixture.data(200), num_temperatures=200, seed=0)
     truth = mixture.log_evidence(bounds.data[0], (1 + 0.5**2) ** 0.5)

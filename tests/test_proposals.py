@@ -82,6 +82,17 @@ def test_full_covariances_and_transformed_normals_are_widened():
     assert wider.pareto_k().max() < plain.pareto_k().max()
 
 
+def test_bounded_latents_are_refined_in_unconstrained_space():
+    scenario = Bounded()
+    x = scenario.data()
+    w = pv.importance_sampling(
+        scenario.model, scenario.guide, x, num_particles=4000, proposal=pv.Refined(), seed=0
+    )
+    plain = pv.importance_sampling(scenario.model, scenario.guide, x, num_particles=4000, seed=0)
+    assert scores(w, scenario.log_evidence(x)).abs().max() < 4
+    assert (w.elbo() > plain.elbo() + 0.1).all()
+
+
 def test_each_helps_where_it_should():
     """A guide too narrow by half, and one that looks elsewhere."""
     scenario = LinearGaussian.make(x_dim=6, z_dim=3)
