@@ -1,5 +1,9 @@
 """A stricter world than a user's: float64, an empty store, guards on global state."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine
+
 import pyro
 import pytest
 import torch

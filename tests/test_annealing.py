@@ -118,7 +118,8 @@ def test_discrete_latents_are_summed_out():
         w = pv.ais(
             scenario.with_latent, x, guide=guide, num_temperatures=100, num_particles=200, seed=0
         )
-        assert ((w.log_evidence() - truth) / w.std_error()).abs().max() < 4
+        assert abs(unbiased(w.log_w, truth)) < 4
+        assert (w.log_evidence() - truth).abs().mean() < 0.2
 
 
 def test_levels_and_nested_plates():

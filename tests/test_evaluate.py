@@ -255,8 +255,8 @@ def test_all_estimators_beside_the_truth():
     )  # fmt: skip
     for name in ("importance", "jackknife", "prior", "ais"):
         off = (evidence[name].value - truth) / evidence[name].std_error
-        assert off.abs().max() < 4.5, name
-    assert (evidence["quadrature"].value - truth).abs().max() < 1e-5
+        assert abs(off.mean()) < 4 / 100**0.5, name
+    assert (evidence["quadrature"].value - truth).abs().max() < 1e-6
     assert evidence["ais"].pareto_k.isfinite().all()
     assert evidence.reading().startswith(
         f"log P(X) of these 100 data by quadrature: {truth.mean():.3f} nats per datum"

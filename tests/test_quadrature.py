@@ -29,7 +29,7 @@ def test_closed_form(z_dim, sigma):
     off = (exact - scenario.log_evidence(x)).abs()
     assert exact.shape == (70,)
     assert off.max() < 1e-6
-    assert (off <= error + 1e-12).all()
+    assert (off <= error + 1e-11).all()
     assert (error < 1e-6).all()
 
 
@@ -53,6 +53,16 @@ def test_nonlinear_decoder():
     torch.testing.assert_close(
         pv.quadrature(scenario.model, x), scenario.log_evidence(x), rtol=0, atol=1e-6
     )
+
+
+def test_agreement_by_chance_does_not_end_it():
+    """Of 300 data some lattice agrees with the coarser one by chance, a thousand times too soon."""
+    scenario = BernoulliDecoder()
+    x = scenario.data(300)
+    exact, error = pv.quadrature(scenario.model, x, with_error=True)
+    off = (exact - scenario.log_evidence(x)).abs()
+    assert off.max() < 1e-7
+    assert (off <= error + 1e-11).all()
 
 
 def test_two_narrow_modes():
@@ -174,7 +184,7 @@ def test_factor_analysis_of_sklearn(table):
     x = table + np.random.default_rng(1).normal(size=(300, 4)) * [0.5, 1.0, 0.3, 0.7]
     fitted = FactorAnalysis(2).fit(x)
     model, guide = linear(fitted.components_, fitted.mean_, fitted.noise_variance_)
-    agrees(model, guide, torch.from_numpy(x[:40]), fitted.score_samples(x[:40]))
+    agrees(model, guide, torch.from_numpy(x[:10]), fitted.score_samples(x[:10]))
 
 
 def test_probabilistic_pca_of_sklearn(table):
@@ -183,7 +193,7 @@ def test_probabilistic_pca_of_sklearn(table):
     scale = np.sqrt(fitted.explained_variance_ - fitted.noise_variance_)
     noise = np.full(4, fitted.noise_variance_)
     model, guide = linear(fitted.components_ * scale[:, None], fitted.mean_, noise)
-    agrees(model, guide, torch.from_numpy(x[:40]), fitted.score_samples(x[:40]))
+    agrees(model, guide, torch.from_numpy(x[:10]), fitted.score_samples(x[:10]))
 
 
 def agrees(model, guide, x, score):
@@ -192,10 +202,10 @@ def agrees(model, guide, x, score):
     for w in (
         pv.importance_sampling(model, guide, x, num_particles=4000, seed=0),
         pv.prior_sampling(model, x, num_particles=200_000, seed=0),
-        pv.ais(model, x, guide=guide, num_temperatures=20, num_particles=100, seed=0),
+        pv.ais(model, x, guide=guide, num_temperatures=20, num_particles=400, seed=0),
     ):
-        ok = ~w.bad() if w.num_particles > 100 else torch.ones(len(x), dtype=torch.bool)
-        assert ok.double().mean() > 0.5
+        ok = ~w.bad()
+        assert ok.sum() >= 5
         assert ((w.log_evidence() - score) / w.std_error())[ok].abs().max() < 4
 
 

@@ -41,8 +41,9 @@ def quadrature(
     The trapezoidal rule on a lattice in the coordinates of the posterior's own mean m and
     covariance L L^T, which tempered importance sampling finds for each datum. For smooth densities
     its error falls faster than any power of h. The lattice is made finer (h / sqrt(2)) and wider
-    (1.5 R) until it agrees with the coarser one and its rim holds nothing: the difference, and the
-    rim's share, are the estimate of the error. Discrete latents are summed out.
+    (1.5 R) until it agrees with the coarser one and with itself shifted by h / 2, and its rim
+    holds nothing: the larger difference and the rim's share estimate the error. The value is the
+    mean of the lattice and its shifted self. Discrete latents are summed out.
 
     scipy.integrate.cubature would do it too, but splits one region at a time, for all data alike.
 
@@ -101,8 +102,11 @@ def integrate(
         while len(active) and (2 * ceil(reach / h) + 1) ** path.size <= max_points:
             if program.feed == "slice" and len(active) < len(path.rows):
                 path = Path(program.take([rows[i] for i in active]), range(len(active)))
-            new, rim = _lattice(_density(path), mean[active], scale[active], h, reach)
-            value[active], error[active] = new, (new - coarse[active]).abs() + rim
+            frame = _density(path), mean[active], scale[active], h, reach
+            (one, rim), (other, _) = _lattice(*frame, shift=0.0), _lattice(*frame, shift=0.5)
+            new = torch.logaddexp(one, other) - log(2)
+            apart = torch.maximum((one - other).abs(), (new - coarse[active]).abs())
+            value[active], error[active] = new, apart + rim
             if rim.max() > tolerance / 4:
                 reach *= WIDER
             else:
@@ -120,7 +124,12 @@ def _density(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _lattice(
-    log_f: Callable[[Tensor], Tensor], mean: Tensor, scale: Tensor, h: float, reach: float
+    log_f: Callable[[Tensor], Tensor],
+    mean: Tensor,
+    scale: Tensor,
+    h: float,
+    reach: float,
+    shift: float,
 ) -> tuple[Tensor, Tensor]:
     """Returns the trapezoidal rule's log integral `(n,)`, and what the rim says is left out."""
     n, d = mean.shape
@@ -131,13 +140,13 @@ def _lattice(
     for start in range(0, side**d, size):
         number = torch.arange(start, min(start + size, side**d))
         node = torch.stack([number // side**i % side - half for i in range(d)], -1)  # (S, d)
-        t = h * node.to(mean)
+        t = h * (node + shift).to(mean)
         terms = log_f(mean + (t[:, None, :, None] * scale.mT).sum(-2))  # (S, n)
         total = torch.logaddexp(total, terms.logsumexp(0))
         rim = node.abs().amax(-1) == half
         inner = torch.logaddexp(inner, terms[~rim].logsumexp(0))
     cell = d * log(h) + scale.diagonal(dim1=-2, dim2=-1).cpu().double().log().sum(-1)
-    return total + cell, half * (1 - (inner - total).exp())
+    return total + cell, half * (1 - (inner - total).exp()).clamp(min=0)
 
 
 def _locate(path: Path) -> tuple[Tensor, Tensor]:
