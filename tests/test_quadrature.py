@@ -56,7 +56,7 @@ def test_nonlinear_decoder():
 
 
 def test_agreement_by_chance_does_not_end_it():
-    """Of 300 data some lattice agrees with the coarser one by chance, a thousand times too soon."""
+    """Of 300 data some lattice agrees with the coarser one by chance, far too soon."""
     scenario = BernoulliDecoder()
     x = scenario.data(300)
     exact, error = pv.quadrature(scenario.model, x, with_error=True)
