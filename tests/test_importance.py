@@ -116,6 +116,21 @@ def test_weights_are_unbiased(make, proposal):
     assert z.abs().max() < 4
 
 
+@pytest.mark.parametrize("proposal", ["guide", "prior"])
+def test_unbiased_on_twenty_seeds(proposal):
+    scenario = LinearGaussian.make(sigma=1.0)
+    x = scenario.data(5)
+    truth = scenario.log_evidence(x)
+    for seed in range(20):
+        options = {"num_particles": 2000, "seed": seed}
+        if proposal == "guide":
+            w = pv.importance_sampling(scenario.model, scenario.mean_field, x, **options)
+        else:
+            w = pv.prior_sampling(scenario.model, x, **options)
+        ratio = (w.log_w - truth).exp()
+        assert abs(ratio.mean() - 1) < 4 * ratio.std() / ratio.numel() ** 0.5, seed
+
+
 def test_quadrature_agrees():
     scenario = BernoulliDecoder()
     x = scenario.data(20)
