@@ -1,6 +1,6 @@
 """What the command lines share: exit codes, errors in one sentence, types and options."""
 
-__all__ = ["AMOUNT", "COUNT", "USAGE", "add_common", "check_device", "guarded"]
+__all__ = ["AMOUNT", "COUNT", "ESTIMATORS", "USAGE", "add_common", "check_device", "guarded"]
 
 import sys
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 
 COUNT: Any = PositiveInt
 AMOUNT: Any = PositiveFloat
+# the names of `evaluate`, which --help does not wait for
+ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
 USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
 
 

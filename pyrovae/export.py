@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pyrovae.evidence.importance import CHUNK_SIZE
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
 from pyrovae.program import (
     Program,
@@ -25,7 +26,6 @@ from pyrovae.program import (
 from pyrovae.rng import draw_seed, seeded
 
 STREAM = 30
-CHUNK_SIZE = 4096  # particles x data decoded at once
 
 
 def to_xarray(

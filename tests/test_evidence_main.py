@@ -13,7 +13,8 @@ import pytest
 import xarray
 
 import pyrovae as pv
-from pyrovae import runs
+from pyrovae import commands, runs
+from pyrovae.evidence import evaluate
 from pyrovae.evidence.__main__ import main
 from pyrovae.svi.__main__ import main as fit_main
 
@@ -164,6 +165,10 @@ def test_mistakes(args, code, words, run_folder, program, capsys):
     err = job(*args, code=code, capsys=capsys).err
     assert words in err
     assert "Traceback" not in err
+
+
+def test_the_command_lines_know_every_estimator():
+    assert commands.ESTIMATORS == list(evaluate.ESTIMATORS)
 
 
 def test_too_many_dimensions_for_quadrature(tmp_path, capsys):

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from pyrovae.commands import AMOUNT, COUNT, add_common, check_device, guarded
+from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, guarded
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
 
 
 class Task(NamedTuple):
@@ -197,9 +195,7 @@ def _key(task: Task, data: "tuple[Tensor, ...]", options: dict[str, Any]) -> str
     digest = hashlib.sha256(json.dumps([options, task.protocol], default=str).encode())
     for d in data:
         digest.update(d.cpu().contiguous().numpy().tobytes())
-    program = inspect(task.model, task.guide, *data, plate=options["plate"])
-    for name, p in sorted(program.parameters.items()):
-        digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(inspect(task.model, task.guide, *data, plate=options["plate"]).sha256.encode())
     return digest.hexdigest()[:16]
 
 

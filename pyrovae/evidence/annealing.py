@@ -1,6 +1,6 @@
 """Annealed importance sampling, and the two-sided bounds that tell how good it is."""
 
-__all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "simulated", "tune"]
+__all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "sandwich", "simulated", "tune"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ CHAINS = 1024  # particles x data annealed at once
 ACCEPTANCE = 0.8  # what the pilot tunes step sizes to
 SIGMOID = 4.0  # steepness of the sigmoid schedule, as Wu et al. have it
 PILOT_ROWS, PILOT_CHAINS, PILOT_STAGES, WARM_UP, MOVES = 32, 128, 500, 20, 3
+NUM_LEAPFROG = 2  # best at equal numbers of gradients
 STAGE = 0.5  # standard deviations of log w that a pilot's stage moves
 SCALE_DRAWS = 256  # for the mass matrix
 PILOT, SCALE, FORWARD, REVERSE, SIMULATED = 10, 11, 12, 13, 14  # random streams
@@ -102,7 +103,7 @@ def ais(
     num_temperatures: int = 100,
     num_particles: int = 8,
     schedule: str | Sequence[float] = "tuned",
-    num_leapfrog: int = 2,
+    num_leapfrog: int = NUM_LEAPFROG,
     seed: int | None = None,
     plate: str | None = "data",
     chunk_size: int = CHAINS,
@@ -161,7 +162,7 @@ def bdmc(
     num_temperatures: int = 100,
     num_particles: int = 8,
     schedule: str | Sequence[float] = "tuned",
-    num_leapfrog: int = 2,
+    num_leapfrog: int = NUM_LEAPFROG,
     seed: int | None = None,
     plate: str | None = "data",
     chunk_size: int = CHAINS,
@@ -194,6 +195,18 @@ def bdmc(
     seed = draw_seed(seed)
     program, latents = simulated(program, size, seed)
     kernel = tune(program, num_temperatures, schedule, num_leapfrog, seed)
+    return sandwich(program, latents, num_particles, size, seed, kernel)
+
+
+def sandwich(
+    program: Program,
+    latents: list[Values],
+    num_particles: int,
+    size: int,
+    seed: int,
+    kernel: Kernel,
+) -> Bounds:
+    """Returns the bounds on a program's simulated data, of which `latents` made each block's."""
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
     reverse = [

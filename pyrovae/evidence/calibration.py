@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.diagnostics import ecdf_band
-from pyrovae.evidence.annealing import CHAINS, Bounds, bdmc, simulated
+from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
 from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Path, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
@@ -118,7 +118,7 @@ def calibrate(
         Yes, but did it work?: evaluating variational inference (Yao et al., 2018),
         https://arxiv.org/abs/1802.02538
     """
-    check_sizes(num_samples=num_samples)
+    check_sizes(num_samples=num_samples, num_particles=num_particles)
     seed = draw_seed(seed)
     size = max(1, CHAINS // num_particles)
     program = inspect(model, guide, *data, plate=plate, block_size=size)
@@ -128,15 +128,8 @@ def calibrate(
         with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
             path = Path(program, rows)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
-    bounds = bdmc(
-        model,
-        *data,
-        guide=guide,
-        num_temperatures=num_temperatures,
-        num_particles=num_particles,
-        seed=seed,
-        plate=plate,
-    )
+    kernel = tune(program, num_temperatures, "tuned", NUM_LEAPFROG, seed)
+    bounds = sandwich(program, latents, num_particles, size, seed, kernel)
     table = torch.cat(ranks).cpu().numpy()
     band = ecdf_band(len(table), num_samples)
     return Calibration(table, tuple(path.labels), num_samples, band, bounds)

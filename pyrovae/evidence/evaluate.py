@@ -2,7 +2,6 @@
 
 __all__ = ["ESTIMATORS", "evaluate"]
 
-import hashlib
 import platform
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.evidence.annealing import CHAINS, anneal, tune
+from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, anneal, tune
 from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw
 from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
 from pyrovae.evidence.results import Estimate, Evidence
@@ -33,7 +32,6 @@ ESTIMATORS = {
     "quadrature": "quadrature",
 }
 NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
-NUM_LEAPFROG = 2
 Columns = tuple[Tensor, ...]  # in the order of FIELDS
 FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
 
@@ -259,9 +257,6 @@ def _grid(num_particles: int) -> tuple[int, ...]:
 
 def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the numbers depend on, as far as the program and the call know it."""
-    digest = hashlib.sha256()
-    for name, p in sorted(program.parameters.items()):
-        digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
     return {
         "rows": len(program),
         "dims": program.event_size,
@@ -269,7 +264,7 @@ def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
         **options,
         "dtype": str(program.data[0].dtype),
         "device": str(program.data[0].device),
-        "model_sha256": digest.hexdigest(),
+        "model_sha256": program.sha256,
         "python": platform.python_version(),
         **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")},
     }

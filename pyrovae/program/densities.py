@@ -2,6 +2,7 @@
 
 __all__ = ["Program"]
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -131,6 +132,14 @@ class Program:
         sites = self.guide_sites if self.guide else self.model_sites
         drawn = (s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta))
         return sum(s["value"].numel() for s in drawn) // (self.step if self.plate else 1)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all parameters, by name."""
+        digest = hashlib.sha256()
+        for name, p in sorted(self.parameters.items()):
+            digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def is_discrete(self) -> bool:

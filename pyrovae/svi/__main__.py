@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from pyrovae.commands import AMOUNT, COUNT, add_common, check_device, guarded
+from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, guarded
 
 if TYPE_CHECKING:
     from pyrovae.data import Splits
     from pyrovae.likelihoods import Likelihood
     from pyrovae.models.vae import VAE
 
-ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
 
 
