@@ -104,7 +104,7 @@ class Estimate:
         return self.verdict().count(word) / len(self.value)
 
     def draws(self) -> str:
-        """Returns the number of draws in words: "K = 5,000", or "128 to 40,000 draws"."""
+        """Returns the number of draws in words: "K = 5,000", or "K = 128 to 40,000"."""
         low, high = int(self.num_draws.min()), int(self.num_draws.max())
         return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
 
