@@ -20,6 +20,11 @@ def add_common(parser: ArgumentParser) -> None:
     """Adds the options that every command has."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the program first: some ten seconds, once, then about twice as fast",
+    )
+    parser.add_argument(
         "--progress",
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
         default=None,

@@ -11,7 +11,7 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rng", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
+    {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},

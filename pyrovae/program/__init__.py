@@ -1,5 +1,6 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
+from pyrovae.program.capture import Captured
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import (
     CleanStore,
@@ -14,10 +15,12 @@ from pyrovae.program.handlers import (
     observes_data,
 )
 from pyrovae.program.inspection import Check, check, inspect
+from pyrovae.program.objective import negative_elbo
 from pyrovae.program.path import Path
 from pyrovae.program.simulation import predict, simulate
 
 __all__ = [
+    "Captured",
     "Check",
     "CleanStore",
     "Parameters",
@@ -32,6 +35,7 @@ __all__ = [
     "check_observed",
     "evaluation",
     "inspect",
+    "negative_elbo",
     "observes_data",
     "predict",
     "simulate",

@@ -42,6 +42,7 @@ from torch.distributions import biject_to
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.data import DataError, check_finite
+from pyrovae.precision import float32_matmul
 
 Values = dict[str, Tensor]
 Site = dict[str, Any]
@@ -49,7 +50,7 @@ Site = dict[str, Any]
 
 @contextmanager
 def evaluation() -> Iterator[None]:
-    """Runs its body without gradients, every module it calls in `eval()` mode, restored after.
+    """Runs its body without gradients, in `eval()` mode, at float32 precision; restored after.
 
     Modules are met by a hook as they are called, so it matters not how the program holds them.
     Entries of Pyro's global store that only mirror modules' parameters are taken out again.
@@ -63,7 +64,7 @@ def evaluation() -> Iterator[None]:
 
     hook = register_module_forward_pre_hook(meet)
     try:
-        with torch.no_grad(), CleanStore():
+        with torch.no_grad(), CleanStore(), float32_matmul():
             yield
     finally:
         hook.remove()

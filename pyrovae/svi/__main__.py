@@ -128,6 +128,7 @@ def run(config: Namespace) -> int:
         patience=config.patience,
         transform=splits.transform,
         device=config.device,
+        compile=config.compile,
         seed=config.seed,
         progress=config.progress,
         callback=_writer(folder, vae, splits, kept),

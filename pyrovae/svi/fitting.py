@@ -2,21 +2,29 @@
 
 __all__ = ["Diverged", "Fit", "fit"]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
-from math import isfinite
 from time import perf_counter
 from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import Trace_ELBO
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.program import CleanStore, Parameters, check_data, check_observed, evaluation
+from pyrovae.precision import float32_matmul
+from pyrovae.program import Captured, CleanStore, check_data, check_observed, evaluation
 from pyrovae.rng import seeded
 from pyrovae.svi.course import Course, Fit, State
+from pyrovae.svi.objectives import (
+    compiled_gradients,
+    find_parameters,
+    gradients,
+    objective_loss,
+    worst,
+)
 
 VALID_BATCH = 1024  # rows of a validation batch; its draws are the same in every epoch
 ADAM = partial(torch.optim.Adam, fused=True)
@@ -58,6 +66,7 @@ def fit(
     patience: int | None = None,
     transform: Callable[..., Any] | None = None,
     device: str | torch.device | None = None,
+    compile: bool = False,
     seed: int | None = None,
     progress: bool | None = None,
     callback: Callable[[State], None] | None = None,
@@ -91,6 +100,8 @@ def fit(
         transform: Applied to each training batch, `transform(*batch)`, such as a fresh
             binarization.
         device: Where batches go; default: where the data are.
+        compile: Run loss and gradients as one compiled graph, once some ten seconds have gone into
+            making it; see `pyrovae.program.Captured`. The short last batch runs as ever.
         seed: Fixes order and draws; `None` takes torch's current stream.
         progress: Show a bar; `None` does so on a terminal.
         callback: Given the whole state after each epoch, and once before the first. It may write
@@ -115,7 +126,8 @@ def fit(
     """
     data, valid = _as_tuple(data), None if valid is None else _as_tuple(valid)
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
-    loss_of = _loss(objective)
+    objective = Trace_ELBO() if objective is None else objective
+    loss_of = objective_loss(objective)
     batch = partial(_batch, data, transform, device)
     _check(model, data, transform, device, batch_size)
     if valid is not None:
@@ -123,9 +135,19 @@ def fit(
     num_data, first = len(data[0]), torch.arange(min(batch_size, len(data[0])))
     num_steps = -(-num_data // batch_size)
 
-    with seeded(seed if resume is None else 0), CleanStore(), pyro.validation_enabled(False):
-        named = _find_parameters(lambda: loss_of(model, guide, *batch(first)))
+    chosen = torch.get_float32_matmul_precision() != "highest"
+    with (
+        seeded(seed if resume is None else 0),
+        CleanStore(),
+        pyro.validation_enabled(False),
+        nullcontext() if chosen else float32_matmul(),
+    ):
+        named = find_parameters(lambda: loss_of(model, guide, *batch(first)))
         params = list(named.values())
+        trained = [p for p in params if p.requires_grad]
+        step = gradients(loss_of, model, guide, trained)
+        if compile:
+            step = compiled_gradients(objective, model, guide, trained)
         course = Course(named, optimizer(params, lr=lr))
         if resume is not None:
             course.restore(resume)
@@ -143,15 +165,17 @@ def fit(
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
                 start, total = perf_counter(), 0.0
                 for i, rows in enumerate(_order(num_data, batch_size).split(batch_size)):
-                    loss = loss_of(model, guide, *batch(rows)) / len(rows)
-                    optim.zero_grad()
-                    loss.backward()
-                    grads = [p.grad for p in params if p.grad is not None]
-                    norm = torch.nn.utils.get_total_norm(grads)
+                    x = batch(rows)
+                    if isinstance(step, Captured) and i == 0:
+                        step.check(*x)
+                    loss, grads = step(*x)
+                    for p, grad in zip(trained, grads, strict=True):
+                        p.grad = grad
+                    norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
                     if not (loss + norm).isfinite():
                         what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
                         step = course.epoch * num_steps + i
-                        raise Diverged(what, step, course.epoch + 1, rows, _worst(named))
+                        raise Diverged(what, step, course.epoch + 1, rows, worst(named))
                     if clip_norm is not None:
                         torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
                     optim.step()
@@ -164,58 +188,6 @@ def fit(
                 if callback is not None:
                     callback(course.state())
         return course.finish(stopped_early=course.epoch < num_epochs)
-
-
-def _loss(objective: Any) -> Any:
-    """Returns the differentiable loss of a Pyro ELBO, or the callable itself."""
-    objective = Trace_ELBO() if objective is None else objective
-    loss_of = getattr(objective, "differentiable_loss", objective)
-    if isinstance(loss_of, ELBO) or not callable(loss_of):
-        name = type(objective).__name__
-        raise TypeError(
-            f"objective {name} has no differentiable loss; give Trace_ELBO, another ELBO that has "
-            "one, or a callable (model, guide, *batch) -> loss"
-        )
-    return loss_of
-
-
-def _find_parameters(loss_of: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Returns all parameters of a loss by name; ValueError if Pyro misses one or none trains."""
-    with torch.random.fork_rng(), Parameters() as parameters:
-        loss = loss_of()
-    leaves = list(_leaves(loss))
-    for leaf in leaves:
-        leaf.grad = torch.zeros_like(leaf)
-    named = parameters.named()
-    for leaf in leaves:
-        leaf.grad = None
-    for leaf in leaves:
-        if not any(leaf is p for p in named.values()):
-            raise ValueError(
-                f"a tensor of shape {tuple(leaf.shape)} would get a gradient but Pyro does "
-                "not know it, so it would never train; register its module with "
-                "pyro.module(name, net) inside model or guide"
-            )
-    if not leaves:
-        raise ValueError(
-            "no parameter gets a gradient; register networks with pyro.module(name, net), or "
-            "tensors with pyro.param, inside model or guide"
-        )
-    return named
-
-
-def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """Yields the leaf tensors that the loss sends gradients to."""
-    todo, seen = [loss.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            yield leaf
-        todo += [following for following, _ in node.next_functions]
 
 
 def _elbo(
@@ -274,15 +246,6 @@ def _check_options(
         raise ValueError(f"lr_schedule is {lr_schedule!r}; choose constant or one-cycle")
     if patience is not None and valid is None:
         raise ValueError("patience needs validation data; pass valid=...")
-
-
-def _worst(named: dict[str, Tensor]) -> str:
-    """Returns the parameter whose gradient is largest, not-finite ones first, with its norm."""
-    norms = {k: p.grad.norm().item() for k, p in named.items() if p.grad is not None}
-    name = max(
-        norms, key=lambda k: (not isfinite(norms[k]), norms[k] if isfinite(norms[k]) else 0.0)
-    )
-    return f"{name} (norm {norms[name]:g})"
 
 
 def _as_tuple(data: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

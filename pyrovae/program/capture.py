@@ -1,0 +1,119 @@
+"""Functions of tensors, each captured once as a graph and compiled."""
+
+__all__ = ["Captured"]
+
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten
+
+TOLERANCE = 1e-4  # of a graph's results, relative to the largest
+# files whose lines are no program's
+MACHINERY = (
+    *(str(Path(m.__file__ or "").parent) for m in (torch, pyro)),
+    str(Path(__file__).parents[1]),
+)
+
+
+class Captured:
+    """A function of tensors; after its first call, for inputs of those shapes, a compiled graph.
+
+    `make_fx` runs the function and takes down what happens to the tensors, gradients included;
+    of Pyro's handlers nothing is left. `torch.compile` makes machine code of that, and CUDA graphs
+    where the tensors are on a GPU. Inputs of other shapes go to the function itself. Parameters
+    that the function holds are read at each call; random numbers are drawn by torch as the
+    function would draw them, so that a seed means the same.
+
+    What Python decides is decided at the first call. A function that reads values to decide
+    (`.item()`, `if x > 0`), or whose graph gives other results than itself, is given up with one
+    warning that names the line and the reason, and so it is without a compiler: all calls then go
+    to the function.
+
+    Args:
+        fn: Takes tensors, or dictionaries of them, and returns such.
+        what: What it computes, in the warning's words.
+        record: What the graph is taken from, where the function itself, equal to it, reads values.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], what: str, record: Callable[..., Any] | None = None
+    ) -> None:
+        self._fn, self._what, self._record = fn, what, record or fn
+        self._graph: Callable[..., Any] | None = None
+        self._shapes: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        """Returns what the function does, from its graph if there is one for these shapes."""
+        shapes = _shapes(args)
+        if self._shapes is None:
+            self._shapes = shapes
+            self._capture(args)
+        if self._graph is None or shapes != self._shapes:
+            return self._fn(*args)
+        with torch.no_grad():
+            return self._graph(*args)
+
+    def check(self, *args: Any) -> None:
+        """Gives the graph up where it and the function differ on these inputs, same draws."""
+        if self._graph is None or _shapes(args) != self._shapes:
+            return
+        with torch.random.fork_rng():
+            expected = self._fn(*args)
+        with torch.random.fork_rng():
+            got = self(*args)
+        pairs = zip(tree_flatten(got)[0], tree_flatten(expected)[0], strict=True)
+        for a, b in ((a, b) for a, b in pairs if b is not None):
+            a, b = (t.detach().double().nan_to_num() for t in (a, b))
+            off = (a - b).abs().max().item() if a.numel() else 0.0
+            if off > TOLERANCE * max(1.0, b.abs().max().item()):
+                self._give_up(
+                    f"its graph is off by {off:.3g}: the program depends on something that is no "
+                    "tensor and changes between calls"
+                )
+                return
+
+    def _capture(self, args: tuple[Any, ...]) -> None:
+        cuda = any(a.is_cuda for a in tree_flatten(args)[0])
+        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
+        try:
+            with (
+                torch.random.fork_rng(),
+                torch.no_grad(),
+                pyro.validation_enabled(False),  # it reads values
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                graph = make_fx(self._record)(*args)
+                compiled = torch.compile(graph, options=options, dynamic=False)
+                compiled(*args)
+        except Exception as e:
+            self._give_up(_reason(e))
+            return
+        self._graph = compiled
+        flat, spec = tree_flatten(args)
+        # other numbers in the same places, so that none can have been taken for a constant
+        self.check(*spec.unflatten([a.flip(0) if a.ndim else a for a in flat]))
+
+    def _give_up(self, why: str) -> None:
+        self._graph = None
+        warnings.warn(f"{self._what} runs uncompiled, slower: {why}", stacklevel=2)
+
+
+def _shapes(args: tuple[Any, ...]) -> Any:
+    return [(a.shape, a.dtype, a.device) for a in tree_flatten(args)[0]]
+
+
+def _reason(error: Exception) -> str:
+    """Returns what went wrong, and the line of the user's program where it did."""
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [f for f in lines if not f.filename.startswith((*MACHINERY, "<"))]
+    where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
+    if "_local_scalar_dense" in str(error):
+        return f"the program reads a tensor's value{where}"
+    return f"{type(error).__name__}{where}: {str(error).strip().partition(chr(10))[0][:200]}"
