@@ -178,6 +178,52 @@ def test_without_a_compiler_all_runs_as_ever(monkeypatch):
     assert compiled.elbo == pv.svi.fit(vae.model, vae.guide, x, **options).elbo
 
 
+def test_evidence_compiled_is_evidence():
+    """Same draws for importance sampling; of all blocks, short ones too, and of all chunks."""
+    vae, x = vae_and_data(70)
+    options = dict(estimators=["elbo", "importance", "prior", "ais"], num_particles=200, seed=0)
+    options |= dict(block_size=32, chunk_size=32 * 200, num_temperatures=20, num_chains=200)
+    eager = pv.evaluate(vae.model, vae.guide, x, **options)
+    compiled = pv.evaluate(vae.model, vae.guide, x, **options, compile=True)
+    for name in ("importance", "elbo"):  # a short block's draws are those of a full one
+        off = compiled.estimates[name].value - eager.estimates[name].value
+        assert off[:64].abs().max() < 1e-3
+    for name, estimate in compiled.estimates.items():
+        other = eager.estimates[name]
+        error = (estimate.std_error.square() + other.std_error.square()).sqrt()
+        scores = (estimate.value - other.value) / error
+        assert scores.abs().max() < 5, name
+        assert estimate.num_draws.eq(200).all()
+
+
+def test_log_likelihood_of_extreme_logits_is_right():
+    """Compiled, log(1 + exp(-|l|)) is not torch's; float32-right it has to be all the same."""
+    logits = torch.linspace(-120, 120, 241).expand(3, -1).contiguous()
+    x = torch.bernoulli(torch.full((3, 241), 0.5))
+
+    def log_p(logits, x):
+        return dist.Bernoulli(logits=logits).log_prob(x)
+
+    captured = Captured(log_p, "log p(x|z)")
+    exact = dist.Bernoulli(logits=logits.double()).log_prob(x.double())
+    torch.testing.assert_close(captured(logits, x).double(), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_a_program_run_one_by_one_is_not_compiled():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            scale = torch.ones(len(x)) * z.reshape(len(x)).exp()
+            pyro.sample("x", dist.Normal(z, scale), obs=x)
+
+    options = dict(estimators=["prior"], num_particles=4, compile=True)
+    with (
+        pytest.warns(UserWarning, match="one particle at a time"),
+        pytest.warns(UserWarning, match="uncompiled, slower: does not broadcast over particles"),
+    ):
+        pv.evaluate(model, None, torch.zeros(3), **options)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_on_a_gpu_steps_are_replayed_as_cuda_graphs():
     vae, x = vae_and_data()

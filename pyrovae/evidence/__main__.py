@@ -86,7 +86,7 @@ def run(config: Namespace) -> int:
         name: config[name]
         for name in (
             *("estimators", "num_particles", "tolerance", "max_particles", "max_seconds"),
-            *("num_temperatures", "num_chains", "plate", "seed"),
+            *("num_temperatures", "num_chains", "plate", "seed", "compile"),
         )
     }
     protocol = {**task.protocol, "rows_chosen": config.rows or "all"}

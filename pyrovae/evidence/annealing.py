@@ -4,6 +4,7 @@ __all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "sandwich", "si
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, exp, inf, isfinite, log, sqrt
 from typing import Any
 
@@ -237,12 +238,13 @@ def tune(
         path = Path(program, rows)
         path.check_gradient()
         scale = _scale(path)
-        state = hmc.at(path, path.start(num_particles))
+        states = partial(hmc.at, path)
+        state = states(path.start(num_particles))
         grid, speed, steps, step = [0.0], [_speed(state)], [], 0.5
         while grid[-1] < 1 and len(steps) < PILOT_STAGES:
             grid.append(min(1.0, grid[-1] + STAGE / speed[-1]))
             for _ in range(MOVES if steps else WARM_UP):
-                state, rate = hmc.transition(path, state, grid[-1], step * scale, num_leapfrog)
+                state, rate = hmc.transition(states, state, grid[-1], step * scale, num_leapfrog)
                 step *= exp(rate.mean().item() - ACCEPTANCE)
             steps.append(step)
             speed.append(_speed(state))
@@ -264,27 +266,35 @@ def anneal(
     Runs forward from the proposal, or, given latents z of one particle, in reverse from there.
     With a kernel, they depend on the seed, the direction and the block's first row alone.
     """
-    b, step = kernel.temperatures, kernel.step_size
+    b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
     rates = torch.empty(len(step), dtype=torch.float64)
     with evaluation(), pyro.validation_enabled(False):
         with seeded(seed, SCALE, rows.start):
             program.check_observed(rows)
-            path = Path(program, rows)
+            path, part = Path(program, rows), slice(None)
+            if program.graphs is not None:
+                path, part = Path(program.block(rows), range(program.step)), slice(len(rows))
             scale = _scale(path)
+
+        def states(u: Tensor) -> hmc.State:
+            what = "the gradient of log p(x, z)"
+            return path.program.captured(what, lambda data, u: hmc.at(path.on(data), u), u)
+
         with seeded(seed, FORWARD if z is None else REVERSE, rows.start):
             if z is None:
                 u = path.start(num_particles)
             else:
                 u = path.unconstrain(z).expand(num_particles, *scale.shape)
-            state = hmc.at(path, u)
+            state = states(u)
             log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
             for t in range(len(step) + 1) if z is None else range(len(step), -1, -1):
                 log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
                 i = t if z is None else t - 1  # the transition between this increment and the next
                 if 0 <= i < len(step):
                     width = float(step[i]) * scale
-                    state, rate = hmc.transition(path, state, b[i + 1], width, kernel.num_leapfrog)
-                    rates[i] = rate.mean().cpu()
+                    state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)
+                    rates[i] = rate[..., part].mean().cpu()
+    log_w = log_w[..., part]
     check_weights(log_w, rows)
     return log_w, rates
 

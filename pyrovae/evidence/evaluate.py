@@ -51,6 +51,7 @@ def evaluate(
     plate: str = "data",
     block_size: int = BLOCK_SIZE,
     chunk_size: int = CHUNK_SIZE,
+    compile: bool = False,
     progress: bool | None = None,
     protocol: Mapping[str, Any] | None = None,
     blocks: MutableMapping[str, dict[str, Tensor]] | None = None,
@@ -79,6 +80,9 @@ def evaluate(
         plate: Name of the plate over the data.
         block_size: Data per block.
         chunk_size: Particles x data decoded at once.
+        compile: Run log-weights, and the gradients of "ais", as compiled graphs, once some ten
+            seconds have gone into making them; see `pyrovae.program.Captured`. The draws of "auto"
+            run as ever.
         progress: Show a bar; `None` does so on a terminal.
         protocol: What is to stand beside the numbers, such as data set and binarization.
         blocks: Results of finished blocks of the same call, by name: what is there is not computed
@@ -127,6 +131,8 @@ def evaluate(
         for source in work
         if source in {ESTIMATORS[name] for name in names}
     }
+    if compile:
+        programs = {source: program.compiled() for source, program in programs.items()}
     bar = tqdm(
         total=sum(len(p) for p in programs.values()),
         unit="datum",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 JITTER = 0.2
-Ends = Callable[[Tensor], Tensor]
 
 
 class State(NamedTuple):
@@ -26,7 +25,10 @@ class State(NamedTuple):
     grad: Tensor
 
 
-def at(ends: Ends, u: Tensor) -> State:
+States = Callable[[Tensor], State]
+
+
+def at(ends: Callable[[Tensor], Tensor], u: Tensor) -> State:
     """Returns the state at u `(*, d)`, for `ends` that takes u to log f_0, log f_1, `(2, *)`."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
@@ -44,7 +46,7 @@ def along(pair: Tensor, b: float) -> Tensor:
 
 
 def leapfrog(
-    ends: Ends, state: State, v: Tensor, b: float, step: Tensor | float, num_steps: int
+    states: States, state: State, v: Tensor, b: float, step: Tensor | float, num_steps: int
 ) -> tuple[State, Tensor]:
     r"""Returns position and velocity after `num_steps` leapfrog steps under log f_b.
 
@@ -57,7 +59,7 @@ def leapfrog(
     dimensions is a diagonal mass matrix, diag(1 / step^2).
 
     Args:
-        ends: Takes u `(*, d)` to log f_0 and log f_1, `(2, *)`, differentiably.
+        states: Takes u `(*, d)` to the state there, as `at` does.
         state: Where to begin.
         v: Velocities, `(*, d)`.
         b: Where on the path, 0 to 1.
@@ -66,13 +68,13 @@ def leapfrog(
     """
     v = v + 0.5 * step * along(state.grad, b)
     for i in range(num_steps):
-        state = at(ends, state.u + step * v)
+        state = states(state.u + step * v)
         v = v + (1.0 if i < num_steps - 1 else 0.5) * step * along(state.grad, b)
     return state, v
 
 
 def transition(
-    ends: Ends, state: State, b: float, step: Tensor | float, num_steps: int
+    states: States, state: State, b: float, step: Tensor | float, num_steps: int
 ) -> tuple[State, Tensor]:
     """Returns the chains' states after one HMC transition, and their acceptance rates `(*)`.
 
@@ -85,7 +87,7 @@ def transition(
     """
     step = step * (1 + JITTER * (2 * torch.rand_like(state.u[..., :1]) - 1))
     v = torch.randn_like(state.u)
-    moved, v_moved = leapfrog(ends, state, v, b, step, num_steps)
+    moved, v_moved = leapfrog(states, state, v, b, step, num_steps)
     log_ratio = along(moved.log_f, b) - along(state.log_f, b)
     log_ratio = log_ratio + 0.5 * (v.square().sum(-1) - v_moved.square().sum(-1))
     rate = log_ratio.exp().clamp(max=1).nan_to_num(0.0)

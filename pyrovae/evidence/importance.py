@@ -128,6 +128,11 @@ class Draws:
     max_particles: int = 100_000
     max_seconds: float | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether so many independent draws of guide or prior are asked for: they compile."""
+        return self.num_particles != "auto" and self.proposal is None and not self.qmc
+
     def __post_init__(self) -> None:
         if self.num_particles != "auto":
             check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
@@ -176,7 +181,9 @@ def _draw(
 ) -> Tensor:
     """Returns a table of `num_particles` draws from a random stream; `names` number its data."""
     with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
-        if program.guide is None:
+        if program.graphs is not None and how.plain:
+            chunks = _from_graph(program.block(rows), len(rows), num_particles, chunk_size)
+        elif program.guide is None:
             chunks = _from_prior(program, rows, num_particles, chunk_size, how.qmc)
         else:
             chunks = _from_guide(program, rows, num_particles, chunk_size, how)
@@ -229,6 +236,15 @@ def _draw_auto(
     if not program.plate:
         log_w, counts = log_w[:, 0], counts[0]
     return LogWeights(log_w, counts=counts)
+
+
+def _from_graph(
+    block: Program, num_rows: int, num_particles: int, chunk_size: int
+) -> Iterator[Tensor]:
+    """Draws and decodes chunks of one size; what is beyond the last draw or row is cut off."""
+    size = min(num_particles, max(1, chunk_size // len(block)))
+    for draws in _sizes(num_particles, size):
+        yield block.log_weights(size)[:draws, :num_rows]
 
 
 def _from_prior(

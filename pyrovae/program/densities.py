@@ -3,6 +3,7 @@
 __all__ = ["Program"]
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.program.capture import Captured
 from pyrovae.program.enumeration import eliminate, enumerating
 from pyrovae.program.handlers import (
     Site,
@@ -48,6 +50,7 @@ class Program:
         parameters: Every parameter found in the first run, by name.
         enumerated: Discrete latent sites that the guide leaves out: they are summed out.
         trouble: Why the program does not broadcast over particles and runs one by one; or "".
+        graphs: Compiled functions of a block by name, see `compiled`; `None` runs all as written.
     """
 
     model: Callable[..., Any]
@@ -63,6 +66,7 @@ class Program:
     parameters: Values
     enumerated: tuple[str, ...] = ()
     trouble: str = ""
+    graphs: dict[str, Captured] | None = None
 
     def __len__(self) -> int:
         return len(self.data[0])
@@ -75,6 +79,47 @@ class Program:
     def take(self, rows: Sequence[int]) -> "Program":
         """Returns the program on some of its data, in any order; its feed has to be "slice"."""
         return replace(self, data=tuple(d[list(rows)] for d in self.data))
+
+    def compiled(self) -> "Program":
+        """Returns the program with `captured` functions compiled, where it can be.
+
+        That is, particles in parallel and a block's data given as arguments.
+        """
+        if self.trouble or self.feed == "subsample":
+            why = self.trouble or f"plate {self.plate!r} subsamples the data"
+            warnings.warn(f"the program runs uncompiled, slower: {why}", stacklevel=3)
+            return self
+        return replace(self, graphs={})
+
+    def block(self, rows: range) -> "Program":
+        """Returns the program on these rows alone, filled up to a full block with the last one."""
+        if self.feed != "slice":
+            return self
+        index = torch.arange(rows.start, rows.start + self.step * rows.step, rows.step)
+        index = index.clamp(max=rows[-1]).to(self.data[0].device)
+        return replace(self, data=tuple(d[index] for d in self.data), feed="whole")
+
+    def captured(self, what: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Returns `fn(data, *args)` of a `block`, from one graph for all blocks where compiled."""
+        if self.graphs is None:
+            return fn(self.data, *args)
+        if what not in self.graphs:
+            self.graphs[what] = Captured(fn, what)
+        return self.graphs[what](self.data, *args)
+
+    def log_weights(self, num_particles: int) -> Tensor:
+        """Returns log-weights of a `block`, `(S, n)`, of draws from the guide, or prior."""
+        rows = range(len(self))
+
+        def at(data: tuple[Tensor, ...]) -> Tensor:
+            block = replace(self, data=data)
+            if block.guide is None:
+                return block.log_likelihood(rows, num_particles)
+            z, log_q = block.propose(rows, num_particles)
+            return block.log_joint(z, rows, num_particles) - log_q
+
+        source = "prior" if self.guide is None else "guide"
+        return self.captured(f"log w of {num_particles} draws from the {source}", at)
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""

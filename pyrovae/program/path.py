@@ -3,7 +3,8 @@
 __all__ = ["Path"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -110,6 +111,12 @@ class Path:
             return self._ends(self._unpack(u), len(u))
         values = each(self._unpack(u), len(u))
         return torch.stack([self._ends(v, None) for v in values], dim=1)
+
+    def on(self, data: tuple[Tensor, ...]) -> "Path":
+        """Returns the path of other data of the same shapes."""
+        path = copy(self)  # its sites too: to find them, the program would be run again
+        object.__setattr__(path, "program", replace(self.program, data=data))
+        return path
 
     @property
     def _fn(self) -> Callable[..., Any]:
