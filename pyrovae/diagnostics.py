@@ -1,6 +1,14 @@
 """Pareto-smoothed importance sampling on arrays, through ArviZ of either generation."""
 
-__all__ = ["ecdf_band", "khat_threshold", "pareto_k", "psis", "shrunk_khat"]
+__all__ = [
+    "ecdf_band",
+    "khat_threshold",
+    "pareto_k",
+    "psis",
+    "shrunk_khat",
+    "tail_khat",
+    "tail_length",
+]
 
 import warnings
 from importlib import import_module
@@ -9,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binom
+
+TAIL = 1000  # largest weights that a k-hat is fitted to, at most
 
 
 def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +57,36 @@ def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def pareto_k(log_w: Any) -> np.ndarray:
     """Returns the Pareto k-hat `(N,)` of log-weights `(S, N)`; see `psis`."""
-    return psis(log_w)[1]
+    rows = np.ascontiguousarray(np.asarray(log_w, dtype=np.float64).T)
+    size = min(rows.shape[1], tail_length(rows.shape[1]) + 1)
+    return tail_khat(np.partition(rows, -size, axis=1)[:, -size:], rows.shape[1])
+
+
+def tail_khat(largest: Any, num_draws: int) -> np.ndarray:
+    """Returns the k-hat `(N,)` of S weights each, from the logs of their largest `(N, L)`.
+
+    The tail that k-hat is fitted to are the `tail_length` largest; L is greater. See `psis`.
+    """
+    tail = min(num_draws - 1, tail_length(num_draws))
+    rows = np.sort(np.asarray(largest, dtype=np.float64), axis=1)[:, -tail - 1 :]
+    top = rows[:, -1:]
+    rows = rows - np.where(np.isfinite(top), top, 0.0)
+    k = np.where(np.isclose(rows[:, 0], rows[:, -1], rtol=0, atol=1e-12), 0.0, np.inf)
+    enough = (np.isfinite(rows).sum(axis=1) > 4) & (tail > 4)
+    for n in np.flatnonzero((k > 0) & enough):
+        # of so many weights, ArviZ takes just this tail; what lies below it is not looked at
+        rest = np.full(4 * tail - 1, rows[n, 0])
+        k[n] = _psislw(np.concatenate([rest, rows[n]]), 44 * tail / (tail + 1) ** 2)[1]
+    return k
+
+
+def tail_length(num_draws: int) -> int:
+    """Returns how many of S weights the tail is fitted to: min(S/5, 3 sqrt(S)), at most 1000.
+
+    ArviZ has no such limit, which S > 111,000 reach: what lies deeper in the tail than its 1000
+    largest weights need not be kept to know its shape.
+    """
+    return min(TAIL, int(_tail_length(num_draws)))
 
 
 def khat_threshold(num_particles: int) -> float:
@@ -82,7 +121,7 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     finite = np.isfinite(k)
     if finite.sum() < 3:
         return k
-    tail = _tail_length(num_draws)
+    tail = np.minimum(TAIL, _tail_length(num_draws))
     mean = k[finite].mean()
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
@@ -125,7 +164,7 @@ def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
     return np.isclose(cut, rows.max(axis=1), rtol=0, atol=1e-12)
 
 
-def _psislw(log_w: np.ndarray) -> tuple[np.ndarray, float]:
+def _psislw(log_w: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, float]:
     """Returns ArviZ's smoothed log-weights `(S,)` and k-hat, whose 1.x takes them negated."""
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported
@@ -135,5 +174,5 @@ def _psislw(log_w: np.ndarray) -> tuple[np.ndarray, float]:
         except ModuleNotFoundError:
             array_stats, sign = import_module("arviz"), 1
     with np.errstate(all="ignore"):
-        smoothed, k = array_stats.psislw(sign * log_w)
+        smoothed, k = array_stats.psislw(sign * log_w, efficiency)
     return np.asarray(smoothed), float(k)

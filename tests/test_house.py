@@ -13,7 +13,7 @@ ROOT = Path(pyrovae.__file__).parent
 ROWS = [
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
-    {"evidence.proposals"},
+    {"evidence.proposals", "evidence.tally"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "evidence.calibration"},
     {"evidence.results"},

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, anneal, tune
-from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw
+from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw, tally
 from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
 from pyrovae.evidence.results import Estimate, Evidence
+from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import FEWEST, LogWeights, check_sizes
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed
@@ -106,7 +107,10 @@ def evaluate(
     grid = () if auto else _grid(int(num_particles))
 
     def sample(program: Program, rows: range, how: Draws) -> dict[str, Columns]:
-        weights = draw(program, rows, how, seed, chunk_size, start)
+        if how.num_particles == "auto":
+            weights = draw(program, rows, how, seed, chunk_size, start)
+        else:
+            weights = tally(program, rows, how, seed, chunk_size, grid)
         source = "guide" if program.guide else "prior"
         return {n: _REDUCE[n](weights, grid) for n in names if ESTIMATORS[n] == source}
 
@@ -182,7 +186,7 @@ def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float, auto:
     return Estimate(name, **columns, seconds=seconds, tolerance=tolerance if auto else inf)
 
 
-def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
+def _elbo(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
     value, error = weights.elbo(), weights.elbo_std_error()
     none = torch.full_like(value, torch.nan)
     wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid], dtype=torch.float64)
@@ -190,24 +194,17 @@ def _elbo(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
     return value, error, none, none, weights.num_draws, path, wider[:, None] * error
 
 
-def _evidence(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
+def _evidence(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
     """Returns the columns of log-mean-exp, its path from few to all samples among them.
 
     The path's error is the spread over disjoint subsets of k; where there is but one, the delta
     method's.
     """
-    path, error = [weights.log_w[:0]], [weights.log_w[:0]]
-    for k in grid:
-        subsets = weights.subsets(k)
-        path.append(subsets.mean(0, keepdim=True))
-        spread = subsets.std(0) if len(subsets) > 1 else LogWeights(weights.log_w[:k]).std_error()
-        error.append(spread[None])
     value, own = weights.log_evidence(), weights.std_error()
-    quality = weights.ess(), weights.pareto_k(), weights.num_draws
-    return value, own, *quality, torch.cat(path), torch.cat(error)
+    return value, own, weights.ess(), weights.pareto_k(), weights.num_draws, *weights.path(grid)
 
 
-def _jackknife(weights: LogWeights, grid: tuple[int, ...]) -> Columns:
+def _jackknife(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
     return weights.jackknife(), *_evidence(weights, ())[1:5], *_no_path(weights.elbo(), grid)
 
 

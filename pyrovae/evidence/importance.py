@@ -1,6 +1,6 @@
 """Importance sampling and naive sampling: tables of log-weights, drawn in blocks and chunks."""
 
-__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling"]
+__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling", "tally"]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pyrovae.evidence.proposals import Proposal, Sampler, Widened
+from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
 from pyrovae.program import Program, Quantiles, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
@@ -160,13 +161,35 @@ def draw(
     They depend on the seed, the proposal (guide or prior) and the block's first row alone; under
     `max_seconds`, which count from `start`, on the clock as well.
     """
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, CHECK, rows.start):
-        program.check_observed(rows)
+    _check(program, rows, seed)
     if how.num_particles == "auto":
         return _draw_auto(program, rows, how, seed, chunk_size, start)
-    stream = (PRIOR if program.guide is None else GUIDE, rows.start)
-    table = _draw(program, rows, rows, int(how.num_particles), how, chunk_size, seed, stream)
+    size, stream = int(how.num_particles), _stream(program, rows)
+    table = _draw(program, rows, rows, size, how, chunk_size, seed, stream)
     return LogWeights(table, randomizations=RANDOMIZATIONS if how.qmc else 1)
+
+
+def tally(
+    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, grid: Sequence[int]
+) -> Tally:
+    """Returns the sums of what `draw` makes, for a number of draws that no table would hold."""
+    _check(program, rows, seed)
+    size = int(how.num_particles)
+    total = Tally(size, grid, rows)
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, *_stream(program, rows)):
+        for chunk in _chunks(program, rows, size, how, chunk_size):
+            total.add(chunk)
+    return total
+
+
+def _check(program: Program, rows: range, seed: int) -> None:
+    """Raises DataError where these rows lie outside their sites' support."""
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, CHECK, rows.start):
+        program.check_observed(rows)
+
+
+def _stream(program: Program, rows: range) -> tuple[int, int]:
+    return (PRIOR if program.guide is None else GUIDE, rows.start)
 
 
 def _draw(
@@ -181,20 +204,25 @@ def _draw(
 ) -> Tensor:
     """Returns a table of `num_particles` draws from a random stream; `names` number its data."""
     with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
-        if program.graphs is not None and how.plain:
-            chunks = _from_graph(program.block(rows), len(rows), num_particles, chunk_size)
-        elif program.guide is None:
-            chunks = _from_prior(program, rows, num_particles, chunk_size, how.qmc)
-        else:
-            chunks = _from_guide(program, rows, num_particles, chunk_size, how)
         log_w, start = torch.empty(0, dtype=torch.float64), 0
-        for chunk in chunks:
+        for chunk in _chunks(program, rows, num_particles, how, chunk_size):
             if not start:  # one table from the start: small pieces would fragment the heap
                 log_w = log_w.new_empty(num_particles, *chunk.shape[1:])
             log_w[start : start + len(chunk)] = chunk
             start += len(chunk)
     check_weights(log_w, names)
     return log_w
+
+
+def _chunks(
+    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
+) -> Iterator[Tensor]:
+    """Yields tables `(s, n)` of a block's log-weights, as they are decoded."""
+    if program.graphs is not None and how.plain:
+        return _from_graph(program.block(rows), len(rows), num_particles, chunk_size)
+    if program.guide is None:
+        return _from_prior(program, rows, num_particles, chunk_size, how.qmc)
+    return _from_guide(program, rows, num_particles, chunk_size, how)
 
 
 def _draw_auto(

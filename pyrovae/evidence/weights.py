@@ -3,6 +3,7 @@
 __all__ = [
     "FEWEST",
     "LogWeights",
+    "Reductions",
     "VERDICTS",
     "check_sizes",
     "check_weights",
@@ -25,8 +26,60 @@ VERDICTS = ("ok", "more samples", "use ais")
 FEWEST = 25  # draws that a k-hat can be had from
 
 
+class Reductions:
+    """What log-weights say of log p(x), as far as their sums and the largest of them tell."""
+
+    num_draws: Tensor
+
+    def log_sum(self, power: int) -> Tensor:
+        """Returns log sum_s w_s^power, `(N,)`."""
+        raise NotImplementedError
+
+    def pareto_k(self) -> Tensor:
+        """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
+        raise NotImplementedError
+
+    def log_evidence(self) -> Tensor:
+        r"""Returns log 1/S sum_s w_s, `(N,)`: the importance-sampled log p(x).
+
+        w is unbiased for p(x); its log is, in expectation, a lower bound of log p(x) that rises to
+        it with S: the IWAE bound of S particles.
+
+        References:
+            Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
+        """
+        return self.log_sum(1) - self.num_draws.double().log()
+
+    def std_error(self) -> Tensor:
+        r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
+
+        .. math::
+            \mathrm{sd}(w) / (\sqrt{S}\, \bar w) = \sqrt{(S / \mathrm{ESS} - 1) / (S - 1)}
+
+        It knows only the mass the proposal visited: read it beside ESS and k-hat. Of quasi-random
+        draws it is the same over the means of their randomizations.
+        """
+        s = self.num_draws.double()
+        spread = (s / self.ess() - 1).clamp(min=0)
+        return torch.where(s > 1, (spread / (s - 1)).sqrt(), torch.nan)
+
+    def ess(self) -> Tensor:
+        """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
+        ess = (2 * self.log_sum(1) - self.log_sum(2)).exp()
+        return ess.nan_to_num(0.0)
+
+    def bad(self) -> Tensor:
+        """Returns where k-hat > min(1 - 1/log10(S), 0.7), `(N,)`: do not trust the estimate."""
+        return self.pareto_k() > thresholds(self.num_draws)
+
+    def verdict(self, tolerance: float = inf) -> list[str]:
+        """Returns for each datum "ok", "more samples" or "use ais"; see `verdicts`."""
+        columns = self.pareto_k(), self.ess(), self.std_error(), self.num_draws
+        return [VERDICTS[i] for i in verdicts(*columns, tolerance).reshape(-1).tolist()]
+
+
 @dataclass(frozen=True, repr=False)
-class LogWeights:
+class LogWeights(Reductions):
     r"""Log-weights of S particles for each of N data, and what they say of log p(x), in nats.
 
     .. math::
@@ -82,6 +135,16 @@ class LogWeights:
             return self.counts
         return torch.full(self.log_w.shape[1:], self.num_particles)
 
+    def log_sum(self, power: int) -> Tensor:
+        """Returns log sum_s w_s^power, `(N,)`."""
+        return (power * self.log_w).logsumexp(0)
+
+    def std_error(self) -> Tensor:
+        """Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1."""
+        if self.randomizations > 1:
+            return LogWeights(self.subsets(self.num_particles // self.randomizations)).std_error()
+        return super().std_error()
+
     def elbo(self) -> Tensor:
         """Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x)."""
         return self._over_draws(self.log_w).sum(0) / self.num_draws
@@ -94,17 +157,6 @@ class LogWeights:
         s = self.num_draws
         squares = self._over_draws((self.log_w - self.elbo()).square()).sum(0)
         return torch.where(s > 1, (squares / (s - 1) / s).sqrt(), torch.nan)
-
-    def log_evidence(self) -> Tensor:
-        r"""Returns log 1/S sum_s w_s, `(N,)`: the importance-sampled log p(x).
-
-        w is unbiased for p(x); its log is, in expectation, a lower bound of log p(x) that rises to
-        it with S: the IWAE bound of S particles.
-
-        References:
-            Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
-        """
-        return self.log_w.logsumexp(0) - self.num_draws.double().log()
 
     def iwae(self, k: int) -> Tensor:
         """Returns the IWAE bound of k particles, `(N,)`: mean log-mean-exp over disjoint subsets.
@@ -120,6 +172,21 @@ class LogWeights:
             raise ValueError(f"k is {k}; give 1 to {most}, the number of particles")
         count = most // k
         return self.log_w[: count * k].unflatten(0, (count, k)).logsumexp(1) - log(k)
+
+    def path(self, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns estimates of k draws and their errors, `(len(grid), N)`, for each k of the grid.
+
+        Means over disjoint subsets and the spread between them; of one subset, the delta method's.
+        """
+        values, errors = [self.log_w[:0]], [self.log_w[:0]]
+        for k in grid:
+            subsets = self.subsets(k)
+            values.append(subsets.mean(0, keepdim=True))
+            one = len(subsets) == 1
+            errors.append(
+                (LogWeights(self.log_w[:k]).std_error() if one else subsets.std(0))[None]
+            )
+        return torch.cat(values), torch.cat(errors)
 
     def jackknife(self) -> Tensor:
         r"""Returns `log_evidence` with its bias of order 1/S taken off by the jackknife, `(N,)`.
@@ -140,26 +207,6 @@ class LogWeights:
         correction = (s - 1) * ((s / (s - 1)).log() + left_out / s)
         return self.log_evidence() - torch.where(s > 1, correction, torch.nan)
 
-    def std_error(self) -> Tensor:
-        r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
-
-        .. math::
-            \mathrm{sd}(w) / (\sqrt{S}\, \bar w) = \sqrt{(S / \mathrm{ESS} - 1) / (S - 1)}
-
-        of quasi-random draws the same over the means of their randomizations. It knows only the
-        mass the proposal visited: read it beside ESS and k-hat.
-        """
-        if self.randomizations > 1:
-            return LogWeights(self.subsets(self.num_particles // self.randomizations)).std_error()
-        s = self.num_draws.double()
-        spread = (s / self.ess() - 1).clamp(min=0)
-        return torch.where(s > 1, (spread / (s - 1)).sqrt(), torch.nan)
-
-    def ess(self) -> Tensor:
-        """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
-        ess = (2 * self.log_w.logsumexp(0) - (2 * self.log_w).logsumexp(0)).exp()
-        return ess.nan_to_num(0.0)
-
     def pareto_k(self) -> Tensor:
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
         table, counts = self.log_w.reshape(self.num_particles, -1), self.num_draws.reshape(-1)
@@ -167,15 +214,6 @@ class LogWeights:
         for s in counts.unique().tolist():
             k[counts == s] = torch.from_numpy(diagnostics.pareto_k(table[:s, counts == s]))
         return k.reshape(self.log_w.shape[1:])
-
-    def bad(self) -> Tensor:
-        """Returns where k-hat > min(1 - 1/log10(S), 0.7), `(N,)`: do not trust the estimate."""
-        return self.pareto_k() > thresholds(self.num_draws)
-
-    def verdict(self, tolerance: float = inf) -> list[str]:
-        """Returns for each datum "ok", "more samples" or "use ais"; see `verdicts`."""
-        columns = self.pareto_k(), self.ess(), self.std_error(), self.num_draws
-        return [VERDICTS[i] for i in verdicts(*columns, tolerance).reshape(-1).tolist()]
 
     def _over_draws(self, table: Tensor) -> Tensor:
         """Returns a table `(S, N)` with 0 where it has no draws but is only filled up."""
