@@ -11,6 +11,7 @@ __all__ = [
 ]
 
 import warnings
+from functools import cache
 from importlib import import_module
 from math import log10
 from typing import Any
@@ -165,14 +166,20 @@ def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
 
 
 def _psislw(log_w: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, float]:
-    """Returns ArviZ's smoothed log-weights `(S,)` and k-hat, whose 1.x takes them negated."""
+    """Returns ArviZ's smoothed log-weights `(S,)` and k-hat."""
+    psislw, sign = _arviz()
+    with np.errstate(all="ignore"):
+        smoothed, k = psislw(sign * log_w, efficiency)
+    return np.asarray(smoothed), float(k)
+
+
+@cache
+def _arviz() -> tuple[Any, int]:
+    """Returns ArviZ's `psislw`, and the sign in which it takes log-weights: 1.x negates them."""
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            array_stats, sign = import_module("arviz_stats.base").array_stats, -1
+            return import_module("arviz_stats.base").array_stats.psislw, -1
         except ModuleNotFoundError:
-            array_stats, sign = import_module("arviz"), 1
-    with np.errstate(all="ignore"):
-        smoothed, k = array_stats.psislw(sign * log_w, efficiency)
-    return np.asarray(smoothed), float(k)
+            return import_module("arviz").psislw, 1

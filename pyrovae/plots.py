@@ -72,7 +72,7 @@ def convergence(evidence: Any) -> Figure:
                 continue
             e = evidence[name]
             mean = e.path.mean(1).numpy()
-            error = 2 * e.path_std_error.square().sum(1).sqrt().numpy() / e.path.shape[1]
+            error = 2 * e.path_error.numpy()
             axes.plot(k, mean, color=color, label=f"{label}: {e.mean:.2f}")
             axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
         for name, (color, label) in LINES.items():

@@ -330,15 +330,16 @@ def test_finished_blocks_are_not_computed_again():
     }  # fmt: skip
     blocks = {}
     whole = pv.evaluate(model, scenario.guide, x, blocks=blocks, **options)
+    runs = len(seen)
     assert sorted(blocks) == [
-        "ais-0", "guide-0", "guide-4", "guide-8", "prior-0", "prior-4", "prior-8",
+        "ais-0", "guide-0", "guide-4", "guide-8", "prior-0",
         "quadrature-0", "quadrature-4", "quadrature-8",
     ]  # fmt: skip
     plain = pv.evaluate(scenario.model, scenario.guide, x, **options)
-    del blocks["guide-4"], blocks["prior-8"]
+    del blocks["guide-4"], blocks["quadrature-8"]
     seen.clear()
     again = pv.evaluate(model, scenario.guide, x, blocks=blocks, **options)
-    assert len(seen) < 40
+    assert len(seen) < runs / 3
     for e in (plain, again):
         for name in options["estimators"]:
             assert torch.equal(e[name].value, whole[name].value)

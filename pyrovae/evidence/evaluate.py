@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, anneal, tune
-from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw, tally
+from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, draw, sharing, tally
 from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
 from pyrovae.evidence.results import Estimate, Evidence
 from pyrovae.evidence.tally import Tally
@@ -135,6 +135,8 @@ def evaluate(
         for source in work
         if source in {ESTIMATORS[name] for name in names}
     }
+    if "prior" in programs:
+        programs["prior"] = sharing(programs["prior"])
     if compile:
         programs = {source: program.compiled() for source, program in programs.items()}
     bar = tqdm(
@@ -153,7 +155,12 @@ def evaluate(
                     done[keys[source][-1]] = _record(partial(work[source], program, rows))
                 bar.update(len(rows))
     estimates = {
-        name: _estimate(name, [done[key] for key in keys[ESTIMATORS[name]]], tolerance, auto)
+        name: _estimate(
+            name,
+            [done[key] for key in keys[ESTIMATORS[name]]],
+            tolerance if auto else inf,
+            programs[ESTIMATORS[name]].shared,
+        )
         for name in names
     }
     options = {"num_particles": num_particles}
@@ -179,11 +186,13 @@ def _record(work: Callable[[], dict[str, Columns]]) -> dict[str, Tensor]:
     return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
 
 
-def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float, auto: bool) -> Estimate:
+def _estimate(
+    name: str, parts: list[dict[str, Tensor]], tolerance: float, shared: bool
+) -> Estimate:
     """Returns one estimator's results of all blocks."""
     columns = {f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS}
     seconds = sum(part["seconds"].item() for part in parts)
-    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance if auto else inf)
+    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, shared=shared)
 
 
 def _elbo(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:

@@ -1,10 +1,10 @@
 """Importance sampling and naive sampling: tables of log-weights, drawn in blocks and chunks."""
 
-__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling", "tally"]
+__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling", "sharing", "tally"]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,16 @@ from torch.quasirandom import SobolEngine
 from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
-from pyrovae.program import Program, Quantiles, evaluation, inspect
+from pyrovae.program import (
+    Program,
+    Quantiles,
+    draw_latents,
+    evaluation,
+    inspect,
+    log_likelihood_of_all,
+    scored_by_products,
+    shares_latents,
+)
 from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
@@ -26,7 +35,8 @@ PROPOSED = 2**24  # numbers proposed at once, over particles, data and latent di
 RANDOMIZATIONS = 16  # of quasi-random draws
 FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
 AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
-GUIDE, PRIOR, CHECK, PILOT = 0, 1, 2, 3  # random streams
+GUIDE, PRIOR, CHECK, PILOT, SHARED = range(5)  # random streams
+SCORES = 2**20  # weights that matrix products make at once
 
 
 def importance_sampling(
@@ -111,6 +121,9 @@ def prior_sampling(
     For almost every z, p(x|z) is near 0: the estimate falls short by nats, and its standard error
     does not notice; ESS and k-hat do. Arguments and errors as `importance_sampling`.
 
+    Where no latent depends on the data, which running the program tells, all data share the same
+    draws, each decoded once: the estimates of different data are then not independent.
+
     References:
         Tutorial on variational autoencoders (Doersch, 2016), section 2, https://arxiv.org/abs/1606.05908
     """
@@ -188,7 +201,15 @@ def _check(program: Program, rows: range, seed: int) -> None:
         program.check_observed(rows)
 
 
-def _stream(program: Program, rows: range) -> tuple[int, int]:
+def sharing(program: Program) -> Program:
+    """Returns the program with its draws from the prior shared by all data, if they can be."""
+    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+        return replace(program, shared=shares_latents(program))
+
+
+def _stream(program: Program, rows: range) -> tuple[int, ...]:
+    if program.shared:
+        return (SHARED,)
     return (PRIOR if program.guide is None else GUIDE, rows.start)
 
 
@@ -278,7 +299,13 @@ def _from_graph(
 def _from_prior(
     program: Program, rows: range, num_particles: int, chunk_size: int, qmc: bool
 ) -> Iterator[Tensor]:
-    """Decodes draws of the prior, in chunks."""
+    """Decodes draws of the prior, in chunks; once for all data where they can share them."""
+    if program.shared:
+        num_data = min(len(program), program.blocks(1)[0].stop)
+        most = SCORES if scored_by_products(program) else chunk_size
+        for size in _sizes(num_particles, most // num_data):
+            yield log_likelihood_of_all(program, draw_latents(program, size), rows)
+        return
     for size, quasi in _passes(program, rows, num_particles, chunk_size // len(rows), qmc):
         with quasi:
             log_w = program.log_likelihood(rows, size)
@@ -353,6 +380,8 @@ def _table(
 ) -> LogWeights:
     check_sizes(block_size=block_size, chunk_size=chunk_size)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
+    if guide is None and not how.qmc:
+        program = sharing(program)
     seed, start = draw_seed(seed), perf_counter()
     blocks = [
         draw(program, rows, how, seed, chunk_size, start) for rows in program.blocks(block_size)

@@ -46,6 +46,7 @@ class Estimate:
         path_std_error: Standard error of one such estimate, `(G, N)`.
         seconds: Time for the draws and reductions of its proposal, shared between its estimators.
         tolerance: Standard error that a verdict asks for.
+        shared: Whether all data were scored on the same draws.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Estimate:
     path_std_error: Tensor
     seconds: float
     tolerance: float = inf
+    shared: bool = False
 
     @property
     def mean(self) -> float:
@@ -66,8 +68,20 @@ class Estimate:
 
     @property
     def monte_carlo_error(self) -> float:
-        """Standard error of `mean` from finitely many samples: what more samples would move."""
+        """Standard error of `mean` from finitely many samples: what more samples would move.
+
+        On shared draws the data's errors go together; their mean is then an upper bound.
+        """
+        if self.shared:
+            return self.std_error.mean().item()
         return self.std_error.square().sum().sqrt().item() / len(self.value)
+
+    @property
+    def path_error(self) -> Tensor:
+        """Standard error of the path's means over data, `(G,)`, as `monte_carlo_error`."""
+        if self.shared:
+            return self.path_std_error.mean(1)
+        return self.path_std_error.square().sum(1).sqrt() / self.path.shape[1]
 
     @property
     def data_error(self) -> float:

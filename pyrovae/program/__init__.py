@@ -17,6 +17,12 @@ from pyrovae.program.handlers import (
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.objective import negative_elbo
 from pyrovae.program.path import Path
+from pyrovae.program.sharing import (
+    draw_latents,
+    log_likelihood_of_all,
+    scored_by_products,
+    shares_latents,
+)
 from pyrovae.program.simulation import predict, simulate
 
 __all__ = [
@@ -33,10 +39,14 @@ __all__ = [
     "check",
     "check_data",
     "check_observed",
+    "draw_latents",
     "evaluation",
     "inspect",
+    "log_likelihood_of_all",
     "negative_elbo",
     "observes_data",
     "predict",
+    "scored_by_products",
+    "shares_latents",
     "simulate",
 ]

@@ -29,6 +29,8 @@ from pyrovae.program.handlers import (
     support,
 )
 
+SHARED = 4096  # rows of a block that shares its draws
+
 
 @dataclass(frozen=True, repr=False)
 class Program:
@@ -50,6 +52,7 @@ class Program:
         parameters: Every parameter found in the first run, by name.
         enumerated: Discrete latent sites that the guide leaves out: they are summed out.
         trouble: Why the program does not broadcast over particles and runs one by one; or "".
+        shared: Whether draws from the prior serve all data alike, see `shares_latents`.
         graphs: Compiled functions of a block by name, see `compiled`; `None` runs all as written.
     """
 
@@ -66,6 +69,7 @@ class Program:
     parameters: Values
     enumerated: tuple[str, ...] = ()
     trouble: str = ""
+    shared: bool = False
     graphs: dict[str, Captured] | None = None
 
     def __len__(self) -> int:
@@ -73,6 +77,7 @@ class Program:
 
     def blocks(self, size: int) -> list[range]:
         """Returns all rows in blocks of `size`, or of what the program's feed dictates."""
+        size = max(size, SHARED) if self.shared else size
         size = {"slice": size, "subsample": self.step, "whole": len(self)}[self.feed]
         return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
 
@@ -275,7 +280,7 @@ class Program:
         lead = [] if num_particles is None else [num_particles]
         shape = lead + ([len(rows)] if self.plate else [])
         total = torch.zeros(shape, device=self.data[0].device)
-        for name, log_p in eliminate([(site, (term or _log_prob)(site)) for site in sites]):
+        for name, log_p in eliminate([(site, (term or log_prob)(site)) for site in sites]):
             keep = [0] * len(lead) + ([log_p.ndim + self.dim] if self.plate else [])
             if summed := [d for d in range(log_p.ndim) if d not in keep]:
                 log_p = log_p.sum(summed)
@@ -289,7 +294,7 @@ class Program:
         return total
 
 
-def _log_prob(site: Site) -> Tensor:
+def log_prob(site: Site) -> Tensor:
     """Returns a site's log-density as its mask leaves it, with log |dz/du| where z = T(u)."""
     log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     if "log_det" in site:
