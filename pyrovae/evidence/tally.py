@@ -3,6 +3,7 @@
 __all__ = ["Tally"]
 
 from collections.abc import Sequence
+from math import log
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ class Tally(Reductions):
 
     def pareto_k(self) -> Tensor:
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
-        return torch.from_numpy(diagnostics.tail_khat(self._largest, self._made))
+        return torch.from_numpy(diagnostics.tail_khat(torch.cat(self._largest, dim=1), self._made))
 
     def jackknife(self) -> Tensor:
         """Returns what `LogWeights.jackknife` does, `(N,)`, to 1e-5 nats.
@@ -77,7 +78,8 @@ class Tally(Reductions):
         With p a weight's share of the sum, sum log(1 - p) is -sum (p + p^2/2) beyond the largest.
         """
         s, log_sum = self._made, self.log_sum(1)
-        share = (self._largest.double() - log_sum[:, None]).nan_to_num(-torch.inf).exp()
+        largest = torch.cat(self._largest, dim=1).double()
+        share = (largest - log_sum[:, None]).nan_to_num(-torch.inf).exp()
         squares = (self.log_sum(2) - 2 * log_sum).nan_to_num(-torch.inf).exp()
         rest = 1 - share.sum(1) + (squares - share.square().sum(1)) / 2
         left_out = (-share).log1p().sum(1) - rest.clamp(min=0)
@@ -102,7 +104,8 @@ class Tally(Reductions):
     def _close(self) -> None:
         """Adds a full table to the sums."""
         table, self._table = self._table, self._table[:0]
-        check_weights(table, self._rows)
+        if not (table.amax(0) < torch.inf).all():  # a NaN goes through
+            check_weights(table, self._rows)
         if not self._made:
             self._begin(table)
         self._add(table.T.contiguous())
@@ -116,7 +119,8 @@ class Tally(Reductions):
 
     def _begin(self, table: Tensor) -> None:
         n = table.shape[1]
-        self._largest = self._threshold = table.new_full((n, 1), -torch.inf)
+        self._largest = [table.new_full((n, 1), -torch.inf)]
+        self._threshold = self._largest[0]
         self._peak = torch.full((n,), -torch.inf, dtype=torch.float64)
         self._sums = torch.zeros(2, n, dtype=torch.float64)
         self._log_sum_w = torch.zeros(n, dtype=torch.float64)
@@ -126,7 +130,8 @@ class Tally(Reductions):
         """Adds a table `(N, s)`."""
         peak = torch.maximum(self._peak, log_w.amax(1))
         shift = torch.where(peak.isfinite(), peak, 0.0)
-        w = (log_w - shift[:, None].to(log_w.dtype)).exp_()
+        floor = log(torch.finfo(log_w.dtype).tiny) / 2  # lest w or its square underflow, slowly
+        w = (log_w - shift[:, None].to(log_w.dtype)).clamp_(min=floor).exp_()
         scale = (self._peak - shift).exp()
         sums = torch.stack([w.sum(1, dtype=torch.float64), w.square().sum(1, dtype=torch.float64)])
         self._sums = self._sums * torch.stack([scale, scale.square()]) + sums
@@ -150,7 +155,7 @@ class Tally(Reductions):
         place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
         found = log_w.new_full((len(log_w), int(counts.max())), -torch.inf)
         found[row, place] = log_w[row, column]
-        self._largest = torch.cat([self._largest, found], dim=1)
-        if self._largest.shape[1] >= 2 * self._kept:
-            self._largest = self._largest.topk(self._kept, dim=1).values
-            self._threshold = self._largest[:, -1:]
+        self._largest.append(found)
+        if sum(part.shape[1] for part in self._largest) >= 2 * self._kept:
+            self._largest = [torch.cat(self._largest, dim=1).topk(self._kept, dim=1).values]
+            self._threshold = self._largest[0][:, -1:]
