@@ -132,7 +132,11 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
         self._path(name).unlink()
 
     def __contains__(self, name: object) -> bool:
-        return self._path(str(name)).is_file()
+        try:
+            storage.load_state(self._path(str(name)))
+        except storage.StateError:  # not there, or not as it was written: to be computed again
+            return False
+        return True
 
     def __iter__(self) -> Iterator[str]:
         return (path.stem for path in sorted(self._folder.glob("*.safetensors")))

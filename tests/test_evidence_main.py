@@ -10,11 +10,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import xarray
 
 import pyrovae as pv
 from pyrovae import commands, runs
-from pyrovae.evidence import evaluate
+from pyrovae.evidence import blocks
 from pyrovae.evidence.__main__ import main
 from pyrovae.svi.__main__ import main as fit_main
 
@@ -168,7 +169,7 @@ def test_mistakes(args, code, words, run_folder, program, capsys):
 
 
 def test_the_command_lines_know_every_estimator():
-    assert commands.ESTIMATORS == list(evaluate.ESTIMATORS)
+    assert commands.ESTIMATORS == list(blocks.SOURCES)
 
 
 def test_too_many_dimensions_for_quadrature(tmp_path, capsys):
@@ -203,6 +204,25 @@ def test_interrupted_it_goes_on_from_its_blocks(run_folder, tmp_path):
     subprocess.run([*command[:-1], str(whole)], check=True, capture_output=True)
     for name in ("value", "std_error", "pareto_k", "path"):
         np.testing.assert_array_equal(table(tmp_path / "out")[name], table(whole)[name])
+
+
+def test_a_block_that_was_altered_is_computed_again(tmp_path):
+    blocks = runs.Blocks(tmp_path, "key")
+    blocks["guide-0"] = {"value": torch.arange(100.0)}
+    path = tmp_path / "key" / "guide-0.safetensors"
+    whole = path.read_bytes()
+    assert "guide-0" in blocks
+    path.write_bytes(whole[:-50])
+    assert "guide-0" not in blocks
+    path.write_bytes(whole[:-4] + b"\x00\x00\x00\x00")
+    assert "guide-0" not in blocks
+    with pytest.raises(KeyError):
+        blocks["guide-0"]
+
+
+def test_workers_are_counted(run_folder, capsys):
+    assert main([str(run_folder), "--workers", "0"]) == 2
+    assert "workers" in capsys.readouterr().err
 
 
 def test_blocks_of_other_options_are_not_taken(run_folder, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ ROWS = [
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
-    {"svi", "export", "plots", "evidence.calibration"},
+    {"svi", "export", "plots", "evidence.calibration", "evidence.blocks"},
     {"evidence.results"},
     {"evidence.evaluate"},
     {"runs"},

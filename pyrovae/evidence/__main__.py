@@ -55,6 +55,7 @@ def parser() -> ArgumentParser:
     add("--num-temperatures", type=COUNT, default=100, help="of annealing")
     add("--num-chains", type=COUNT, default=8, help="annealing runs per datum")
     add("--plate", default="data", help="name of the plate over the data")
+    add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
     add("--seed", type=NonNegativeInt, default=0, help="of the draws")
     add("--out", type=str | None, help="folder (default: the run's; RUN/evidence-DATA of others')")
     add_common(p)
@@ -98,6 +99,7 @@ def run(config: Namespace) -> int:
         task.guide,
         *data,
         **options,
+        workers=config.workers,
         progress=config.progress,
         protocol=protocol,
         blocks=blocks,

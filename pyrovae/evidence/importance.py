@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
+from time import time
 from typing import Any
 
 import pyro
@@ -18,6 +18,7 @@ from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
 from pyrovae.program import (
+    SHARED_ROWS,
     Program,
     Quantiles,
     draw_latents,
@@ -268,7 +269,7 @@ def _draw_auto(
         variance = (made / weights.ess() - 1).nan_to_num(torch.inf, posinf=torch.inf)
         due = (MARGIN * variance / how.tolerance**2).clamp(FIRST, how.max_particles).long()
         known = ~weights.bad() & (due <= AHEAD * made)
-        late = how.max_seconds is not None and perf_counter() - start > how.max_seconds
+        late = how.max_seconds is not None and time() - start > how.max_seconds
         if late or made * GROWTH > how.max_particles:
             due = torch.where(known, due, made if late else how.max_particles)
             known[:] = True
@@ -301,7 +302,7 @@ def _from_prior(
 ) -> Iterator[Tensor]:
     """Decodes draws of the prior, in chunks; once for all data where they can share them."""
     if program.shared:
-        num_data = min(len(program), program.blocks(1)[0].stop)
+        num_data = min(program.total or len(program), SHARED_ROWS)
         most = SCORES if scored_by_products(program) else chunk_size
         for size in _sizes(num_particles, most // num_data):
             yield log_likelihood_of_all(program, draw_latents(program, size), rows)
@@ -382,7 +383,7 @@ def _table(
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
     if guide is None and not how.qmc:
         program = sharing(program)
-    seed, start = draw_seed(seed), perf_counter()
+    seed, start = draw_seed(seed), time()
     blocks = [
         draw(program, rows, how, seed, chunk_size, start) for rows in program.blocks(block_size)
     ]

@@ -1,7 +1,7 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
 from pyrovae.program.capture import Captured
-from pyrovae.program.densities import Program
+from pyrovae.program.densities import SHARED_ROWS, Program
 from pyrovae.program.handlers import (
     CleanStore,
     Parameters,
@@ -26,6 +26,7 @@ from pyrovae.program.sharing import (
 from pyrovae.program.simulation import predict, simulate
 
 __all__ = [
+    "SHARED_ROWS",
     "Captured",
     "Check",
     "CleanStore",

@@ -1,6 +1,6 @@
 """A program as functions of tensors: log-densities by particle and datum."""
 
-__all__ = ["Program"]
+__all__ = ["SHARED_ROWS", "Program"]
 
 import hashlib
 import warnings
@@ -29,7 +29,7 @@ from pyrovae.program.handlers import (
     support,
 )
 
-SHARED = 4096  # rows of a block that shares its draws
+SHARED_ROWS = 4096  # rows of a block that shares its draws
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +53,7 @@ class Program:
         enumerated: Discrete latent sites that the guide leaves out: they are summed out.
         trouble: Why the program does not broadcast over particles and runs one by one; or "".
         shared: Whether draws from the prior serve all data alike, see `shares_latents`.
+        first, total: Number of the data's first row, and of all rows, where the data are a `part`.
         graphs: Compiled functions of a block by name, see `compiled`; `None` runs all as written.
     """
 
@@ -70,6 +71,8 @@ class Program:
     enumerated: tuple[str, ...] = ()
     trouble: str = ""
     shared: bool = False
+    first: int = 0
+    total: int = 0
     graphs: dict[str, Captured] | None = None
 
     def __len__(self) -> int:
@@ -77,13 +80,21 @@ class Program:
 
     def blocks(self, size: int) -> list[range]:
         """Returns all rows in blocks of `size`, or of what the program's feed dictates."""
-        size = max(size, SHARED) if self.shared else size
+        size = max(size, SHARED_ROWS) if self.shared else size
         size = {"slice": size, "subsample": self.step, "whole": len(self)}[self.feed]
         return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
 
     def take(self, rows: Sequence[int]) -> "Program":
         """Returns the program on some of its data, in any order; its feed has to be "slice"."""
-        return replace(self, data=tuple(d[list(rows)] for d in self.data))
+        index = [row - self.first for row in rows]
+        return replace(self, data=tuple(d[index] for d in self.data), first=0)
+
+    def part(self, rows: range) -> "Program":
+        """Returns the program with no more data than these rows need; they keep their numbers."""
+        if self.feed != "slice":
+            return self
+        data = tuple(d[rows.start : rows.stop].clone() for d in self.data)
+        return replace(self, data=data, first=rows.start, total=len(self))
 
     def compiled(self) -> "Program":
         """Returns the program with `captured` functions compiled, where it can be.
@@ -101,7 +112,7 @@ class Program:
         if self.feed != "slice":
             return self
         index = torch.arange(rows.start, rows.start + self.step * rows.step, rows.step)
-        index = index.clamp(max=rows[-1]).to(self.data[0].device)
+        index = index.clamp(max=rows[-1]).to(self.data[0].device) - self.first
         return replace(self, data=tuple(d[index] for d in self.data), feed="whole")
 
     def captured(self, what: str, fn: Callable[..., Any], *args: Any) -> Any:
@@ -255,7 +266,8 @@ class Program:
             if handler is not None:
                 handlers.enter_context(handler)
             if self.feed == "slice":
-                data = tuple(d[rows.start : rows.stop : rows.step] for d in data)
+                start, stop = rows.start - self.first, rows.stop - self.first
+                data = tuple(d[start : stop : rows.step] for d in data)
             elif self.feed == "subsample":
                 index = torch.arange(rows.start, rows.start + self.step, device=data[0].device)
                 handlers.enter_context(Subsample(self.plate, index.clamp(max=len(self) - 1)))

@@ -1,0 +1,241 @@
+"""Blocks of data: what is computed of each, and by whom."""
+
+__all__ = ["FIELDS", "SOURCES", "Job", "mapped"]
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from inspect import getclosurevars, isfunction
+from io import BytesIO
+from math import sqrt
+from time import perf_counter
+from typing import Any
+
+import pyro
+import torch
+from cloudpickle import Pickler, loads
+from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
+from torch import Tensor
+
+from pyrovae.evidence.annealing import Kernel, anneal
+from pyrovae.evidence.importance import Draws, draw, tally
+from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
+from pyrovae.evidence.tally import Tally
+from pyrovae.evidence.weights import FEWEST, LogWeights
+from pyrovae.program import Program
+
+SOURCES = {
+    "elbo": "guide",
+    "importance": "guide",
+    "jackknife": "guide",
+    "prior": "prior",
+    "ais": "ais",
+    "quadrature": "quadrature",
+}
+Columns = tuple[Tensor, ...]  # in the order of FIELDS
+FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is computed of a block: nothing else decides it but the program and the rows.
+
+    Attributes:
+        names: Estimators asked for.
+        draws: How guide and prior are drawn from, by source.
+        grid: Numbers of draws of the path.
+        seed: Fixes the draws.
+        start: When the evaluation began, by the clock.
+        chunk_size: Particles x data decoded at once.
+        num_chains: Annealing runs per datum.
+        kernel: Their frozen course; `None` without.
+    """
+
+    names: tuple[str, ...]
+    draws: dict[str, Draws]
+    grid: tuple[int, ...]
+    seed: int
+    start: float
+    chunk_size: int
+    num_chains: int
+    kernel: Kernel | None
+
+    def __call__(self, program: Program, source: str, rows: range) -> dict[str, Tensor]:
+        """Returns a block's results under flat names, with the seconds that they took."""
+        start = perf_counter()
+        record = {
+            f"{name}.{field}": column
+            for name, columns in self._results(program, source, rows).items()
+            for field, column in zip(FIELDS, columns, strict=True)
+        }
+        return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
+
+    def _results(self, program: Program, source: str, rows: range) -> dict[str, Columns]:
+        if source == "ais":
+            assert self.kernel is not None
+            runs = anneal(program, rows, self.num_chains, self.seed, self.kernel)
+            return {"ais": _annealed(*runs, self.grid)}
+        if source == "quadrature":
+            return {"quadrature": _exact(program, rows, self.grid)}
+        how = self.draws[source]
+        if how.num_particles == "auto":
+            weights = draw(program, rows, how, self.seed, self.chunk_size, self.start)
+        else:
+            weights = tally(program, rows, how, self.seed, self.chunk_size, self.grid)
+        return {n: _REDUCE[n](weights, self.grid) for n in self.names if SOURCES[n] == source}
+
+
+def mapped(
+    job: Job, programs: dict[str, Program], todo: Sequence[tuple[str, range]], workers: int | None
+) -> Iterator[dict[str, Tensor]]:
+    """Yields the results of blocks, `(source, rows)`, in order.
+
+    joblib maps them: over processes, or over whatever `joblib.parallel_config` names. Asked for a
+    number of workers, each computes with one thread, so that their number changes no bit.
+
+    Raises:
+        ValueError: If the program cannot be sent to another process, or workers are threads.
+    """
+    backend, n_jobs = get_active_backend()
+    if workers == 1 or (workers is None and n_jobs == 1):
+        for source, rows in todo:
+            with _settings(workers, torch.get_default_dtype()):
+                record = job(programs[source].part(rows), source, rows)
+            yield record
+        return
+    if getattr(backend, "supports_sharedmem", False):  # as joblib asks it
+        raise ValueError(
+            f"joblib's backend {type(backend).__name__} runs threads, and those share torch's "
+            "random numbers; take one of processes: loky, dask, ray or spark"
+        )
+    packed = {source: _packed(program) for source, program in programs.items()}
+    parts = ((programs[source].part(rows), source, rows) for source, rows in todo)
+    results: Any = Parallel(n_jobs=workers, return_as="generator")(
+        delayed(_in_worker)(packed[source], (part.data, part.first, part.total), job, source, rows)
+        for part, source, rows in parts
+    )
+    yield from results
+
+
+def _in_worker(packed: bytes, part: Any, job: Job, source: str, rows: range) -> Any:
+    data, first, total = part
+    program, dtype = _unpacked(packed)
+    with _settings(1, dtype):
+        return job(replace(program, data=data, first=first, total=total), source, rows)
+
+
+@lru_cache(maxsize=4)
+def _unpacked(packed: bytes) -> tuple[Program, torch.dtype]:
+    """Returns a program that was sent, once a process: what is compiled stays compiled."""
+    program, store, dtype = loads(packed)
+    pyro.get_param_store().set_state(store)
+    return program, dtype
+
+
+def _packed(program: Program) -> bytes:
+    """Returns a program without its data, and what `pyro.param` holds for it, to be sent."""
+    graphs = None if program.graphs is None else {}
+    bare = replace(program, data=(), graphs=graphs, model_sites=(), guide_sites=())
+    try:
+        store = pyro.get_param_store().get_state()
+        return _dumps((bare, store, torch.get_default_dtype()))
+    except Exception as e:
+        raise ValueError(
+            f"{_culprit(program)} cannot be sent to a worker ({str(e).partition(chr(10))[0]}); "
+            "make it inside model or guide, or go without workers"
+        ) from e
+
+
+class _Pickler(Pickler):
+    """Leaves out what Pyro hangs on a parameter when it is registered: a weak reference."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch.nn.Parameter):
+            return torch.nn.Parameter, (obj.detach(), obj.requires_grad)
+        return super().reducer_override(obj)
+
+
+def _dumps(value: Any) -> bytes:
+    with BytesIO() as file:
+        _Pickler(file).dump(value)
+        return file.getvalue()
+
+
+def _culprit(program: Program) -> str:
+    """Returns the name of what in model or guide cannot be pickled."""
+    for who, fn in (("model", program.model), ("guide", program.guide)):
+        holder = getattr(fn, "__self__", fn)
+        held = dict(getattr(holder, "__dict__", {}))
+        if isfunction(fn):
+            known = getclosurevars(fn)
+            held |= {**known.globals, **known.nonlocals}
+        for name, value in held.items():
+            try:
+                _dumps(value)
+            except Exception:
+                return f"{name!r} of the {who}, a {type(value).__name__},"
+    return "the program"
+
+
+@contextmanager
+def _settings(threads: int | None, dtype: torch.dtype) -> Iterator[None]:
+    """Runs its body with so many threads (`None`: as many as before) and a default dtype."""
+    before = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(threads or before[0])
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
+
+
+def _elbo(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
+    value, error = weights.elbo(), weights.elbo_std_error()
+    none = torch.full_like(value, torch.nan)
+    wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid], dtype=torch.float64)
+    path = value.expand(len(grid), -1)
+    return value, error, none, none, weights.num_draws, path, wider[:, None] * error
+
+
+def _evidence(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
+    """Returns the columns of log-mean-exp, its path from few to all samples among them.
+
+    The path's error is the spread over disjoint subsets of k; where there is but one, the delta
+    method's.
+    """
+    value, own = weights.log_evidence(), weights.std_error()
+    return value, own, weights.ess(), weights.pareto_k(), weights.num_draws, *weights.path(grid)
+
+
+def _jackknife(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
+    return weights.jackknife(), *_evidence(weights, ())[1:5], *_no_path(weights.elbo(), grid)
+
+
+def _annealed(log_w: Tensor, rates: Tensor, grid: tuple[int, ...]) -> Columns:
+    """Returns the columns of annealing; of fewer than 25 chains there is no k-hat."""
+    weights = LogWeights(log_w)
+    value, error, ess = weights.log_evidence(), weights.std_error(), weights.ess()
+    k = weights.pareto_k() if weights.num_particles >= FEWEST else torch.full_like(ess, torch.nan)
+    return value, error, ess, k, weights.num_draws, *_no_path(value, grid)
+
+
+def _exact(program: Program, rows: range, grid: tuple[int, ...]) -> Columns:
+    value, error = integrate(program, rows, TOLERANCE, MAX_POINTS)
+    none = torch.full_like(value, torch.nan)
+    return value, error, none, none, torch.zeros(len(value)).long(), *_no_path(value, grid)
+
+
+def _no_path(value: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
+    return path, path
+
+
+_REDUCE = {
+    "elbo": _elbo,
+    "importance": _evidence,
+    "jackknife": _jackknife,
+    "prior": _evidence,
+}
