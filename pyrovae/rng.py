@@ -1,6 +1,6 @@
 """Random streams: fixed by a seed, and handed back to the caller as they were."""
 
-__all__ = ["draw_seed", "seeded"]
+__all__ = ["draw_seed", "seeded", "stream_seed"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +27,15 @@ def seeded(seed: int | None, *stream: int) -> Iterator[None]:
     if seed is None:
         yield
         return
-    state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)
     with torch.random.fork_rng():
-        torch.manual_seed(int(state[0]) >> 1)
+        torch.manual_seed(stream_seed(seed, *stream))
         yield
+
+
+def stream_seed(seed: int, *stream: int) -> int:
+    """Returns what torch is seeded with for the stream of these numbers."""
+    state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)
+    return int(state[0]) >> 1
 
 
 def draw_seed(seed: int | None) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyrovae.data import Splits
     from pyrovae.likelihoods import Likelihood
     from pyrovae.models.vae import VAE
+    from pyrovae.svi.ranks import Ranks
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
 
@@ -93,7 +94,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(config: Namespace) -> int:
-    """Fits, evaluates, prints and writes the run folder."""
+    """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
+    from pyrovae.svi.ranks import joined
+
+    with joined(config.device) as (ranks, config.device):
+        return _run(config, ranks)
+
+
+def _run(config: Namespace, ranks: "Ranks") -> int:
     import pyrovae as pv
     from pyrovae import runs, storage
     from pyrovae.rng import seeded
@@ -110,8 +118,11 @@ def run(config: Namespace) -> int:
         family = _likelihood(config)
         vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
     vae.start_at(splits.train.x).to(config.device)
-    folder = _folder(config)
-    resume = _checkpoint(folder, splits) if config.resume else None
+    folder, resume = Path(), None
+    if ranks.rank == 0:
+        folder = _folder(config)
+        resume = _checkpoint(folder, splits) if config.resume else None
+    resume = ranks.same_object(resume)
     # through JSON, which makes plain numbers of the parser's restricted ones
     kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
 
@@ -134,6 +145,8 @@ def run(config: Namespace) -> int:
         callback=_writer(folder, vae, splits, kept),
         resume=resume,
     )
+    if ranks.rank:
+        return 0
     runs.write_config(folder, kept)
     runs.save(vae, folder, epoch=result.best_epoch)
     evidence = pv.evaluate(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pyrovae.precision import float32_matmul
 from pyrovae.program import Captured, CleanStore, check_data, check_observed, evaluation
-from pyrovae.rng import seeded
+from pyrovae.rng import draw_seed, seeded
 from pyrovae.svi.course import Course, Fit, State
 from pyrovae.svi.objectives import (
     compiled_gradients,
@@ -25,6 +25,7 @@ from pyrovae.svi.objectives import (
     objective_loss,
     worst,
 )
+from pyrovae.svi.ranks import Ranks
 
 VALID_BATCH = 1024  # rows of a validation batch; its draws are the same in every epoch
 ADAM = partial(torch.optim.Adam, fused=True)
@@ -82,6 +83,10 @@ def fit(
     store. They end at the best validation epoch. Random streams and global settings are left as
     found.
 
+    Where `torch.distributed` is initialised (as `torchrun` and `python -m pyrovae.svi` do), every
+    rank calls this with the same arguments. Each takes its share of a batch, and all take the
+    gradient of the whole; validation and `callback` are rank 0's.
+
     Args:
         model: A Pyro callable of the data.
         guide: Another.
@@ -134,6 +139,12 @@ def fit(
         _check(model, valid, None, device, batch_size)
     num_data, first = len(data[0]), torch.arange(min(batch_size, len(data[0])))
     num_steps = -(-num_data // batch_size)
+    ranks = Ranks.current()
+    ranks.check_data(data)
+    if ranks.size > 1:
+        seed = ranks.same_object(draw_seed(seed))
+    if ranks.rank:
+        callback, progress = None, False
 
     chosen = torch.get_float32_matmul_precision() != "highest"
     with (
@@ -151,6 +162,7 @@ def fit(
         course = Course(named, optimizer(params, lr=lr))
         if resume is not None:
             course.restore(resume)
+        ranks.same(params)
         course.plan(lr_schedule, lr, (num_epochs - course.epoch) * num_steps)
         optim, schedule = course.optim, course.schedule
         if resume is None and callback is not None:
@@ -164,24 +176,29 @@ def fit(
         with bar:
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
                 start, total = perf_counter(), 0.0
-                for i, rows in enumerate(_order(num_data, batch_size).split(batch_size)):
-                    x = batch(rows)
+                order = _order(num_data, batch_size, ranks, seed, course.epoch)
+                for i, rows in enumerate(order.split(batch_size)):
+                    x = batch(ranks.share(rows))
                     if isinstance(step, Captured) and i == 0:
                         step.check(*x)
-                    loss, grads = step(*x)
+                    loss, grads = ranks.sum_gradients(step, x, len(rows), trained)
                     for p, grad in zip(trained, grads, strict=True):
                         p.grad = grad
                     norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
                     if not (loss + norm).isfinite():
                         what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
-                        step = course.epoch * num_steps + i
-                        raise Diverged(what, step, course.epoch + 1, rows, worst(named))
+                        at = course.epoch * num_steps + i
+                        raise Diverged(what, at, course.epoch + 1, rows, worst(named))
                     if clip_norm is not None:
                         torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
                     optim.step()
                     schedule.step()
                     total -= loss.item() * len(rows)
-                valid_elbo = None if valid is None else _elbo(model, guide, valid, device)
+                valid_elbo = None
+                if valid is not None:
+                    valid_elbo = ranks.same_object(
+                        None if ranks.rank else _elbo(model, guide, valid, device)
+                    )
                 course.advance(total / num_data, valid_elbo, perf_counter() - start)
                 bar.set_postfix(course.last(), refresh=False)
                 bar.update()
@@ -209,8 +226,10 @@ def _batch(
     return batch if transform is None else _as_tuple(transform(*batch))
 
 
-def _order(num_data: int, batch_size: int) -> Tensor:
+def _order(num_data: int, batch_size: int, ranks: Ranks, seed: int | None, epoch: int) -> Tensor:
     """Returns an epoch's order of rows; unshuffled where one batch takes all of them."""
+    if ranks.size > 1:
+        return ranks.order(num_data, seed or 0, epoch)
     # a guide with parameters of its own for each datum (AutoNormal) knows the data by their place
     return torch.randperm(num_data) if batch_size < num_data else torch.arange(num_data)
 

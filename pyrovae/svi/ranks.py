@@ -1,0 +1,132 @@
+"""Training over several processes: which one this is, and what it shares with the others."""
+
+__all__ = ["Ranks", "joined"]
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pyrovae.data import DataError
+from pyrovae.rng import seeded, stream_seed
+
+Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
+TIMEOUT = timedelta(minutes=5)  # after which a silent rank counts as dead
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone, everything is what it would be anyway.
+
+    Each takes its share of every batch, and sums gradients with the others: those of the whole
+    batch. `torch.nn.parallel.DistributedDataParallel` would average `torch.nn.Parameter`s only,
+    and Pyro's `pyro.param` makes plain tensors.
+
+    Attributes:
+        rank: Number of this process; 0 writes.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        """Returns what `torch.distributed` says, if it is initialised."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def share(self, rows: Tensor) -> Tensor:
+        """Returns this rank's part of a batch; it may be empty."""
+        return rows.tensor_split(self.size)[self.rank]
+
+    def order(self, num_data: int, seed: int, epoch: int) -> Tensor:
+        """Returns an epoch's order of rows, the same on every rank, and begins its own noise."""
+        with seeded(seed, epoch):
+            order = torch.randperm(num_data)
+        torch.manual_seed(stream_seed(seed, epoch, self.rank))
+        return order
+
+    def sum_gradients(
+        self, step: Step, batch: tuple[Tensor, ...], size: int, params: list[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Returns loss and gradients per datum of a batch of `size`, of which this is a share."""
+        if self.size == 1:
+            return step(*batch)
+        number = len(batch[0])
+        if number:
+            loss, grads = step(*batch)
+        else:
+            loss, grads = params[0].new_zeros(()), [None] * len(params)
+        pairs = zip(params, grads, strict=True)
+        whole = [loss, *(torch.zeros_like(p) if g is None else g for p, g in pairs)]
+        flat = torch.cat([t.detach().reshape(-1) for t in whole]) * (number / size)
+        dist.all_reduce(flat)
+        loss, *grads = _split(whole, flat)
+        return loss, grads
+
+    def same(self, tensors: Sequence[Tensor]) -> None:
+        """Sets tensors to those of rank 0, in place."""
+        if self.size > 1:
+            flat = torch.cat([t.detach().reshape(-1) for t in tensors])
+            dist.broadcast(flat, 0)
+            with torch.no_grad():
+                for t, part in zip(tensors, _split(tensors, flat), strict=True):
+                    t.copy_(part)
+
+    def same_object(self, value: Any) -> Any:
+        """Returns what rank 0 gives here."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def check_data(self, data: Sequence[Tensor]) -> None:
+        """Raises DataError, on every rank, where one holds other data than rank 0."""
+        if self.size == 1:
+            return
+        digest = hashlib.sha256()
+        for d in data:
+            digest.update(f"{d.dtype}{tuple(d.shape)}".encode())
+            digest.update(d.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        all_digests: list[Any] = [None] * self.size
+        dist.all_gather_object(all_digests, digest.hexdigest())
+        for rank, other in enumerate(all_digests):
+            if other != all_digests[0]:
+                raise DataError(
+                    f"rank {rank} holds other data than rank 0 (sha256 {other[:12]}, not "
+                    f"{all_digests[0][:12]}); give every rank the same data"
+                )
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """Joins the processes that torchrun started, if it did; yields the ranks and the own device.
+
+    gloo connects CPUs, nccl GPUs, of which each process takes its own.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Ranks(), device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks.current(), device
+    finally:
+        dist.destroy_process_group()
+
+
+def _split(like: Sequence[Tensor], flat: Tensor) -> list[Tensor]:
+    parts = flat.split([t.numel() for t in like])
+    return [part.view_as(t) for t, part in zip(like, parts, strict=True)]

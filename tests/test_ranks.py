@@ -1,0 +1,147 @@
+"""Training over two processes of torchrun: one batch, one writer, and no hanging."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import torch
+
+import pyrovae as pv
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+PROGRAM = '''
+import sys
+import numpy as np, pyro, pyro.distributions as dist, torch
+import pyrovae as pv
+from pyrovae.svi.ranks import joined
+
+torch.set_default_dtype(torch.float64)
+
+def make():
+    """A program without noise, of a net and of a parameter of Pyro's own."""
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2)
+
+    def model(x):
+        s = pyro.param("s", torch.tensor(0.7), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True) * x, s).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(net(x)).to_event(1))
+
+    return model, guide, net
+
+def data():
+    return torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+
+def train(batch_size, num_epochs):
+    model, guide, net = make()
+    fit = pv.svi.fit(model, guide, data(), num_epochs=num_epochs, batch_size=batch_size, lr=0.1,
+                     optimizer=torch.optim.SGD, seed=0, progress=False)
+    learned = torch.cat([*(p.detach().flatten() for p in net.parameters()), pyro.param("s")[None]])
+    return learned.detach().numpy(), fit
+'''
+
+
+def run(folder, script, **kwargs):
+    """What torchrun does with a script that knows PROGRAM, as (exit code, output)."""
+    path = folder / "script.py"
+    path.write_text(PROGRAM + script)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*TORCHRUN, str(path), str(folder)], env=env, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_gradients_are_those_of_one_process_and_the_batch(tmp_path):
+    """A step of SGD is its gradient; seven data, and batches that leave one rank idle."""
+    code, output = run(
+        tmp_path,
+        """
+with joined("cpu") as (ranks, _):
+    learned, fit = train(batch_size=7, num_epochs=1)
+    later, _ = train(batch_size=3, num_epochs=4)
+    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later, elbo=fit.elbo)
+""",
+    )
+    assert code == 0, output
+    space = {}
+    exec(PROGRAM, space)
+    alone, fit = space["train"](7, 1)
+    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
+    assert np.array_equal(zero["learned"], one["learned"])
+    assert np.array_equal(zero["later"], one["later"])
+    torch.manual_seed(0)
+    start = torch.cat([p.detach().flatten() for p in torch.nn.Linear(3, 2).parameters()]).numpy()
+    steps = zero["learned"][:-1] - start, alone[:-1] - start
+    np.testing.assert_allclose(*steps, rtol=1e-6)
+    np.testing.assert_allclose(zero["learned"][-1], alone[-1], rtol=1e-6)
+    np.testing.assert_allclose(zero["elbo"], fit.elbo, rtol=1e-6)
+    assert not np.allclose(zero["later"], zero["learned"])
+
+
+def test_ranks_draw_noise_of_their_own(tmp_path):
+    code, output = run(
+        tmp_path,
+        """
+from pyrovae.svi.ranks import Ranks
+with joined("cpu") as (ranks, _):
+    order = ranks.order(10, 0, 1)
+    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", order=order, noise=torch.randn(3))
+""",
+    )
+    assert code == 0, output
+    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
+    assert np.array_equal(zero["order"], one["order"])
+    assert not np.allclose(zero["noise"], one["noise"])
+
+
+def test_a_rank_with_other_data_is_named(tmp_path):
+    code, output = run(
+        tmp_path,
+        """
+with joined("cpu") as (ranks, _):
+    honest = data
+    data = lambda: honest() + ranks.rank
+    train(batch_size=7, num_epochs=1)
+""",
+    )
+    assert code != 0
+    assert "rank 1 holds other data than rank 0 (sha256" in output
+
+
+def test_the_main_job_over_two_ranks_dies_with_one_and_goes_on(tmp_path):
+    """Killed in the middle, it ends by itself and not well; the checkpoint is whole."""
+    folder = tmp_path / "run"
+    command = [*TORCHRUN, "-m", "pyrovae.svi", "--num-particles", "20", "--hidden-dims", "16"]
+    command += ["--out", str(folder), "--estimators", "elbo", "importance"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(
+        [*command, "-n", "100000"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.time() + 60
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert time.time() < deadline
+        assert job.poll() is None, job.stdout.read()
+        time.sleep(0.1)
+    psutil.Process(job.pid).children()[-1].kill()
+    assert job.wait(timeout=60) != 0
+    job.stdout.close()
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    again = subprocess.run(
+        [*command, "-n", str(done + 2), "--resume", "--json"],
+        env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) in (done + 2, done + 3)
+    assert json.loads(again.stdout)["run"] == str(folder)  # one rank prints, and writes
+    assert pv.load(folder).z_dim == 16
