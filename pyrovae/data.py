@@ -176,7 +176,8 @@ def _binarize(x: Tensor, method: str, seed: int | None) -> Tensor:
     generator = None
     if seed is not None:
         generator = torch.Generator(x.device).manual_seed(seed)
-    return (torch.rand(x.shape, generator=generator, device=x.device) < x).to(x.dtype)
+    uniform = torch.rand(x.shape, generator=generator, device=x.device)
+    return torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
 
 
 def _check_unit(x: Tensor) -> None:

@@ -81,6 +81,24 @@ def test_a_dask_cluster_is_one_line():
     equal(there, pv.evaluate(scenario.model, scenario.guide, x, **options, workers=1))
 
 
+def test_without_workers_all_threads_compute():
+    oracle, seen = LinearGaussian.make(), set()
+
+    def model(x):
+        seen.add(torch.get_num_threads())
+        oracle.model(x)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        pv.evaluate(model, oracle.exact, oracle.data(4), num_particles=10)
+        assert seen == {2}
+        pv.evaluate(model, oracle.exact, oracle.data(4), num_particles=10, workers=1)
+        assert seen == {1, 2}
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_are_refused():
     oracle = LinearGaussian.make()
     with (

@@ -15,7 +15,7 @@ from typing import Any
 import pyro
 import torch
 from cloudpickle import Pickler, loads
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
@@ -98,13 +98,13 @@ def mapped(
     Raises:
         ValueError: If the program cannot be sent to another process, or workers are threads.
     """
-    backend, n_jobs = get_active_backend()
-    if workers == 1 or (workers is None and n_jobs == 1):
+    if effective_n_jobs(workers) == 1:  # pyright: ignore[reportArgumentType]
         for source, rows in todo:
             with _settings(workers, torch.get_default_dtype()):
                 record = job(programs[source].part(rows), source, rows)
             yield record
         return
+    backend, _ = get_active_backend()
     if getattr(backend, "supports_sharedmem", False):  # as joblib asks it
         raise ValueError(
             f"joblib's backend {type(backend).__name__} runs threads, and those share torch's "

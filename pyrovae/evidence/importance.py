@@ -32,7 +32,9 @@ from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
 CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
-PROPOSED = 2**24  # numbers proposed at once, over particles, data and latent dimensions
+PROPOSED = (
+    2**20
+)  # numbers proposed at once, over particles, data and latent dimensions: in cache too
 RANDOMIZATIONS = 16  # of quasi-random draws
 FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
 AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
@@ -240,7 +242,7 @@ def _chunks(
     program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
 ) -> Iterator[Tensor]:
     """Yields tables `(s, n)` of a block's log-weights, as they are decoded."""
-    if program.graphs is not None and how.plain:
+    if program.graphs is not None and how.plain and not program.shared:
         return _from_graph(program.block(rows), len(rows), num_particles, chunk_size)
     if program.guide is None:
         return _from_prior(program, rows, num_particles, chunk_size, how.qmc)

@@ -120,8 +120,7 @@ def _bce_with_logits(
     """
     if weight is not None or pos_weight is not None or reduction:
         return NotImplemented
-    tail = (1 + (-logits.abs()).clamp(min=-80.0).exp()).log()  # clamped, lest exp underflows
-    return logits.clamp(min=0) - target * logits + tail
+    return logits.clamp(min=0) - target * logits + _log1p_exp_minus(logits.abs())
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -135,7 +134,20 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1
     return torch.mm(a, b) - (-bias)
 
 
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    """Returns log(1 + exp(x)), as above."""
+    if beta != 1:
+        return NotImplemented
+    return x.clamp(min=0) + _log1p_exp_minus(x.abs())
+
+
+def _log1p_exp_minus(x: Tensor) -> Tensor:
+    """Returns log(1 + exp(-x)) for x >= 0, which is cut off lest its exponential underflows."""
+    return (1 + (-x).clamp(min=-80.0).exp()).log()
+
+
 FASTER = {
+    torch.ops.aten.softplus.default: _softplus,
     torch.ops.aten.binary_cross_entropy_with_logits.default: _bce_with_logits,
     torch.ops.aten.addmm.default: _addmm,
 }
