@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -16,6 +16,9 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+bench: .venv/bench ## our times beside the peers': a table and bench.json
+	$(BIN)/python tests/benchmarks/speed.py $(ARGS)
+
 .venv/user: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pyrovae needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
@@ -25,6 +28,10 @@ lint: .venv/test
 
 .venv/test: .venv/user
 	$(BIN)/python -m pip install -q -e '.[test]' -c constraints.txt
+	touch $@
+
+.venv/bench: .venv/user
+	$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
 	touch $@
 
 clean:

@@ -111,6 +111,15 @@ def test_import_is_light():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("command", ["pyrovae.svi", "pyrovae.evidence"])
+def test_help_is_light(command):
+    arguments = [sys.executable, "-X", "importtime", "-m", command, "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0
+    modules = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not modules & {"torch", "pyro", "matplotlib", "arviz", "sklearn", "joblib", "xarray"}
+
+
 def test_import_sets_nothing_global():
     code = """
 import logging, random, warnings

@@ -144,6 +144,9 @@ def test_estimates_are_right_and_of_one_draw_whatever_the_blocks(monkeypatch):
     monkeypatch.setattr(importance, "SCORES", 16 * (2**20 // 40))
     parts = pv.prior_sampling(scenario.model, x, num_particles=20_000, seed=0, block_size=16)
     torch.testing.assert_close(parts.log_w, weights.log_w)
+    options = dict(estimators=["prior"], num_particles=20_000, seed=0, block_size=16)
+    blockwise = pv.evaluate(scenario.model, None, x, **options)["prior"]
+    torch.testing.assert_close(blockwise.value, weights.log_evidence())
 
 
 def test_the_mean_error_of_shared_draws_is_honest():

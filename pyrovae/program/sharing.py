@@ -85,7 +85,7 @@ def shares_latents(program: Program) -> bool:
 
 def draw_latents(program: Program, num_particles: int) -> Values:
     """Returns z ~ p(z) by site, `(S, ..., event)`, for one row of the data."""
-    sites = program.run(program.model, range(1), num_particles)
+    sites = program.run(program.model, range(program.first, program.first + 1), num_particles)
     return {s["name"]: s["value"] for s in sites if not s["is_observed"]}
 
 
@@ -101,7 +101,7 @@ def log_likelihood_of_all(program: Program, z: Values, rows: range) -> Tensor:
 
 def scored_by_products(program: Program) -> bool:
     """Returns whether `log_likelihood_of_all` needs no memory for each datum's dimensions."""
-    rows = range(min(program.step, len(program)))
+    rows = range(program.first, program.first + min(program.step, len(program)))
     sites, _ = _scored(program, draw_latents(program, PARTICLES), rows)
     return all(_product(s) is not None for s in sites)
 
