@@ -60,9 +60,8 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
 def convergence(evidence: Any) -> Figure:
     """Returns the estimate of log P(X) against number of samples by estimator, with the ELBO.
 
-    Bands are two standard errors of one estimate of that many samples, from the samples alone; of
-    samples that all data share, an upper bound, on the left. The right panel is the left one's
-    upper end, around the ELBO.
+    Bands are two standard errors of one estimate of that many samples, from the samples alone. The
+    right panel is the left one's upper end, around the ELBO.
     """
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     whole, near = figure.subplots(1, 2)
@@ -75,9 +74,7 @@ def convergence(evidence: Any) -> Figure:
             mean = e.path.mean(1).numpy()
             error = 2 * e.path_error.numpy()
             axes.plot(k, mean, color=color, label=f"{label}: {e.mean:.2f}")
-            if axes is whole or not e.shared:  # an upper bound of an error would hide the rest
-                band = mean - error, mean + error
-                axes.fill_between(k, *band, color=color, alpha=0.25, linewidth=0)
+            axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
         for name, (color, label) in LINES.items():
             if name in evidence.estimates:
                 mean = evidence[name].mean

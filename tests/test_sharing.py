@@ -149,17 +149,21 @@ def test_estimates_are_right_and_of_one_draw_whatever_the_blocks(monkeypatch):
     torch.testing.assert_close(blockwise.value, weights.log_evidence())
 
 
-def test_the_mean_error_of_shared_draws_is_honest():
-    """Of like data, the mean spreads over 40 seeds as told; taken as independent, it would not."""
-    oracle = LinearGaussian.make()
-    x = oracle.data(1).expand(50, -1) + 0.01 * torch.randn(50, 5)
-    runs = [
-        pv.evaluate(oracle.model, None, x, estimators=["prior"], num_particles=2000, seed=s)
-        for s in range(40)
-    ]
-    estimates = [run["prior"] for run in runs]
+def spread_and_told(model, x):
+    """How the mean over data spreads over 40 seeds, its error as told, and as of draws apart."""
+    options = dict(estimators=["prior"], num_particles=2000)
+    estimates = [pv.evaluate(model, None, x, seed=s, **options)["prior"] for s in range(40)]
     spread = torch.tensor([e.mean for e in estimates]).std().item()
-    told = sum(e.monte_carlo_error for e in estimates) / 40
+    apart = sum(e.std_error.square().sum().sqrt().item() / len(x) for e in estimates)
+    return spread, sum(e.monte_carlo_error for e in estimates) / 40, apart / 40
+
+
+def test_the_mean_error_of_shared_draws_is_honest():
+    """Of like data, whose errors go together; and of all six-bit data, whose errors cancel."""
+    oracle, scenario = LinearGaussian.make(), BernoulliDecoder()
+    alike = oracle.data(1).expand(50, -1) + 0.01 * torch.randn(50, 5)
+    spread, told, apart = spread_and_told(oracle.model, alike)
     assert spread == pytest.approx(told, rel=4 / 80**0.5)
-    apart = sum(e.std_error.square().sum().sqrt().item() / 50 for e in estimates) / 40
     assert spread > 4 * apart
+    spread, told, apart = spread_and_told(scenario.model, scenario.data(50))
+    assert spread == pytest.approx(told, rel=4 / 80**0.5)

@@ -55,6 +55,15 @@ def test_the_path_is_the_tables_as_far_as_one_goes(log_w, monkeypatch):
     assert len(values) == len(errors) == len(GRID)
 
 
+@pytest.mark.parametrize("size", [5, 32, 1000, 4000])
+def test_batches_are_the_means_of_successive_draws(log_w, size, monkeypatch):
+    total = added(log_w[:size], 37, monkeypatch, grid=())
+    count = min(32, size)
+    batch = torch.arange(size) * count // size
+    for b in range(count):
+        close(total.batches()[b], LogWeights(log_w[:size][batch == b]).log_evidence())
+
+
 @pytest.mark.parametrize("size", [1, 2, 25, 300])
 def test_few_draws(size, monkeypatch):
     log_w = torch.randn(size, 3)

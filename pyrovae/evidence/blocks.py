@@ -65,26 +65,34 @@ class Job:
     def __call__(self, program: Program, source: str, rows: range) -> dict[str, Tensor]:
         """Returns a block's results under flat names, with the seconds that they took."""
         start = perf_counter()
+        results, batches = self._results(program, source, rows)
         record = {
             f"{name}.{field}": column
-            for name, columns in self._results(program, source, rows).items()
+            for name, columns in results.items()
             for field, column in zip(FIELDS, columns, strict=True)
         }
+        if batches is not None:
+            record["batches"] = batches
         return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
 
-    def _results(self, program: Program, source: str, rows: range) -> dict[str, Columns]:
+    def _results(
+        self, program: Program, source: str, rows: range
+    ) -> tuple[dict[str, Columns], Tensor | None]:
+        """Returns each estimator's columns, and of draws that data share, their batches."""
         if source == "ais":
             assert self.kernel is not None
             runs = anneal(program, rows, self.num_chains, self.seed, self.kernel)
-            return {"ais": _annealed(*runs, self.grid)}
+            return {"ais": _annealed(*runs, self.grid)}, None
         if source == "quadrature":
-            return {"quadrature": _exact(program, rows, self.grid)}
+            return {"quadrature": _exact(program, rows, self.grid)}, None
         how = self.draws[source]
         if how.num_particles == "auto":
             weights = draw(program, rows, how, self.seed, self.chunk_size, self.start)
         else:
             weights = tally(program, rows, how, self.seed, self.chunk_size, self.grid)
-        return {n: _REDUCE[n](weights, self.grid) for n in self.names if SOURCES[n] == source}
+        names = [n for n in self.names if SOURCES[n] == source]
+        batches = weights.batches() if isinstance(weights, Tally) and program.shared else None
+        return {n: _REDUCE[n](weights, self.grid) for n in names}, batches
 
 
 def mapped(

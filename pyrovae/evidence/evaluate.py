@@ -142,7 +142,6 @@ def evaluate(
             name,
             [done[key] for key in keys[SOURCES[name]]],
             tolerance if auto else inf,
-            programs[SOURCES[name]].shared,
         )
         for name in names
     }
@@ -157,13 +156,14 @@ def evaluate(
     return Evidence(estimates, grid, {**facts, **(protocol or {})})
 
 
-def _estimate(
-    name: str, parts: list[dict[str, Tensor]], tolerance: float, shared: bool
-) -> Estimate:
+def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Estimate:
     """Returns one estimator's results of all blocks."""
     columns = {f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS}
     seconds = sum(part["seconds"].item() for part in parts)
-    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, shared=shared)
+    batches = None
+    if "batches" in parts[0]:
+        batches = torch.cat([part["batches"] for part in parts], dim=-1)
+    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, batches=batches)
 
 
 def _known(estimators: Sequence[str], guide: Any) -> list[str]:

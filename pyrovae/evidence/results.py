@@ -46,7 +46,8 @@ class Estimate:
         path_std_error: Standard error of one such estimate, `(G, N)`.
         seconds: Time for the draws and reductions of its proposal, shared between its estimators.
         tolerance: Standard error that a verdict asks for.
-        shared: Whether all data were scored on the same draws.
+        batches: Estimates by batch of draws, `(B, N)`, where all data were scored on the same
+            draws; else `None`.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Estimate:
     path_std_error: Tensor
     seconds: float
     tolerance: float = inf
-    shared: bool = False
+    batches: Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -70,18 +71,24 @@ class Estimate:
     def monte_carlo_error(self) -> float:
         """Standard error of `mean` from finitely many samples: what more samples would move.
 
-        On shared draws the data's errors go together; their mean is then an upper bound.
+        On shared draws the data's errors go together. The delta method then asks for the spread of
+        the mean over data of w / mean(w), which is taken between batches of draws.
         """
-        if self.shared:
-            return self.std_error.mean().item()
+        if self.batches is not None:
+            share = (self.batches - self.value).exp().mean(1)
+            return share.std().item() / sqrt(len(share)) if len(share) > 1 else torch.nan
         return self.std_error.square().sum().sqrt().item() / len(self.value)
 
     @property
     def path_error(self) -> Tensor:
         """Standard error of the path's means over data, `(G,)`, as `monte_carlo_error`."""
-        if self.shared:
-            return self.path_std_error.mean(1)
-        return self.path_std_error.square().sum(1).sqrt() / self.path.shape[1]
+        apart = self.path_std_error.square().sum(1).sqrt() / self.path.shape[1]
+        if self.batches is None:
+            return apart
+        together = self.monte_carlo_error / (
+            self.std_error.square().sum().sqrt() / len(self.value)
+        )
+        return apart * together  # as much as draws in common change the error of all of them
 
     @property
     def data_error(self) -> float:

@@ -12,6 +12,7 @@ from pyrovae import diagnostics
 from pyrovae.evidence.weights import LogWeights, Reductions, check_weights
 
 TABLE = 2**20  # weights kept at a time
+BATCHES = 32  # of draws, between which shared draws' error is taken
 EXACT = 256  # largest weights that the jackknife leaves out one by one
 
 
@@ -32,6 +33,7 @@ class Tally(Reductions):
 
     def __init__(self, num_particles: int, grid: Sequence[int], rows: Sequence[int]) -> None:
         self.num_particles, self._rows, self._left = num_particles, rows, list(grid)
+        self._num_batches = min(BATCHES, num_particles)
         self._kept = max(EXACT, diagnostics.tail_length(num_particles)) + 1
         self._made = self._filled = 0
         self._table = torch.empty(0, len(rows))
@@ -86,6 +88,11 @@ class Tally(Reductions):
         correction = (s - 1) * (torch.tensor(s / max(1, s - 1)).double().log() + left_out / s)
         return self.log_evidence() - (correction if s > 1 else torch.nan)
 
+    def batches(self) -> Tensor:
+        """Returns log-mean-exp of each of up to 32 batches of successive draws, `(B, N)`."""
+        share = (torch.arange(self._made) * self._num_batches // self._made).bincount()
+        return self._parts.log() + self._peak - share.log()[:, None]
+
     def path(self, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns estimates of k draws and their errors, `(len(grid), N)`, for the tally's grid.
 
@@ -123,6 +130,7 @@ class Tally(Reductions):
         self._threshold = self._largest[0]
         self._peak = torch.full((n,), -torch.inf, dtype=torch.float64)
         self._sums = torch.zeros(2, n, dtype=torch.float64)
+        self._parts = torch.zeros(self._num_batches, n, dtype=torch.float64)  # of w, by batch
         self._log_sum_w = torch.zeros(n, dtype=torch.float64)
         self._squares = torch.zeros(n, dtype=torch.float64)  # of log w about its mean
 
@@ -133,10 +141,15 @@ class Tally(Reductions):
         floor = log(torch.finfo(log_w.dtype).tiny) / 2  # lest w or its square underflow, slowly
         w = (log_w - shift[:, None].to(log_w.dtype)).clamp_(min=floor).exp_()
         scale = (self._peak - shift).exp()
-        sums = torch.stack([w.sum(1, dtype=torch.float64), w.square().sum(1, dtype=torch.float64)])
+        made, size = self._made, log_w.shape[1]
+        batch = torch.arange(made, made + size) * self._num_batches // self.num_particles
+        numbers, counts = batch.unique_consecutive(return_counts=True)
+        parts = [part.sum(1, dtype=torch.float64) for part in w.split(counts.tolist(), dim=1)]
+        self._parts = self._parts * scale
+        self._parts[numbers] += torch.stack(parts)
+        sums = torch.stack([torch.stack(parts).sum(0), w.square().sum(1, dtype=torch.float64)])
         self._sums = self._sums * torch.stack([scale, scale.square()]) + sums
         self._peak = peak
-        made, size = self._made, log_w.shape[1]
         log_sum_w = log_w.sum(1, dtype=torch.float64)
         mean = log_sum_w / size
         within = (log_w - mean[:, None].to(log_w.dtype)).square_().sum(1, dtype=torch.float64)
