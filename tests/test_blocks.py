@@ -35,6 +35,17 @@ def test_bytes_are_the_same_for_any_number_of_workers():
     equal(runs[0], runs[2])
 
 
+def test_bytes_are_the_same_where_draws_come_in_several_passes():
+    """A pass takes 2**20 numbers of a block's data and latent dimensions: 69,905 draws here."""
+    oracle = LinearGaussian.make(z_dim=3)
+    options = dict(estimators=("importance",), num_particles=100_000, seed=0, block_size=5)
+    here, there = (
+        pv.evaluate(oracle.model, oracle.mean_field, oracle.data(10), **options, workers=n)
+        for n in (1, 2)
+    )
+    equal(here, there)
+
+
 def test_a_vae_and_learned_pyro_parameters_travel():
     vae = pv.VAE(x_dim=6, z_dim=2, hidden_dims=(5,))
     pyro.param("width", torch.tensor(0.5), constraint=dist.constraints.positive)
@@ -52,6 +63,10 @@ def test_a_vae_and_learned_pyro_parameters_travel():
     wider = pv.evaluate(vae.model, guide, x, **options, workers=2)
     assert not torch.equal(here["importance"].value, wider["importance"].value)
     equal(wider, pv.evaluate(vae.model, guide, x, **options, workers=1))
+    pyro.get_param_store()["width"] = torch.tensor(0.5)
+    equal(here, pv.evaluate(vae.model, guide, x, **options, workers=2))
+    pyro.get_param_store()["width"] = torch.tensor(0.7)  # what the workers have kept since
+    equal(wider, pv.evaluate(vae.model, guide, x, **options, workers=2))
 
 
 def test_finished_blocks_are_taken_as_they_are():

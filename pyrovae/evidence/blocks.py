@@ -129,23 +129,22 @@ def mapped(
 
 def _in_worker(packed: bytes, part: Any, job: Job, source: str, rows: range) -> Any:
     data, first, total = part
-    program, dtype = _unpacked(packed)
+    program, store, dtype = _unpacked(packed)
+    pyro.get_param_store().set_state(store)  # another evaluation's may have been there since
     with _settings(1, dtype):
         return job(replace(program, data=data, first=first, total=total), source, rows)
 
 
 @lru_cache(maxsize=4)
-def _unpacked(packed: bytes) -> tuple[Program, torch.dtype]:
-    """Returns a program that was sent, once a process: what is compiled stays compiled."""
-    program, store, dtype = loads(packed)
-    pyro.get_param_store().set_state(store)
-    return program, dtype
+def _unpacked(packed: bytes) -> tuple[Program, Any, torch.dtype]:
+    """Returns what `_packed` sent, the same in every call: what is compiled stays compiled."""
+    return loads(packed)
 
 
 def _packed(program: Program) -> bytes:
     """Returns a program without its data, and what `pyro.param` holds for it, to be sent."""
     graphs = None if program.graphs is None else {}
-    bare = replace(program, data=(), graphs=graphs, model_sites=(), guide_sites=())
+    bare = replace(program, data=(), graphs=graphs)
     try:
         store = pyro.get_param_store().get_state()
         return _dumps((bare, store, torch.get_default_dtype()))
@@ -209,11 +208,7 @@ def _elbo(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
 
 
 def _evidence(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
-    """Returns the columns of log-mean-exp, its path from few to all samples among them.
-
-    The path's error is the spread over disjoint subsets of k; where there is but one, the delta
-    method's.
-    """
+    """Returns the columns of log-mean-exp, its path from few to all samples among them."""
     value, own = weights.log_evidence(), weights.std_error()
     return value, own, weights.ess(), weights.pareto_k(), weights.num_draws, *weights.path(grid)
 

@@ -32,9 +32,7 @@ from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
 CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
-PROPOSED = (
-    2**20
-)  # numbers proposed at once, over particles, data and latent dimensions: in cache too
+PROPOSED = 2**20  # numbers proposed at once, over particles, data and latent dimensions
 RANDOMIZATIONS = 16  # of quasi-random draws
 FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
 AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
