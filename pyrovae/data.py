@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from math import isqrt
+from math import isqrt, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pyrovae.rows import File, Rows, fits, in_chunks, spooled
 
 PARTS = ("train", "valid", "test")
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
@@ -39,9 +41,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class Split:
-    """Rows of a data set: x `(N, D)` float32 and, where there are labels, y `(N,)` int64."""
+    """Rows of a data set: x `(N, D)` float32 and, where there are labels, y `(N,)` int64.
 
-    x: Tensor
+    Of a .npy that memory does not hold, x stays on disk and is read by rows, `x[rows]`.
+    """
+
+    x: Tensor | Rows
     y: Tensor | None = None
 
     def __len__(self) -> int:
@@ -83,7 +88,11 @@ def load(
     seed: int = 0,
     download: bool = False,
 ) -> Splits:
-    """Returns the data set of that name or path as `Splits`, in memory.
+    """Returns the data set of that name or path as `Splits`.
+
+    Data are held in memory. Those of a .npy that would take more than a quarter of the machine's
+    stay on disk and are read by rows; what is binarized for good is written to temporary files
+    (`TMPDIR`). The numbers are the same.
 
     Args:
         name: "digits" (scikit-learn's, embedded); "mnist", "fashion-mnist", "kmnist", "emnist"
@@ -156,39 +165,56 @@ def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tens
     """
     if method not in ("static", "threshold"):
         raise ValueError(f"method is {method!r}; choose static or threshold")
-    _check_unit(x)
+    _check_unit(torch.atleast_1d(x))
     return _binarize(x, method, seed)
 
 
-def check_finite(x: Tensor, name: str = "x") -> None:
-    """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`."""
-    if not x.is_floating_point() or bool(torch.isfinite(x).all()):
+def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
+    """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
+
+    Rows are counted from `start`.
+    """
+    if not x.is_floating_point():
         return
-    row, *column = torch.nonzero(~torch.isfinite(x))[0].tolist()
-    where = f"row {row}" + f", column {', '.join(map(str, column))}" * bool(column)
-    value = x[(row, *column)].item()
-    raise DataError(f"{name} holds {value} at {where}; remove or impute such values first")
+    for first, chunk in in_chunks(x):
+        if bool(torch.isfinite(chunk).all()):
+            continue
+        row, *column = torch.nonzero(~torch.isfinite(chunk))[0].tolist()
+        where = f"row {start + first + row}"
+        where += f", column {', '.join(map(str, column))}" * bool(column)
+        value = chunk[(row, *column)].item()
+        raise DataError(f"{name} holds {value} at {where}; remove or impute such values first")
 
 
-def _binarize(x: Tensor, method: str, seed: int | None) -> Tensor:
-    if method == "threshold":
-        return (x > 0.5).to(x.dtype)
+def _binarize(x: Any, method: str, seed: int | None) -> Any:
+    """Returns x in {0, 1}, on disk where x is: drawn bit by bit, as it would be in one go."""
     generator = None
     if seed is not None:
         generator = torch.Generator(x.device).manual_seed(seed)
+    if isinstance(x, Tensor):
+        return _drawn(x, method, generator)
+    (drawn,) = spooled(_drawn(chunk, method, generator).byte() for _, chunk in in_chunks(x))
+    return replace(drawn, dtype=x.dtype)
+
+
+def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
+    if method == "threshold":
+        return (x > 0.5).to(x.dtype)
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
     return torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
 
 
-def _check_unit(x: Tensor) -> None:
-    outside = (x < 0) | (x > 1)
-    if bool(outside.any()):
-        row, *column = torch.nonzero(outside)[0].tolist()
-        raise DataError(
-            f"x holds {x[(row, *column)].item():g} at row {row}, column {column}, outside [0, 1], "
-            "so it cannot be binarized; scale it, or keep it with binarize='none' and likelihood "
-            "'normal'"
-        )
+def _check_unit(x: Tensor | Rows) -> None:
+    for start, chunk in in_chunks(x):
+        outside = (chunk < 0) | (chunk > 1)
+        if bool(outside.any()):
+            row, *column = torch.nonzero(outside)[0].tolist()
+            value = chunk[(row, *column)].item()
+            raise DataError(
+                f"x holds {value:g} at row {start + row}, column {column}, outside [0, 1], so it "
+                "cannot be binarized; scale it, or keep it with binarize='none' and likelihood "
+                "'normal'"
+            )
 
 
 def _read(
@@ -240,15 +266,27 @@ def _shuffled(
 
 
 def _rows(split: Split, index: Any) -> Split:
-    return Split(split.x[index], None if split.y is None else split.y[index])
+    x = split.x.take(index) if isinstance(split.x, Rows) else split.x[index]
+    return Split(x, None if split.y is None else split.y[index])
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .npz by name, or of a .npy as "x"; DataError if there are none."""
+def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
+    """Returns the arrays of a .npz in order, or of a .npy; floats in torch's default type."""
+    tensors = []
+    for x in _read_arrays(path).values():
+        native = x.dtype.newbyteorder("=")
+        dtype = torch.from_numpy(np.empty(0, native)).dtype
+        dtype = torch.get_default_dtype() if dtype.is_floating_point else dtype
+        tensors.append(_mapped(x, dtype) or torch.from_numpy(np.array(x, native)).to(dtype))
+    return tuple(tensors)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .npz by name, or of a .npy, mapped, as "x"; DataError if none."""
     if not path.exists():
         raise DataError(f"there is no file {path} (looked in {path.parent.resolve()})")
     try:
-        arrays = np.load(path, allow_pickle=False)
+        arrays = np.load(path, mmap_mode="r", allow_pickle=False)
         return dict(arrays) if path.suffix == ".npz" else {"x": arrays}
     except (ValueError, OSError, EOFError) as e:
         raise DataError(f"{path} cannot be read as NumPy arrays without pickles: {e}") from e
@@ -272,7 +310,7 @@ def load_rows(
 
 
 def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None]:
-    arrays = read_arrays(path)
+    arrays = _read_arrays(path)
     if "x" not in arrays:
         raise DataError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; "
@@ -288,15 +326,29 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None]:
             f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
         )
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
-    grey = _to_float(x) / (255 if x.dtype == np.uint8 and x.max() > 1 else 1)
+    grey = _mapped(x, torch.float32)
+    if grey is None:
+        grey = _to_float(x) / (255 if x.dtype == np.uint8 and x.max() > 1 else 1)
+    else:
+        grey = replace(grey, shape=(len(x), prod(x.shape[1:])))
+        if x.dtype == np.uint8 and any(chunk.max() > 1 for _, chunk in in_chunks(grey)):
+            grey = replace(grey, divisor=255)
     side = isqrt(grey.shape[1])
     square = (side, side) if side > 1 and side * side == grey.shape[1] else None
     shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
     return Split(grey, labels), shape
 
 
+def _mapped(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
+    """Returns a mapped array as rows on disk, where memory would not hold it as `dtype`."""
+    if not isinstance(x, np.memmap) or not x.flags.c_contiguous or fits(x.size * dtype.itemsize):
+        return None
+    with Path(str(x.filename)).open("rb") as file:
+        return Rows(File(file), x.dtype, x.shape, x.offset, dtype)
+
+
 def _to_float(x: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x.reshape(len(x), -1), dtype=np.float32))
+    return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))
 
 
 def _larochelle(root: Path, part: str) -> Split:
@@ -357,4 +409,7 @@ _schemas = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def _sha256(split: Split) -> str:
-    return hashlib.sha256(split.x.contiguous().numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for _, x in in_chunks(split.x):
+        digest.update(x.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -31,10 +31,12 @@ from pyrovae import plots, storage
 from pyrovae.data import Splits
 from pyrovae.models.vae import VAE
 from pyrovae.rng import seeded
+from pyrovae.rows import Rows
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
 TABLE, BLOCKS = "evidence.csv", "blocks"
+SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
 def save(vae: VAE, folder: str | Path, **facts: Any) -> None:
@@ -152,7 +154,9 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
         return self._folder / f"{name}.safetensors"
 
 
-def write_evidence(folder: Path, evidence: Any, x: Tensor, shape: tuple[int, int] | None) -> None:
+def write_evidence(
+    folder: Path, evidence: Any, x: Tensor | Rows, shape: tuple[int, int] | None
+) -> None:
     """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data."""
     storage.write_dataset(folder / EVIDENCE, evidence.to_xarray())
     storage.write_lines(folder / TABLE, evidence.to_csv())
@@ -183,10 +187,13 @@ def write_figures(
 ) -> None:
     """Writes the pictures of a run into its `figures/`."""
     test = splits.test
-    x = test.x[:12].to(device)
+    shown = test.x[:SHOWN].to(device)
+    x = shown[:12]
     figures = {
         "training": plots.training(fit.elbo, fit.valid_elbo, fit.best_epoch),
-        "latent_space": plots.latent_space(vae.encode(test.x.to(device)).mean, test.y),
+        "latent_space": plots.latent_space(
+            vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
+        ),
     }
     if evidence.num_samples:
         figures["evidence"] = plots.convergence(evidence)

@@ -1,6 +1,9 @@
 """A stricter world than a user's: float64, an empty store, guards on global state."""
 
 import os
+import signal
+import subprocess
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine
 
@@ -35,6 +38,33 @@ def float32():
     torch.set_default_dtype(torch.float32)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def interrupted():
+    """Runs a command until it is `ready()`, and then interrupts it: its exit code and stderr."""
+
+    def run(command, ready):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # to be heard also where a shell had the tests ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            for _ in range(1200):
+                if ready():
+                    break
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return process.returncode, err
+
+    return run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -180,19 +179,13 @@ def test_too_many_dimensions_for_quadrature(tmp_path, capsys):
     assert "have 4 continuous dimensions; quadrature takes 1 to 3" in err
 
 
-def test_interrupted_it_goes_on_from_its_blocks(run_folder, tmp_path):
+def test_interrupted_it_goes_on_from_its_blocks(run_folder, tmp_path, interrupted):
     command = [sys.executable, "-W", "ignore", "-m", "pyrovae.evidence", str(run_folder)]
     command += ["--no-progress", "--num-particles", "9000", "--estimators", "importance", "prior"]
     command += ["--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     blocks = tmp_path / "out" / runs.BLOCKS
-    for _ in range(600):
-        if len(list(blocks.glob("*/*.safetensors"))) >= 2:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
+    code, err = interrupted(command, lambda: len(list(blocks.glob("*/*.safetensors"))) >= 2)
+    assert code == 130
     assert "goes on from the blocks already done" in err
     assert not (tmp_path / "out" / runs.EVIDENCE).exists()
     kept = {p: p.stat().st_mtime_ns for p in blocks.glob("*/*.safetensors")}

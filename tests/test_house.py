@@ -11,6 +11,7 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
+    {"rows"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},

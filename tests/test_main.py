@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -125,17 +124,12 @@ def test_resume_is_bit_for_bit(run_folder, tmp_path, monkeypatch):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_real_interrupt_leaves_a_loadable_run(tmp_path):
+def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "pyrovae.svi", "--out", str(folder), "-n", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    metrics = folder / "metrics.jsonl"
+    code, err = interrupted(command, lambda: metrics.exists() and metrics.stat().st_size)
+    assert code == 130, err
     assert "--resume" in err
     assert pv.load(folder).x_dim == 64
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,13 +16,15 @@ from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pyrovae.rows import Rows
+
 
 class Task(NamedTuple):
     """What is to be evaluated: a program, its data, and what is known of both."""
 
     model: Any
     guide: Any
-    data: "tuple[Tensor, ...]"
+    data: "tuple[Tensor | Rows, ...]"
     image_shape: tuple[int, int] | None
     protocol: dict[str, Any]
     folder: Path
@@ -139,8 +142,6 @@ def _of_run(config: Namespace) -> Task:
 
 def _of_program(config: Namespace) -> Task:
     """Returns a user's program with a user's data."""
-    import torch
-
     import pyrovae as pv
 
     if not config.data:
@@ -159,10 +160,7 @@ def _of_program(config: Namespace) -> Task:
     binarize = config.binarize or "none"
     protocol: dict[str, Any] = {"program": config.program, "data": config.data}
     if Path(config.data).exists():
-        arrays = pv.data.read_arrays(Path(config.data))
-        data = tuple(map(torch.as_tensor, arrays.values()))
-        data = tuple(d.to(torch.get_default_dtype()) if d.is_floating_point() else d for d in data)
-        shape = None
+        data, shape = pv.data.read_tensors(Path(config.data)), None
     else:
         splits = pv.data.load(config.data, root=config.root or "data", binarize=binarize)
         data, shape = (splits.test.x,), splits.image_shape
@@ -171,7 +169,7 @@ def _of_program(config: Namespace) -> Task:
     return Task(*pair, data, shape, protocol, folder)
 
 
-def _chosen(d: "Tensor", rows: str | None) -> "Tensor":
+def _chosen(d: "Tensor | Rows", rows: str | None) -> "Tensor | Rows":
     """Returns the rows asked for: so many, evenly spaced, or a slice."""
     import torch
 
@@ -179,24 +177,26 @@ def _chosen(d: "Tensor", rows: str | None) -> "Tensor":
         return d
     try:
         if ":" in rows:
-            chosen = d[slice(*(int(n) if n else None for n in rows.split(":")))]
+            part = range(len(d))[slice(*(int(n) if n else None for n in rows.split(":")))]
+            index = torch.arange(part.start, part.stop, part.step)
         else:
             count = min(int(rows), len(d))
-            chosen = d[torch.arange(count) * len(d) // max(1, count)]
+            index = torch.arange(count) * len(d) // max(1, count)
     except ValueError as e:
         raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e
-    if not len(chosen):
+    if not len(index):
         raise ValueError(f"--rows {rows} leaves none of the {len(d)} rows; give others")
-    return chosen
+    return d[index] if isinstance(d, torch.Tensor) else d.take(index)
 
 
-def _key(task: Task, data: "tuple[Tensor, ...]", options: dict[str, Any]) -> str:
+def _key(task: Task, data: "tuple[Tensor | Rows, ...]", options: dict[str, Any]) -> str:
     """Returns a digest of what the blocks' results depend on."""
     from pyrovae.program import inspect
+    from pyrovae.rows import in_chunks
 
     digest = hashlib.sha256(json.dumps([options, task.protocol], default=str).encode())
-    for d in data:
-        digest.update(d.cpu().contiguous().numpy().tobytes())
+    for _, d in chain.from_iterable(map(in_chunks, data)):
+        digest.update(d.cpu().contiguous().numpy().data)
     digest.update(inspect(task.model, task.guide, *data, plate=options["plate"]).sha256.encode())
     return digest.hexdigest()[:16]
 

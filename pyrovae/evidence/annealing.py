@@ -230,9 +230,9 @@ def tune(
     temperatures = _temperatures(num_temperatures, schedule)
     if len(temperatures) == 2:  # no transition in between, so nothing to tune
         return Kernel(temperatures, np.empty(0), num_leapfrog)
-    rows = program.blocks(PILOT_ROWS)[0]
     if program.feed == "slice":
-        rows = range(0, len(program), ceil(len(program) / PILOT_ROWS))
+        program = program.take(range(0, len(program), ceil(len(program) / PILOT_ROWS)))
+    rows = program.blocks(PILOT_ROWS)[0]
     num_particles = ceil(PILOT_CHAINS / (len(rows) if program.plate else 1))
     with evaluation(), pyro.validation_enabled(False), seeded(seed, PILOT):
         path = Path(program, rows)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, tune
@@ -20,7 +21,8 @@ from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, sharing
 from pyrovae.evidence.results import Estimate, Evidence
 from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Program, inspect
-from pyrovae.rng import draw_seed
+from pyrovae.rng import draw_seed, seeded
+from pyrovae.rows import Rows, spooled
 
 NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
 
@@ -28,7 +30,7 @@ NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
 def evaluate(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    *data: Tensor,
+    *data: Tensor | Rows | DataLoader[Any],
     estimators: Sequence[str] = ("elbo", "importance", "prior"),
     num_particles: int | str = 5_000,
     tolerance: float = 0.01,
@@ -54,7 +56,9 @@ def evaluate(
     Args:
         model: A Pyro callable of `*data`.
         guide: Another; `None` if nothing is asked for that needs one.
-        data: Tensors of equal length N.
+        data: Tensors of equal length N; or one `torch.utils.data.DataLoader` of such, best one
+            that does not shuffle: it is gone through once, onto the disk (`TMPDIR`), and results
+            are in its order.
         estimators: Of "elbo", "importance" (guide as proposal), "jackknife" (the same, its bias
             corrected), "prior" (naive sampling), "ais" (annealing, from the guide if there is
             one), "quadrature" (up to three latent dimensions).
@@ -96,6 +100,7 @@ def evaluate(
     check_sizes(block_size=block_size, chunk_size=chunk_size, num_temperatures=num_temperatures)
     check_sizes(num_chains=num_chains, workers=1 if workers is None else workers)
     seed, start = draw_seed(seed), time()
+    held = _at_hand(data, seed)
     grid = () if auto else _grid(int(num_particles))
 
     sizes = dict.fromkeys(SOURCES.values(), block_size) | {"ais": max(1, CHAINS // num_chains)}
@@ -103,7 +108,7 @@ def evaluate(
         source: inspect(
             model,
             guide if source in ("guide", "ais") else None,
-            *data,
+            *held,
             plate=plate,
             block_size=sizes[source],
         )
@@ -154,6 +159,16 @@ def evaluate(
         next(iter(programs.values())), {**options, "seed": seed, "block_size": block_size}
     )
     return Evidence(estimates, grid, {**facts, **(protocol or {})})
+
+
+def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Tensor | Rows]:
+    """Returns the data, those of a DataLoader on disk: all estimators have to see the same."""
+    if not any(isinstance(d, DataLoader) for d in data):
+        return data
+    if len(data) > 1:
+        raise TypeError("the data are a DataLoader and more; give one whose batches hold them all")
+    with seeded(seed):
+        return spooled(data[0])
 
 
 def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Estimate:

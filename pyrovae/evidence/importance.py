@@ -357,7 +357,7 @@ def _passes(
         for size in _sizes(num_particles // RANDOMIZATIONS, most):
             points = (sobol.draw(size, dtype=torch.float64) * digits).long()
             mixed = (points if joint else points[:, None]) ^ shift  # (S, n, d)
-            uniform = ((mixed + 0.5) / digits).to(program.data[0])
+            uniform = ((mixed + 0.5) / digits).to(program.data[0].device, program.data[0].dtype)
             yield size, Quantiles(uniform, None if joint else program.dim)
 
 

@@ -40,7 +40,7 @@ class Program:
 
     Attributes:
         model, guide: The Pyro callables; `guide=None` where only the prior proposes.
-        data: Their arguments: tensors of equal length N.
+        data: Their arguments: tensors of equal length N, or `Rows` on disk.
         plate: Name of the data plate; `None` takes all data as one (joint weights).
         feed: How a block reaches the program: "slice" (of the data), "subsample" (the rows are
             told to a subsampling plate) or "whole" (a program of fixed size: all rows are one
@@ -59,7 +59,7 @@ class Program:
 
     model: Callable[..., Any]
     guide: Callable[..., Any] | None
-    data: tuple[Tensor, ...]
+    data: tuple[Any, ...]
     plate: str | None
     feed: str
     step: int

@@ -43,6 +43,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.data import DataError, check_finite
 from pyrovae.precision import float32_matmul
+from pyrovae.rows import Rows
 
 Values = dict[str, Tensor]
 Site = dict[str, Any]
@@ -217,16 +218,19 @@ def _quantile(name: str, fn: Any, u: Tensor) -> Tensor:
         ) from e
 
 
-def check_data(data: Sequence[Tensor]) -> None:
-    """Raises TypeError or DataError unless data are finite tensors of one length, not empty."""
-    if not data or not all(isinstance(d, Tensor) and d.ndim for d in data):
+def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
+    """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
+
+    Rows are counted from `start`.
+    """
+    if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
         got = ", ".join(type(d).__name__ for d in data) or "nothing"
         raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
     lengths = [len(d) for d in data]
     if len(set(lengths)) > 1 or not lengths[0]:
         raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
     for i, d in enumerate(data):
-        check_finite(d, f"data[{i}]" if len(data) > 1 else "x")
+        check_finite(d, f"data[{i}]" if len(data) > 1 else "x", start)
 
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pyrovae.program.densities import Program, each
 from pyrovae.program.handlers import Parameters, Site, base, check_data, evaluation, sample_sites
+from pyrovae.rows import Rows
 
 
 def inspect(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    *data: Tensor,
+    *data: Tensor | Rows,
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Program:
@@ -66,7 +67,7 @@ def _aside() -> Iterator[None]:
 def _first_run(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    data: tuple[Tensor, ...],
+    data: tuple[Tensor | Rows, ...],
     plate: str | None,
     block_size: int,
 ) -> Program:
@@ -97,7 +98,8 @@ def _first_run(
         given = {s["name"] for s in guide_sites}
         enumerated = [s["name"] for s in model_sites if _summable(s) and s["name"] not in given]
         sites = model_sites, guide_sites, parameters.named(), tuple(enumerated)
-        return Program(model, guide, data, plate, feed, step, dim, nesting, *sites)
+        held = data if feed == "slice" else tuple(d[:] for d in data)  # not on disk
+        return Program(model, guide, held, plate, feed, step, dim, nesting, *sites)
     raise ValueError(
         f"plate {plate!r} has {frame.size} elements but the data have {num_data} rows; "
         f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"

@@ -21,11 +21,11 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     Raises:
         ValueError: If an observed value is no view of the data; the site is named.
     """
-    data = tuple(d.contiguous() for d in program.data)
-    program = replace(program, data=data)
+    program = program.part(rows)
+    blocks = tuple(d.contiguous() for d in program.data)
+    program = replace(program, data=blocks)
     observed = [s for s in program.run(program.model, rows) if observes_data(s)]
     drawn = {s["name"]: s for s in program.run(poutine.uncondition(program.model), rows)}
-    blocks = [d[rows.start : rows.stop] for d in data] if program.feed == "slice" else list(data)
     simulated = [b.clone() for b in blocks]
     for site in observed:
         i = next((i for i, b in enumerate(blocks) if _within(site["value"], b)), None)

@@ -2,7 +2,7 @@
 
 __all__ = ["Diverged", "Fit", "fit"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
@@ -15,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrovae.precision import float32_matmul
-from pyrovae.program import Captured, CleanStore, check_data, check_observed, evaluation
+from pyrovae.program import Captured, CleanStore, evaluation
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.svi.batches import Batches, Data, batches
 from pyrovae.svi.course import Course, Fit, State
 from pyrovae.svi.objectives import (
     compiled_gradients,
@@ -27,7 +28,6 @@ from pyrovae.svi.objectives import (
 )
 from pyrovae.svi.ranks import Ranks
 
-VALID_BATCH = 1024  # rows of a validation batch; its draws are the same in every epoch
 ADAM = partial(torch.optim.Adam, fused=True)
 
 
@@ -54,9 +54,9 @@ class Diverged(ArithmeticError):
 def fit(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    data: Tensor | Sequence[Tensor],
+    data: Data,
     *,
-    valid: Tensor | Sequence[Tensor] | None = None,
+    valid: Data | None = None,
     num_epochs: int = 100,
     batch_size: int = 128,
     lr: float = 1e-3,
@@ -90,7 +90,9 @@ def fit(
     Args:
         model: A Pyro callable of the data.
         guide: Another.
-        data: A tensor, or tensors of equal length passed to the program in that order.
+        data: A tensor, or tensors of equal length passed to the program in that order; or a
+            `torch.utils.data.DataLoader` of such, whose batches are taken as they come: it alone
+            decides on their size and order, and is gone through once more at the start, to check.
         valid: Validation data, likewise; scored after each epoch without touching a weight.
         num_epochs: Passes over the data.
         batch_size: Rows of a step; the last batch of an epoch is short.
@@ -129,18 +131,17 @@ def fit(
         >>> fit(vae.model, vae.guide, x, num_epochs=3, seed=0, progress=False).best_epoch
         3
     """
-    data, valid = _as_tuple(data), None if valid is None else _as_tuple(valid)
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
-    batch = partial(_batch, data, transform, device)
-    _check(model, data, transform, device, batch_size)
+    train = batches(data, batch_size, transform, device).check(model)
+    held_out = None
     if valid is not None:
-        _check(model, valid, None, device, batch_size)
-    num_data, first = len(data[0]), torch.arange(min(batch_size, len(data[0])))
-    num_steps = -(-num_data // batch_size)
+        held_out = batches(valid, batch_size, None, device).check(model)
     ranks = Ranks.current()
-    ranks.check_data(data)
+    if ranks.size > 1:
+        with seeded(0):
+            ranks.check_data(batch for _, batch in train.in_order())
     if ranks.size > 1:
         seed = ranks.same_object(draw_seed(seed))
     if ranks.rank:
@@ -153,7 +154,7 @@ def fit(
         pyro.validation_enabled(False),
         nullcontext() if chosen else float32_matmul(),
     ):
-        named = find_parameters(lambda: loss_of(model, guide, *batch(first)))
+        named = find_parameters(lambda: loss_of(model, guide, *train.first))
         params = list(named.values())
         trained = [p for p in params if p.requires_grad]
         step = gradients(loss_of, model, guide, trained)
@@ -163,7 +164,7 @@ def fit(
         if resume is not None:
             course.restore(resume)
         ranks.same(params)
-        course.plan(lr_schedule, lr, (num_epochs - course.epoch) * num_steps)
+        course.plan(lr_schedule, lr, (num_epochs - course.epoch) * train.num_steps)
         optim, schedule = course.optim, course.schedule
         if resume is None and callback is not None:
             callback(course.state())
@@ -175,10 +176,8 @@ def fit(
         )
         with bar:
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
-                start, total = perf_counter(), 0.0
-                order = _order(num_data, batch_size, ranks, seed, course.epoch)
-                for i, rows in enumerate(order.split(batch_size)):
-                    x = batch(ranks.share(rows))
+                start, total, num_data = perf_counter(), 0.0, 0
+                for i, (rows, x) in enumerate(train.epoch(ranks, seed, course.epoch)):
                     if isinstance(step, Captured) and i == 0:
                         step.check(*x)
                     loss, grads = ranks.sum_gradients(step, x, len(rows), trained)
@@ -187,17 +186,18 @@ def fit(
                     norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
                     if not (loss + norm).isfinite():
                         what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
-                        at = course.epoch * num_steps + i
+                        at = course.epoch * train.num_steps + i
                         raise Diverged(what, at, course.epoch + 1, rows, worst(named))
                     if clip_norm is not None:
                         torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
                     optim.step()
                     schedule.step()
                     total -= loss.item() * len(rows)
+                    num_data += len(rows)
                 valid_elbo = None
-                if valid is not None:
+                if held_out is not None:
                     valid_elbo = ranks.same_object(
-                        None if ranks.rank else _elbo(model, guide, valid, device)
+                        None if ranks.rank else _elbo(model, guide, held_out)
                     )
                 course.advance(total / num_data, valid_elbo, perf_counter() - start)
                 bar.set_postfix(course.last(), refresh=False)
@@ -207,45 +207,11 @@ def fit(
         return course.finish(stopped_early=course.epoch < num_epochs)
 
 
-def _elbo(
-    model: Callable[..., Any], guide: Callable[..., Any], data: tuple[Tensor, ...], device: Any
-) -> float:
+def _elbo(model: Callable[..., Any], guide: Callable[..., Any], held_out: Batches) -> float:
     """Returns the ELBO of the data, nats per datum; with the same draws in every call."""
     with evaluation(), seeded(0):
-        batches = torch.arange(len(data[0])).split(VALID_BATCH)
-        total = sum(
-            Trace_ELBO().loss(model, guide, *_batch(data, None, device, rows)) for rows in batches
-        )
-    return -total / len(data[0])
-
-
-def _batch(
-    data: tuple[Tensor, ...], transform: Callable[..., Any] | None, device: Any, rows: Tensor
-) -> tuple[Tensor, ...]:
-    batch = tuple(d[rows.to(d.device)].to(device) for d in data)
-    return batch if transform is None else _as_tuple(transform(*batch))
-
-
-def _order(num_data: int, batch_size: int, ranks: Ranks, seed: int | None, epoch: int) -> Tensor:
-    """Returns an epoch's order of rows; unshuffled where one batch takes all of them."""
-    if ranks.size > 1:
-        return ranks.order(num_data, seed or 0, epoch)
-    # a guide with parameters of its own for each datum (AutoNormal) knows the data by their place
-    return torch.randperm(num_data) if batch_size < num_data else torch.arange(num_data)
-
-
-def _check(
-    model: Callable[..., Any],
-    data: tuple[Tensor, ...],
-    transform: Callable[..., Any] | None,
-    device: Any,
-    batch_size: int,
-) -> None:
-    """Raises unless data are finite tensors of one length, inside their site's support."""
-    check_data(data)
-    with torch.random.fork_rng():
-        for rows in torch.arange(len(data[0])).split(max(batch_size, VALID_BATCH)):
-            check_observed(model, *_batch(data, transform, device, rows), start=int(rows[0]))
+        total = sum(Trace_ELBO().loss(model, guide, *batch) for _, batch in held_out.in_order())
+    return -total / held_out.num_data
 
 
 def _check_options(
@@ -255,7 +221,7 @@ def _check_options(
     lr_schedule: str,
     clip_norm: float | None,
     patience: int | None,
-    valid: tuple[Tensor, ...] | None,
+    valid: Any,
 ) -> None:
     limits = {"num_epochs": num_epochs, "batch_size": batch_size, "lr": lr, "clip_norm": clip_norm}
     for name, value in {**limits, "patience": patience}.items():
@@ -265,7 +231,3 @@ def _check_options(
         raise ValueError(f"lr_schedule is {lr_schedule!r}; choose constant or one-cycle")
     if patience is not None and valid is None:
         raise ValueError("patience needs validation data; pass valid=...")
-
-
-def _as_tuple(data: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return (data,) if isinstance(data, Tensor) else tuple(data)

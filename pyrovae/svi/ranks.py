@@ -4,10 +4,11 @@ __all__ = ["Ranks", "joined"]
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import torch
@@ -90,12 +91,10 @@ class Ranks:
         dist.broadcast_object_list(values, 0)
         return values[0]
 
-    def check_data(self, data: Sequence[Tensor]) -> None:
+    def check_data(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Raises DataError, on every rank, where one holds other data than rank 0."""
-        if self.size == 1:
-            return
         digest = hashlib.sha256()
-        for d in data:
+        for d in chain.from_iterable(batches):
             digest.update(f"{d.dtype}{tuple(d.shape)}".encode())
             digest.update(d.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         all_digests: list[Any] = [None] * self.size

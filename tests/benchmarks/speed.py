@@ -209,7 +209,7 @@ def naive(x, full):
 
 
 SIZES = """
-import resource, sys, time, torch, pyrovae as pv
+import re, sys, time, torch, pyrovae as pv
 k, n, threads, workers = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
@@ -223,7 +223,9 @@ elapsed = time.perf_counter() - start
 result = sum(
     t.nbytes for e in evidence.estimates.values() for t in vars(e).values() if hasattr(t, "nbytes")
 )
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - 2 * result - x.nbytes, elapsed)
+# not ru_maxrss, which begins with the peak of the process that started this one
+peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)
+print(int(peak) * 1024 - 2 * result - x.nbytes, elapsed)
 """
 
 

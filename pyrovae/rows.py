@@ -1,0 +1,163 @@
+"""Rows of data on disk, read when they are asked for, for data that memory does not hold."""
+
+__all__ = ["File", "Rows", "as_tensors", "fits", "in_chunks", "spooled"]
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from math import prod
+from tempfile import TemporaryFile
+from typing import IO, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SHARE = 0.25  # of the machine's memory that a data set may take
+CHUNK = 2**22  # numbers read at a time
+BATCH_ERROR = "give batches that are a tensor, or a tuple of tensors with equal rows"
+
+
+class File:
+    """A file to read from, closed when nobody does any more; a temporary one is then gone."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._number = os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        os.close(self._number)
+
+    def read(self, part: memoryview, start: int) -> None:
+        """Fills a part of memory with the bytes from `start` on."""
+        while len(part):
+            count = os.preadv(self._number, [part], start)
+            if not count:
+                raise OSError("the file of the data is shorter than it was; start anew")
+            part, start = part[count:], start + count
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Data `(N, ...)` that stay in a file: indexed by rows, as a tensor is, they give a tensor.
+
+    They are read rather than mapped: of random rows, a mapping takes as much memory as the file
+    has, if only for as long as others need none.
+
+    Attributes:
+        file: The file.
+        stored: NumPy's type of its numbers.
+        shape: Of the rows that `take` left, `(N, ...)`.
+        offset: Bytes before the first number.
+        dtype: Of the tensors.
+        divisor: What numbers are divided by as they are read.
+        device: Where the tensors go.
+        index: Which rows of the file these are, `(N,)`; `None`: all.
+    """
+
+    file: File
+    stored: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int = 0
+    dtype: torch.dtype = torch.float32
+    divisor: float = 1.0
+    device: torch.device = torch.device("cpu")
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
+        if self.index is None and isinstance(rows, slice) and rows.step in (None, 1):
+            start, stop, _ = rows.indices(len(self))
+            places, count = [start], max(0, stop - start)
+        else:
+            index = torch.arange(len(self)) if self.index is None else self.index
+            at = rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()
+            places, count = index[at].tolist(), 1
+        width = prod(self.shape[1:]) * self.stored.itemsize
+        read = np.empty(len(places) * count * width, np.uint8)
+        for part, row in zip(read.reshape(len(places), -1), places, strict=True):
+            self.file.read(part.data, self.offset + row * width)
+        table = read.view(self.stored).reshape(-1, *self.shape[1:])
+        native = torch.empty(0, dtype=self.dtype).numpy().dtype
+        x = torch.from_numpy(table.astype(native, copy=False)).to(self.device)
+        return x if self.divisor == 1 else x / self.divisor
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def is_floating_point(self) -> bool:
+        """Returns whether the tensors are."""
+        return self.dtype.is_floating_point
+
+    def to(self, device: Any) -> Self:
+        """Returns the same rows, read onto another device."""
+        return replace(self, device=torch.device(device))
+
+    def take(self, index: Tensor) -> Self:
+        """Returns some of the rows, in any order, without reading them."""
+        index = index if self.index is None else self.index[index]
+        return replace(self, index=index, shape=(len(index), *self.shape[1:]))
+
+    def mean(self, dim: int) -> Tensor:
+        """Returns the mean over rows (`dim` is 0)."""
+        assert dim == 0
+        total = sum(chunk.double().sum(0) for _, chunk in in_chunks(self))
+        return (torch.as_tensor(total) / len(self)).to(self.dtype)
+
+
+def fits(num_bytes: float) -> bool:
+    """Returns whether data of that size may be held in memory: a quarter of the machine's."""
+    return num_bytes <= SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_chunks(x: Tensor | Rows) -> Iterator[tuple[int, Tensor]]:
+    """Yields x `(N, ...)` a few rows at a time, with the number of the first."""
+    size = max(1, CHUNK // max(1, prod(x.shape[1:])))
+    for start in range(0, len(x), size):
+        yield start, x[start : start + size]
+
+
+def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
+    """Writes batches to temporary files, and returns their rows, a `Rows` for each tensor.
+
+    Raises:
+        TypeError: If a batch is neither a tensor nor a tuple or list of tensors.
+        ValueError: If there is no batch, or tensors change their shapes or types.
+    """
+    like: list[Tensor] = []
+    count = 0
+    with ExitStack() as stack:
+        files: list[Any] = []
+        for batch in map(as_tensors, batches):
+            if not files:
+                files = [stack.enter_context(TemporaryFile(prefix="pyrovae-")) for _ in batch]
+                like = [d[:0].cpu() for d in batch]
+            kinds = [(d.dtype, d.shape[1:]) for d in batch]
+            if kinds != [(d.dtype, d.shape[1:]) for d in like] or len({len(d) for d in batch}) > 1:
+                shapes = ", ".join(f"{d.dtype} {tuple(d.shape)}" for d in batch)
+                raise ValueError(f"a batch after {count} rows is {shapes}, unlike the first")
+            for file, d in zip(files, batch, strict=True):
+                file.write(d.detach().cpu().contiguous().numpy().data)
+            count += len(batch[0])
+        if not count:
+            raise ValueError("the DataLoader gives no rows; give at least one")
+        for file in files:
+            file.flush()
+        return tuple(
+            Rows(File(f), d.numpy().dtype, (count, *d.shape[1:]), dtype=d.dtype)
+            for f, d in zip(files, like, strict=True)
+        )
+
+
+def as_tensors(batch: Any) -> tuple[Tensor, ...]:
+    """Returns a DataLoader's batch as a tuple; TypeError unless it is made of tensors."""
+    parts = (batch,) if isinstance(batch, Tensor) else batch
+    if not (isinstance(parts, tuple | list) and parts):
+        raise TypeError(f"the DataLoader gives {type(batch).__name__}; {BATCH_ERROR}")
+    if other := [type(d).__name__ for d in parts if not (isinstance(d, Tensor) and d.ndim)]:
+        raise TypeError(f"the DataLoader's batches hold {other[0]}; {BATCH_ERROR}")
+    return tuple(parts)
