@@ -75,8 +75,7 @@ def evaluate(
         block_size: Data per block.
         chunk_size: Particles x data decoded at once.
         compile: Run log-weights, and the gradients of "ais", as compiled graphs, once some ten
-            seconds have gone into making them; see `pyrovae.program.Captured`. The draws of "auto"
-            run as ever.
+            seconds have gone into making them; see `pyrovae.program.Captured`.
         workers: Processes that share the blocks, of one thread each: results are the same bytes
             for any number. `None` computes here with all threads, or wherever
             `joblib.parallel_config` says: Dask, Ray or Spark.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from time import time
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyrovae.program import (
     SHARED_ROWS,
     Program,
     Quantiles,
+    Values,
     draw_latents,
     evaluation,
     inspect,
@@ -32,7 +34,8 @@ from pyrovae.rng import draw_seed, seeded
 
 BLOCK_SIZE = 64  # data per block
 CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
-PROPOSED = 2**20  # numbers proposed at once, over particles, data and latent dimensions
+PROPOSED = 2**18  # numbers proposed at once, over particles, data and latent dimensions,
+DECODED = 4096  # or, where they are many, particles x data
 RANDOMIZATIONS = 16  # of quasi-random draws
 FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
 AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
@@ -143,11 +146,6 @@ class Draws:
     max_particles: int = 100_000
     max_seconds: float | None = None
 
-    @property
-    def plain(self) -> bool:
-        """Whether so many independent draws of guide or prior are asked for: they compile."""
-        return self.num_particles != "auto" and self.proposal is None and not self.qmc
-
     def __post_init__(self) -> None:
         if self.num_particles != "auto":
             check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
@@ -240,11 +238,17 @@ def _chunks(
     program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
 ) -> Iterator[Tensor]:
     """Yields tables `(s, n)` of a block's log-weights, as they are decoded."""
-    if program.graphs is not None and how.plain and not program.shared:
-        return _from_graph(program.block(rows), len(rows), num_particles, chunk_size)
-    if program.guide is None:
-        return _from_prior(program, rows, num_particles, chunk_size, how.qmc)
-    return _from_guide(program, rows, num_particles, chunk_size, how)
+    if program.shared:
+        return _from_shared(program, rows, num_particles, chunk_size)
+    block, count = program, len(rows)
+    if program.graphs is not None:
+        # a graph takes full blocks, and one that is mostly filled up is not worth it
+        full = 2 * count > program.step
+        block = program.block(rows) if full else replace(program, graphs=None)
+        rows = range(len(block)) if full else rows
+    sample = _from_prior if program.guide is None else _from_guide
+    tables = sample(block, rows, num_particles, how, chunk_size)
+    return (table[:, :count] if program.plate else table for table in tables)
 
 
 def _draw_auto(
@@ -288,50 +292,76 @@ def _draw_auto(
     return LogWeights(log_w, counts=counts)
 
 
-def _from_graph(
-    block: Program, num_rows: int, num_particles: int, chunk_size: int
+def _from_shared(
+    program: Program, rows: range, num_particles: int, chunk_size: int
 ) -> Iterator[Tensor]:
-    """Draws and decodes chunks of one size; what is beyond the last draw or row is cut off."""
-    size = min(num_particles, max(1, chunk_size // len(block)))
-    for draws in _sizes(num_particles, size):
-        yield block.log_weights(size)[:draws, :num_rows]
+    """Decodes draws of the prior once for all data."""
+    num_data = min(program.total or len(program), SHARED_ROWS)
+    most = SCORES if scored_by_products(program) else chunk_size
+    for size in _sizes(num_particles, most // num_data):
+        yield log_likelihood_of_all(program, draw_latents(program, size), rows)
 
 
 def _from_prior(
-    program: Program, rows: range, num_particles: int, chunk_size: int, qmc: bool
+    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
 ) -> Iterator[Tensor]:
-    """Decodes draws of the prior, in chunks; once for all data where they can share them."""
-    if program.shared:
-        num_data = min(program.total or len(program), SHARED_ROWS)
-        most = SCORES if scored_by_products(program) else chunk_size
-        for size in _sizes(num_particles, most // num_data):
-            yield log_likelihood_of_all(program, draw_latents(program, size), rows)
-        return
-    for size, quasi in _passes(program, rows, num_particles, chunk_size // len(rows), qmc):
+    """Decodes draws of the prior in chunks."""
+    most = max(1, min(num_particles, chunk_size // len(rows)))
+
+    def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
+        return replace(program, data=data).log_likelihood(rows, most)
+
+    for size, quasi in _passes(program, rows, num_particles, most, how.qmc):
         with quasi:
-            log_w = program.log_likelihood(rows, size)
-        yield log_w
+            if how.qmc or program.graphs is None:
+                yield program.log_likelihood(rows, size)
+            else:
+                what = f"log p(x|z) of {most} draws"
+                yield program.captured(what, log_likelihood)[:size]
 
 
 def _from_guide(
-    program: Program, rows: range, num_particles: int, chunk_size: int, how: Draws
+    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
 ) -> Iterator[Tensor]:
-    """Encodes once, for as many draws as memory allows, and decodes them in chunks."""
-    chunk = chunk_size // len(rows)
-    most = max(chunk, PROPOSED // (len(rows) * max(1, program.latent_size)))
+    """Encodes once for many draws, a fixed number, and decodes them in chunks of one size."""
+    most = max(PROPOSED // (len(rows) * max(1, program.latent_size)), DECODED // len(rows), 1)
+    chunk = ceil(most / ceil(most * len(rows) / chunk_size))
     propose: Sampler = partial(program.propose, rows)
     if how.proposal:
         propose = how.proposal.sampler(program, rows)
+    elif program.graphs is not None and not how.qmc:
+        propose = partial(_propose, program, rows, most)
+
+    def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
+        return replace(program, data=data).log_joint(z, rows, chunk)
+
     for draws, quasi in _passes(program, rows, num_particles, most, how.qmc):
         with quasi:
             z, log_q = propose(draws)
-        start = 0
-        for size in _sizes(draws, chunk):
-            part = slice(start, start + size)
-            z_part = {name: value[part] for name, value in z.items()}
-            log_p = program.log_joint(z_part, rows, size)
-            yield log_p - log_q[part]
-            start += size
+        for start in range(0, draws, chunk):
+            size = min(chunk, draws - start)
+            z_part = {name: value[start : start + size] for name, value in z.items()}
+            if program.graphs is None:
+                log_p = program.log_joint(z_part, rows, size)
+            else:
+                filled = {name: _filled(value, chunk) for name, value in z_part.items()}
+                log_p = program.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)[:size]
+            yield log_p - log_q[start : start + size]
+
+
+def _propose(program: Program, rows: range, most: int, num_particles: int) -> Any:
+    """Returns draws of the guide and log q, from a graph that always makes as many."""
+
+    def propose(data: tuple[Tensor, ...]) -> Any:
+        return replace(program, data=data).propose(rows, most)
+
+    z, log_q = program.captured(f"{most} draws of q(z|x)", propose)
+    return {name: value[:num_particles] for name, value in z.items()}, log_q[:num_particles]
+
+
+def _filled(x: Tensor, size: int) -> Tensor:
+    """Returns x `(s, ...)` with its last row repeated, `(size, ...)`."""
+    return x if len(x) == size else x[torch.arange(size).clamp(max=len(x) - 1)]
 
 
 def _passes(

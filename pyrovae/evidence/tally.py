@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrovae import diagnostics
 from pyrovae.evidence.weights import LogWeights, Reductions, check_weights
 
-TABLE = 2**20  # weights kept at a time
+TABLE, FEWEST = 2**18, 256  # weights kept at a time, and draws of each datum at least
 BATCHES = 32  # of draws, between which shared draws' error is taken
 EXACT = 256  # largest weights that the jackknife leaves out one by one
 
@@ -103,7 +103,7 @@ class Tally(Reductions):
 
     def _open(self, like: Tensor) -> None:
         """Begins a table, up to the next k of the grid where that lies beyond the first table."""
-        most = min(max(1, TABLE // len(self._rows)), self.num_particles - self._made)
+        most = min(max(FEWEST, TABLE // len(self._rows)), self.num_particles - self._made)
         if self._made and self._left:
             most = min(most, self._left[0] - self._made)
         self._table, self._filled = like.new_empty(most, like.shape[1]), 0

@@ -123,20 +123,6 @@ class Program:
             self.graphs[what] = Captured(fn, what)
         return self.graphs[what](self.data, *args)
 
-    def log_weights(self, num_particles: int) -> Tensor:
-        """Returns log-weights of a `block`, `(S, n)`, of draws from the guide, or prior."""
-        rows = range(len(self))
-
-        def at(data: tuple[Tensor, ...]) -> Tensor:
-            block = replace(self, data=data)
-            if block.guide is None:
-                return block.log_likelihood(rows, num_particles)
-            z, log_q = block.propose(rows, num_particles)
-            return block.log_joint(z, rows, num_particles) - log_q
-
-        source = "prior" if self.guide is None else "guide"
-        return self.captured(f"log w of {num_particles} draws from the {source}", at)
-
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
         if not self.trouble:
