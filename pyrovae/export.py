@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pyrovae.evidence.importance import CHUNK_SIZE
+from pyrovae.evidence.drawing import at_once
 from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
 from pyrovae.program import (
     Program,
@@ -110,7 +110,7 @@ def _block(
     with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
         program.check_observed(rows)
         z, log_q = program.propose(rows, num_particles)
-        size = max(1, CHUNK_SIZE // len(rows))
+        size = max(1, at_once(program, torch.get_num_threads()) // len(rows))
         parts = [slice(i, i + size) for i in range(0, num_particles, size)]
         log_w = torch.cat([_log_joint(program, z, rows, part) - log_q[part] for part in parts])
         check_weights(log_w, rows)

@@ -196,6 +196,45 @@ def test_evidence_compiled_is_evidence():
         assert estimate.num_draws.eq(200).all()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"num_particles": 3_000},
+        {"num_particles": 512, "qmc": True},
+        {"num_particles": 300, "proposal": pv.Widened(1.1)},
+        {"num_particles": 300, "proposal": pv.Defensive(0.1)},
+        {"num_particles": 300, "proposal": pv.Refined(3)},
+        {"num_particles": "auto", "tolerance": 0.2, "max_particles": 1_000},
+    ],
+)
+def test_every_kind_of_draw_compiles(how):
+    """Same draws, so the same weights, in full blocks; in short ones as good."""
+    vae, x = vae_and_data(70)
+    options = {"seed": 0, "block_size": 32}
+    eager = pv.importance_sampling(vae.model, vae.guide, x, **how, **options)
+    compiled = pv.importance_sampling(vae.model, vae.guide, x, **how, **options, compile=True)
+    off = compiled.log_evidence() - eager.log_evidence()
+    if how["num_particles"] != "auto":  # it draws for some of a block
+        torch.testing.assert_close(compiled.log_w[:, :64], eager.log_w[:, :64], atol=1e-3, rtol=0)
+    error = (compiled.std_error().square() + eager.std_error().square()).sqrt()
+    assert (off / error).abs().max() < 5
+
+
+def test_the_prior_and_annealing_compile():
+    vae, x = vae_and_data(64)
+
+    def model(x):  # its latents lean on x: no draws are shared
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x[:, 0], 1.0))
+            pyro.sample("x", dist.Normal(z[..., None] + 0 * x, 2.0).to_event(1), obs=x)
+
+    run = {"seed": 0, "num_particles": 300}
+    for fn, more in ((pv.prior_sampling, {"block_size": 32}), (pv.ais, {"num_temperatures": 3})):
+        a, b = (fn(model, x, **run, **more, compile=c) for c in (True, False))
+        error = (a.std_error().square() + b.std_error().square()).sqrt()
+        assert ((a.log_evidence() - b.log_evidence()) / error).abs().max() < 5
+
+
 def test_log_likelihood_of_extreme_logits_is_right():
     """Compiled, log(1 + exp(-|l|)) is not torch's; float32-right it has to be all the same."""
     logits = torch.linspace(-120, 120, 241).expand(3, -1).contiguous()

@@ -15,6 +15,7 @@ ROWS = [
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},
+    {"evidence.drawing"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "evidence.calibration", "evidence.blocks"},
     {"evidence.results"},

@@ -108,6 +108,7 @@ def ais(
     seed: int | None = None,
     plate: str | None = "data",
     chunk_size: int = CHAINS,
+    compile: bool = False,
 ) -> AnnealedWeights:
     r"""Returns log-weights `(S, N)` of annealed importance sampling, per datum.
 
@@ -137,6 +138,7 @@ def ais(
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
         plate: Name of the plate over the data; `None` gives joint weights `(S,)` of all data.
         chunk_size: Particles x data annealed at once; bounds memory.
+        compile: Run densities and gradients as a compiled graph; see `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for a latent without a gradient, a
@@ -150,6 +152,8 @@ def ais(
     check_sizes(num_particles=num_particles, num_leapfrog=num_leapfrog, chunk_size=chunk_size)
     size = max(1, chunk_size // num_particles)
     program = inspect(model, guide, *data, plate=plate, block_size=size)
+    if compile:
+        program = program.compiled()
     seed = draw_seed(seed)
     kernel = tune(program, num_temperatures, schedule, num_leapfrog, seed)
     blocks = [anneal(program, rows, num_particles, seed, kernel) for rows in program.blocks(size)]

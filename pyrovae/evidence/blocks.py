@@ -20,7 +20,7 @@ from joblib.parallel import get_active_backend
 from torch import Tensor
 
 from pyrovae.evidence.annealing import Kernel, anneal
-from pyrovae.evidence.importance import Draws, draw, tally
+from pyrovae.evidence.drawing import Draws, draw, tally
 from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import FEWEST, LogWeights
@@ -48,7 +48,7 @@ class Job:
         grid: Numbers of draws of the path.
         seed: Fixes the draws.
         start: When the evaluation began, by the clock.
-        chunk_size: Particles x data decoded at once.
+        chunks: Particles x data decoded at once, by source.
         num_chains: Annealing runs per datum.
         kernel: Their frozen course; `None` without.
     """
@@ -58,7 +58,7 @@ class Job:
     grid: tuple[int, ...]
     seed: int
     start: float
-    chunk_size: int
+    chunks: dict[str, int]
     num_chains: int
     kernel: Kernel | None
 
@@ -85,11 +85,11 @@ class Job:
             return {"ais": _annealed(*runs, self.grid)}, None
         if source == "quadrature":
             return {"quadrature": _exact(program, rows, self.grid)}, None
-        how = self.draws[source]
+        how, chunk = self.draws[source], self.chunks[source]
         if how.num_particles == "auto":
-            weights = draw(program, rows, how, self.seed, self.chunk_size, self.start)
+            weights = draw(program, rows, how, self.seed, chunk, self.start)
         else:
-            weights = tally(program, rows, how, self.seed, self.chunk_size, self.grid)
+            weights = tally(program, rows, how, self.seed, chunk, self.grid)
         names = [n for n in self.names if SOURCES[n] == source]
         batches = weights.batches() if isinstance(weights, Tally) and program.shared else None
         return {n: _REDUCE[n](weights, self.grid) for n in names}, batches

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, tune
 from pyrovae.evidence.blocks import FIELDS, SOURCES, Job, mapped
-from pyrovae.evidence.importance import BLOCK_SIZE, CHUNK_SIZE, Draws, sharing
+from pyrovae.evidence.drawing import Draws, at_once, sharing
+from pyrovae.evidence.importance import BLOCK_SIZE
 from pyrovae.evidence.results import Estimate, Evidence
 from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Program, inspect
@@ -41,7 +42,7 @@ def evaluate(
     seed: int | None = None,
     plate: str = "data",
     block_size: int = BLOCK_SIZE,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
     compile: bool = False,
     workers: int | None = None,
     progress: bool | None = None,
@@ -73,7 +74,7 @@ def evaluate(
             "ais" also on its pilot.
         plate: Name of the plate over the data.
         block_size: Data per block.
-        chunk_size: Particles x data decoded at once.
+        chunk_size: Particles x data decoded at once; `None`: what the cores' caches hold.
         compile: Run log-weights, and the gradients of "ais", as compiled graphs, once some ten
             seconds have gone into making them; see `pyrovae.program.Captured`.
         workers: Processes that share the blocks, of one thread each: results are the same bytes
@@ -96,8 +97,9 @@ def evaluate(
     names = _known(estimators, guide)
     auto = num_particles == "auto"
     drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)
-    check_sizes(block_size=block_size, chunk_size=chunk_size, num_temperatures=num_temperatures)
-    check_sizes(num_chains=num_chains, workers=1 if workers is None else workers)
+    check_sizes(block_size=block_size, num_temperatures=num_temperatures, num_chains=num_chains)
+    given = {"chunk_size": chunk_size, "workers": workers}
+    check_sizes(**{name: size for name, size in given.items() if size is not None})
     seed, start = draw_seed(seed), time()
     held = _at_hand(data, seed)
     grid = () if auto else _grid(int(num_particles))
@@ -134,7 +136,9 @@ def evaluate(
     if "ais" in {source for source, _ in left.values()}:
         kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, seed)
     draws = {"guide": drawn, "prior": Draws(NAIVE) if auto else drawn}
-    job = Job(tuple(names), draws, grid, seed, start, chunk_size, num_chains, kernel)
+    threads = 1 if workers else torch.get_num_threads()
+    chunks = {s: chunk_size or at_once(program, threads) for s, program in programs.items()}
+    job = Job(tuple(names), draws, grid, seed, start, chunks, num_chains, kernel)
     with bar:
         bar.update(sum(len(todo[k][1]) for k in todo if k not in left))
         records = mapped(job, programs, list(left.values()), workers)

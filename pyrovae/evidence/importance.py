@@ -1,46 +1,21 @@
-"""Importance sampling and naive sampling: tables of log-weights, drawn in blocks and chunks."""
+"""Importance sampling and naive sampling: tables of log-weights."""
 
-__all__ = ["Draws", "draw", "importance_sampling", "prior_sampling", "sharing", "tally"]
+__all__ = ["importance_sampling", "prior_sampling"]
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
-from math import ceil
+from collections.abc import Callable
 from time import time
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
-from pyrovae.evidence.proposals import Proposal, Sampler, Widened
-from pyrovae.evidence.tally import Tally
-from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
-from pyrovae.program import (
-    SHARED_ROWS,
-    Program,
-    Quantiles,
-    Values,
-    draw_latents,
-    evaluation,
-    inspect,
-    log_likelihood_of_all,
-    scored_by_products,
-    shares_latents,
-)
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.evidence.drawing import Draws, at_once, draw, sharing
+from pyrovae.evidence.proposals import Proposal
+from pyrovae.evidence.weights import LogWeights, check_sizes
+from pyrovae.program import inspect
+from pyrovae.rng import draw_seed
 
 BLOCK_SIZE = 64  # data per block
-CHUNK_SIZE = 4096  # particles x data decoded at once: the logits are then still in cache
-PROPOSED = 2**18  # numbers proposed at once, over particles, data and latent dimensions,
-DECODED = 4096  # or, where they are many, particles x data
-RANDOMIZATIONS = 16  # of quasi-random draws
-FIRST, GROWTH = 128, 4  # the pilot's draws under "auto", and by how much they grow
-AHEAD, MARGIN = 8, 1.2  # how many times its draws the pilot foresees, and what is added
-GUIDE, PRIOR, CHECK, PILOT, SHARED = range(5)  # random streams
-SCORES = 2**20  # weights that matrix products make at once
 
 
 def importance_sampling(
@@ -56,7 +31,8 @@ def importance_sampling(
     seed: int | None = None,
     plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
+    compile: bool = False,
 ) -> LogWeights:
     r"""Returns log-weights `(S, N)` with the guide, or a better proposal r, to draw from.
 
@@ -90,7 +66,9 @@ def importance_sampling(
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
         plate: Name of the plate over the data; `None` gives joint weights `(S,)` of all data.
         block_size: Data per block; with a seed, draws depend on it, the target never does.
-        chunk_size: Particles x data that the model decodes at once; bounds memory.
+        chunk_size: Particles x data that the model decodes at once; bounds memory. `None`: what
+            the cores' caches hold.
+        compile: Run guide and model as compiled graphs; see `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for NaN weights, datum named, or
@@ -104,7 +82,7 @@ def importance_sampling(
     if not (proposal is None or isinstance(proposal, Proposal)):
         guide, proposal = proposal, None
     how = Draws(num_particles, proposal, qmc, tolerance, max_particles, max_seconds)
-    return _table(model, guide, data, how, seed, plate, block_size, chunk_size)
+    return _table(model, guide, data, how, seed, plate, block_size, chunk_size, compile)
 
 
 def prior_sampling(
@@ -115,7 +93,8 @@ def prior_sampling(
     seed: int | None = None,
     plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
+    compile: bool = False,
 ) -> LogWeights:
     r"""Returns log-weights `(S, N)` with the prior as proposal: naive Monte Carlo.
 
@@ -132,271 +111,7 @@ def prior_sampling(
         Tutorial on variational autoencoders (Doersch, 2016), section 2, https://arxiv.org/abs/1606.05908
     """
     how = Draws(num_particles, qmc=qmc)
-    return _table(model, None, data, how, seed, plate, block_size, chunk_size)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How to draw: the options of `importance_sampling`, checked."""
-
-    num_particles: int | str
-    proposal: Proposal | None = None
-    qmc: bool = False
-    tolerance: float = 0.01
-    max_particles: int = 100_000
-    max_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_particles != "auto":
-            check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
-        check_sizes(max_particles=self.max_particles)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance is {self.tolerance}; give a positive number of nats")
-        if not self.qmc:
-            return
-        if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:
-            raise ValueError(
-                f"num_particles is {self.num_particles!r}; quasi-random draws come in "
-                f"{RANDOMIZATIONS} randomizations, so give a multiple of it"
-            )
-        if not isinstance(self.proposal, Widened | None):
-            raise ValueError(
-                f"{type(self.proposal).__name__} has no quasi-random draws; take qmc=False"
-            )
-
-
-def draw(
-    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, start: float = 0.0
-) -> LogWeights:
-    """Returns the log-weights `(S, n)` of one block of rows.
-
-    They depend on the seed, the proposal (guide or prior) and the block's first row alone; under
-    `max_seconds`, which count from `start`, on the clock as well.
-    """
-    _check(program, rows, seed)
-    if how.num_particles == "auto":
-        return _draw_auto(program, rows, how, seed, chunk_size, start)
-    size, stream = int(how.num_particles), _stream(program, rows)
-    table = _draw(program, rows, rows, size, how, chunk_size, seed, stream)
-    return LogWeights(table, randomizations=RANDOMIZATIONS if how.qmc else 1)
-
-
-def tally(
-    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, grid: Sequence[int]
-) -> Tally:
-    """Returns the sums of what `draw` makes, for a number of draws that no table would hold."""
-    _check(program, rows, seed)
-    size = int(how.num_particles)
-    total = Tally(size, grid, rows)
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, *_stream(program, rows)):
-        for chunk in _chunks(program, rows, size, how, chunk_size):
-            total.add(chunk)
-    return total
-
-
-def _check(program: Program, rows: range, seed: int) -> None:
-    """Raises DataError where these rows lie outside their sites' support."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, CHECK, rows.start):
-        program.check_observed(rows)
-
-
-def sharing(program: Program) -> Program:
-    """Returns the program with its draws from the prior shared by all data, if they can be."""
-    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
-        return replace(program, shared=shares_latents(program))
-
-
-def _stream(program: Program, rows: range) -> tuple[int, ...]:
-    if program.shared:
-        return (SHARED,)
-    return (PRIOR if program.guide is None else GUIDE, rows.start)
-
-
-def _draw(
-    program: Program,
-    rows: range,
-    names: Sequence[int],
-    num_particles: int,
-    how: Draws,
-    chunk_size: int,
-    seed: int,
-    stream: tuple[int, ...],
-) -> Tensor:
-    """Returns a table of `num_particles` draws from a random stream; `names` number its data."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
-        log_w, start = torch.empty(0, dtype=torch.float64), 0
-        for chunk in _chunks(program, rows, num_particles, how, chunk_size):
-            if not start:  # one table from the start: small pieces would fragment the heap
-                log_w = log_w.new_empty(num_particles, *chunk.shape[1:])
-            log_w[start : start + len(chunk)] = chunk
-            start += len(chunk)
-    check_weights(log_w, names)
-    return log_w
-
-
-def _chunks(
-    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
-) -> Iterator[Tensor]:
-    """Yields tables `(s, n)` of a block's log-weights, as they are decoded."""
-    if program.shared:
-        return _from_shared(program, rows, num_particles, chunk_size)
-    block, count = program, len(rows)
-    if program.graphs is not None:
-        # a graph takes full blocks, and one that is mostly filled up is not worth it
-        full = 2 * count > program.step
-        block = program.block(rows) if full else replace(program, graphs=None)
-        rows = range(len(block)) if full else rows
-    sample = _from_prior if program.guide is None else _from_guide
-    tables = sample(block, rows, num_particles, how, chunk_size)
-    return (table[:, :count] if program.plate else table for table in tables)
-
-
-def _draw_auto(
-    program: Program, rows: range, how: Draws, seed: int, chunk_size: int, start: float
-) -> LogWeights:
-    """Returns a block's weights, as many for each datum as a pilot with other draws found due."""
-    counts = torch.zeros(len(rows) if program.plate else 1, dtype=torch.long)
-    todo, pilot, stage = torch.arange(len(counts)), torch.empty(0, len(counts)), 0
-
-    def table(members: Tensor, num_particles: int, *stream: int) -> Tensor:
-        part, block, names = program, rows, rows
-        if program.feed == "slice":
-            names = [rows[i] for i in members]
-            part, block = program.take(names), range(len(names))
-        drawn = _draw(part, block, names, num_particles, how, chunk_size, seed, stream)
-        return drawn.reshape(num_particles, -1)
-
-    while len(todo):
-        more = FIRST * GROWTH**stage - len(pilot)
-        pilot = torch.cat([pilot, table(todo, more, PILOT, rows.start, stage)])
-        weights, made = LogWeights(pilot), len(pilot)
-        variance = (made / weights.ess() - 1).nan_to_num(torch.inf, posinf=torch.inf)
-        due = (MARGIN * variance / how.tolerance**2).clamp(FIRST, how.max_particles).long()
-        known = ~weights.bad() & (due <= AHEAD * made)
-        late = how.max_seconds is not None and time() - start > how.max_seconds
-        if late or made * GROWTH > how.max_particles:
-            due = torch.where(known, due, made if late else how.max_particles)
-            known[:] = True
-        if program.feed != "slice":  # its data are drawn together or not at all
-            due, known = due.max().expand_as(due), known.all().expand_as(known)
-        counts[todo] = due
-        todo, pilot, stage = todo[~known], pilot[:, ~known], stage + 1
-    counts = (FIRST * 2 ** (2 * (counts / FIRST).log2()).ceil().div(2)).ceil().long()
-    counts = counts.clamp(max=how.max_particles)
-    log_w = torch.full((int(counts.max()), len(counts)), -torch.inf, dtype=torch.float64)
-    for k in counts.unique().tolist():
-        members = torch.nonzero(counts == k)[:, 0]
-        log_w[:k, members] = table(members, k, GUIDE, rows.start, k)
-    if not program.plate:
-        log_w, counts = log_w[:, 0], counts[0]
-    return LogWeights(log_w, counts=counts)
-
-
-def _from_shared(
-    program: Program, rows: range, num_particles: int, chunk_size: int
-) -> Iterator[Tensor]:
-    """Decodes draws of the prior once for all data."""
-    num_data = min(program.total or len(program), SHARED_ROWS)
-    most = SCORES if scored_by_products(program) else chunk_size
-    for size in _sizes(num_particles, most // num_data):
-        yield log_likelihood_of_all(program, draw_latents(program, size), rows)
-
-
-def _from_prior(
-    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
-) -> Iterator[Tensor]:
-    """Decodes draws of the prior in chunks."""
-    most = max(1, min(num_particles, chunk_size // len(rows)))
-
-    def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
-        return replace(program, data=data).log_likelihood(rows, most)
-
-    for size, quasi in _passes(program, rows, num_particles, most, how.qmc):
-        with quasi:
-            if how.qmc or program.graphs is None:
-                yield program.log_likelihood(rows, size)
-            else:
-                what = f"log p(x|z) of {most} draws"
-                yield program.captured(what, log_likelihood)[:size]
-
-
-def _from_guide(
-    program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
-) -> Iterator[Tensor]:
-    """Encodes once for many draws, a fixed number, and decodes them in chunks of one size."""
-    most = max(PROPOSED // (len(rows) * max(1, program.latent_size)), DECODED // len(rows), 1)
-    chunk = ceil(most / ceil(most * len(rows) / chunk_size))
-    propose: Sampler = partial(program.propose, rows)
-    if how.proposal:
-        propose = how.proposal.sampler(program, rows)
-    elif program.graphs is not None and not how.qmc:
-        propose = partial(_propose, program, rows, most)
-
-    def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
-        return replace(program, data=data).log_joint(z, rows, chunk)
-
-    for draws, quasi in _passes(program, rows, num_particles, most, how.qmc):
-        with quasi:
-            z, log_q = propose(draws)
-        for start in range(0, draws, chunk):
-            size = min(chunk, draws - start)
-            z_part = {name: value[start : start + size] for name, value in z.items()}
-            if program.graphs is None:
-                log_p = program.log_joint(z_part, rows, size)
-            else:
-                filled = {name: _filled(value, chunk) for name, value in z_part.items()}
-                log_p = program.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)[:size]
-            yield log_p - log_q[start : start + size]
-
-
-def _propose(program: Program, rows: range, most: int, num_particles: int) -> Any:
-    """Returns draws of the guide and log q, from a graph that always makes as many."""
-
-    def propose(data: tuple[Tensor, ...]) -> Any:
-        return replace(program, data=data).propose(rows, most)
-
-    z, log_q = program.captured(f"{most} draws of q(z|x)", propose)
-    return {name: value[:num_particles] for name, value in z.items()}, log_q[:num_particles]
-
-
-def _filled(x: Tensor, size: int) -> Tensor:
-    """Returns x `(s, ...)` with its last row repeated, `(size, ...)`."""
-    return x if len(x) == size else x[torch.arange(size).clamp(max=len(x) - 1)]
-
-
-def _passes(
-    program: Program, rows: range, num_particles: int, most: int, qmc: bool
-) -> Iterator[tuple[int, AbstractContextManager[Any]]]:
-    """Yields numbers of draws, and the context that makes them quasi-random where asked for.
-
-    A randomization is a scrambled Sobol sequence, to which each datum has a digital shift of its
-    own: the errors of different data are then independent.
-    """
-    if not qmc:
-        yield from ((size, nullcontext()) for size in _sizes(num_particles, most))
-        return
-    if program.trouble or not program.latent_size:
-        why = "runs one particle at a time" if program.trouble else "draws nothing"
-        raise ValueError(f"the program {why}; quasi-random draws need particles in parallel")
-    joint = program.plate is None
-    num_data = program.step if program.feed == "subsample" else len(rows)
-    dims, digits = program.latent_size, 2**SobolEngine.MAXBIT
-    for _ in range(RANDOMIZATIONS):
-        sobol = SobolEngine(dims, scramble=True, seed=int(torch.randint(2**31, ())))
-        shift = torch.randint(digits, (dims,) if joint else (num_data, dims))
-        for size in _sizes(num_particles // RANDOMIZATIONS, most):
-            points = (sobol.draw(size, dtype=torch.float64) * digits).long()
-            mixed = (points if joint else points[:, None]) ^ shift  # (S, n, d)
-            uniform = ((mixed + 0.5) / digits).to(program.data[0].device, program.data[0].dtype)
-            yield size, Quantiles(uniform, None if joint else program.dim)
-
-
-def _sizes(total: int, size: int) -> Iterator[int]:
-    """Yields `size`, at least 1, as often as it fits into `total`, then the rest."""
-    size = max(1, size)
-    yield from [size] * (total // size)
-    if total % size:
-        yield total % size
+    return _table(model, None, data, how, seed, plate, block_size, chunk_size, compile)
 
 
 def _table(
@@ -407,12 +122,16 @@ def _table(
     seed: int | None,
     plate: str | None,
     block_size: int,
-    chunk_size: int,
+    chunk_size: int | None,
+    compile: bool,
 ) -> LogWeights:
-    check_sizes(block_size=block_size, chunk_size=chunk_size)
+    check_sizes(block_size=block_size, chunk_size=1 if chunk_size is None else chunk_size)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
     if guide is None and not how.qmc:
         program = sharing(program)
+    if compile:
+        program = program.compiled()
+    chunk_size = chunk_size or at_once(program, torch.get_num_threads())
     seed, start = draw_seed(seed), time()
     blocks = [
         draw(program, rows, how, seed, chunk_size, start) for rows in program.blocks(block_size)
