@@ -447,3 +447,15 @@ def test_nan_names_the_datum():
             scenario.model, x, guide=guide, num_temperatures=3, num_particles=4, chunk_size=256,
             seed=0,
         )  # fmt: skip
+
+
+def test_a_proposal_whose_density_is_flat_has_no_gradient():
+    """Masked, the prior's log-density is 0 whatever z is: the path begins without a force."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).mask(False))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    annealed = pv.ais(model, torch.zeros(3), num_temperatures=10, num_particles=50, seed=0)
+    assert annealed.log_evidence().isfinite().all()

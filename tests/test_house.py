@@ -19,8 +19,9 @@ ROWS = [
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "evidence.calibration", "evidence.blocks"},
     {"evidence.results"},
+    {"evidence.planning"},
     {"evidence.evaluate"},
-    {"runs"},
+    {"runs", "evidence.cost"},
     {"commands"},
     {"svi.__main__", "evidence.__main__"},
 ]

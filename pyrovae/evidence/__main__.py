@@ -58,6 +58,7 @@ def parser() -> ArgumentParser:
     add("--num-temperatures", type=COUNT, default=100, help="of annealing")
     add("--num-chains", type=COUNT, default=8, help="annealing runs per datum")
     add("--plate", default="data", help="name of the plate over the data")
+    add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
     add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
     add("--seed", type=NonNegativeInt, default=0, help="of the draws")
     add("--out", type=str | None, help="folder (default: the run's; RUN/evidence-DATA of others')")
@@ -78,6 +79,7 @@ def run(config: Namespace) -> int:
     """Evaluates, prints, and writes tables and pictures."""
     import pyrovae as pv
     from pyrovae import runs
+    from pyrovae.evidence.cost import cost
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
         raise ValueError(f"--num-particles is {config.num_particles!r}; give a number, or auto")
@@ -93,6 +95,10 @@ def run(config: Namespace) -> int:
             *("num_temperatures", "num_chains", "plate", "seed", "compile"),
         )
     }
+    if config.dry_run:
+        expected = cost(task.model, task.guide, *data, **options)
+        print(json.dumps(expected.rows()) if config.json else expected)
+        return 0
     protocol = {**task.protocol, "rows_chosen": config.rows or "all"}
     blocks = runs.Blocks(task.folder / runs.BLOCKS, _key(task, data, options))
     if len(blocks):

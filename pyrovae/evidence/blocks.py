@@ -1,6 +1,6 @@
 """Blocks of data: what is computed of each, and by whom."""
 
-__all__ = ["FIELDS", "SOURCES", "Job", "mapped"]
+__all__ = ["FIELDS", "SOURCES", "Job", "mapped", "settings"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,7 +108,7 @@ def mapped(
     """
     if effective_n_jobs(workers) == 1:  # pyright: ignore[reportArgumentType]
         for source, rows in todo:
-            with _settings(workers, torch.get_default_dtype()):
+            with settings(workers, torch.get_default_dtype()):
                 record = job(programs[source].part(rows), source, rows)
             yield record
         return
@@ -131,7 +131,7 @@ def _in_worker(packed: bytes, part: Any, job: Job, source: str, rows: range) -> 
     data, first, total = part
     program, store, dtype = _unpacked(packed)
     pyro.get_param_store().set_state(store)  # another evaluation's may have been there since
-    with _settings(1, dtype):
+    with settings(1, dtype):
         return job(replace(program, data=data, first=first, total=total), source, rows)
 
 
@@ -187,7 +187,7 @@ def _culprit(program: Program) -> str:
 
 
 @contextmanager
-def _settings(threads: int | None, dtype: torch.dtype) -> Iterator[None]:
+def settings(threads: int | None, dtype: torch.dtype) -> Iterator[None]:
     """Runs its body with so many threads (`None`: as many as before) and a default dtype."""
     before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(threads or before[0])

@@ -4,10 +4,9 @@ __all__ = ["evaluate"]
 
 import platform
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from difflib import get_close_matches
+from dataclasses import replace
 from importlib.metadata import version
-from math import inf, log10
-from time import time
+from math import inf
 from typing import Any
 
 import torch
@@ -15,17 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, tune
-from pyrovae.evidence.blocks import FIELDS, SOURCES, Job, mapped
-from pyrovae.evidence.drawing import Draws, at_once, sharing
+from pyrovae.evidence.annealing import NUM_LEAPFROG, tune
+from pyrovae.evidence.blocks import FIELDS, SOURCES, mapped
 from pyrovae.evidence.importance import BLOCK_SIZE
+from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Estimate, Evidence
-from pyrovae.evidence.weights import check_sizes
-from pyrovae.program import Program, inspect
-from pyrovae.rng import draw_seed, seeded
-from pyrovae.rows import Rows, spooled
-
-NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
+from pyrovae.program import Program
+from pyrovae.rows import Rows
 
 
 def evaluate(
@@ -89,89 +84,59 @@ def evaluate(
         ValueError: For an unknown estimator, a program that gives no per-datum weights (see
             `pyrovae.check`), data outside their support, or NaN weights.
     """
-    if plate is None:
-        raise ValueError(
-            "evaluate works per datum and plate is None; for latents that all data share, use "
-            "importance_sampling(..., plate=None)"
-        )
-    names = _known(estimators, guide)
-    auto = num_particles == "auto"
-    drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)
-    check_sizes(block_size=block_size, num_temperatures=num_temperatures, num_chains=num_chains)
-    given = {"chunk_size": chunk_size, "workers": workers}
-    check_sizes(**{name: size for name, size in given.items() if size is not None})
-    seed, start = draw_seed(seed), time()
-    held = _at_hand(data, seed)
-    grid = () if auto else _grid(int(num_particles))
-
-    sizes = dict.fromkeys(SOURCES.values(), block_size) | {"ais": max(1, CHAINS // num_chains)}
-    programs = {
-        source: inspect(
-            model,
-            guide if source in ("guide", "ais") else None,
-            *held,
-            plate=plate,
-            block_size=sizes[source],
-        )
-        for source in dict.fromkeys(SOURCES[name] for name in names)
-    }
-    if "prior" in programs:
-        programs["prior"] = sharing(programs["prior"])
-    if compile:
-        programs = {source: program.compiled() for source, program in programs.items()}
+    plan = make_plan(
+        model,
+        guide,
+        data,
+        estimators=estimators,
+        num_particles=num_particles,
+        tolerance=tolerance,
+        max_particles=max_particles,
+        max_seconds=max_seconds,
+        num_temperatures=num_temperatures,
+        num_chains=num_chains,
+        seed=seed,
+        plate=plate,
+        block_size=block_size,
+        chunk_size=chunk_size,
+        compile=compile,
+        workers=workers,
+    )
+    programs, job, auto = plan.programs, plan.job, num_particles == "auto"
     done = {} if blocks is None else blocks
-    keys = {
-        source: {f"{source}-{rows.start}": rows for rows in program.blocks(sizes[source])}
-        for source, program in programs.items()
-    }
-    todo = {k: (source, rows) for source in keys for k, rows in keys[source].items()}
+    left = {name: task for name, task in plan.blocks.items() if name not in done}
     bar = tqdm(
-        total=sum(len(rows) for _, rows in todo.values()),
+        total=sum(len(rows) for _, rows in plan.blocks.values()),
         unit="datum",
         desc="log p(x)",
         disable=None if progress is None else not progress,
     )
-    left = {k: task for k, task in todo.items() if k not in done}
-    kernel = None
-    if "ais" in {source for source, _ in left.values()}:
-        kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, seed)
-    draws = {"guide": drawn, "prior": Draws(NAIVE) if auto else drawn}
-    threads = 1 if workers else torch.get_num_threads()
-    chunks = {s: chunk_size or at_once(program, threads) for s, program in programs.items()}
-    job = Job(tuple(names), draws, grid, seed, start, chunks, num_chains, kernel)
     with bar:
-        bar.update(sum(len(todo[k][1]) for k in todo if k not in left))
+        bar.update(bar.total - sum(len(rows) for _, rows in left.values()))
+        if "ais" in {source for source, _ in left.values()}:
+            kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, job.seed)
+            job = replace(job, kernel=kernel)
         records = mapped(job, programs, list(left.values()), workers)
-        for (k, (_, rows)), record in zip(left.items(), records, strict=True):
-            done[k] = record
+        for (name, (_, rows)), record in zip(left.items(), records, strict=True):
+            done[name] = record
             bar.update(len(rows))
     estimates = {
         name: _estimate(
             name,
-            [done[key] for key in keys[SOURCES[name]]],
+            [done[k] for k, (source, _) in plan.blocks.items() if source == SOURCES[name]],
             tolerance if auto else inf,
         )
-        for name in names
+        for name in plan.names
     }
     options = {"num_particles": num_particles}
     if auto:
         options |= {"tolerance": tolerance, "max_particles": max_particles}
-    if "ais" in names:
+    if "ais" in plan.names:
         options |= {"num_temperatures": num_temperatures, "num_chains": num_chains}
     facts = _facts(
-        next(iter(programs.values())), {**options, "seed": seed, "block_size": block_size}
+        next(iter(programs.values())), {**options, "seed": job.seed, "block_size": block_size}
     )
-    return Evidence(estimates, grid, {**facts, **(protocol or {})})
-
-
-def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Tensor | Rows]:
-    """Returns the data, those of a DataLoader on disk: all estimators have to see the same."""
-    if not any(isinstance(d, DataLoader) for d in data):
-        return data
-    if len(data) > 1:
-        raise TypeError("the data are a DataLoader and more; give one whose batches hold them all")
-    with seeded(seed):
-        return spooled(data[0])
+    return Evidence(estimates, job.grid, {**facts, **(protocol or {})})
 
 
 def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Estimate:
@@ -182,29 +147,6 @@ def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Es
     if "batches" in parts[0]:
         batches = torch.cat([part["batches"] for part in parts], dim=-1)
     return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, batches=batches)
-
-
-def _known(estimators: Sequence[str], guide: Any) -> list[str]:
-    names = list(dict.fromkeys(estimators))
-    for name in names:
-        if name not in SOURCES:
-            near = get_close_matches(name, SOURCES, n=1, cutoff=0.3) or SOURCES
-            raise ValueError(f"there is no estimator {name!r}; did you mean {' or '.join(near)}?")
-        if SOURCES[name] == "guide" and guide is None:
-            raise ValueError(
-                f"estimator {name!r} needs a guide; pass one, or ask for 'prior' alone"
-            )
-    if not names:
-        raise ValueError(f"no estimator was asked for; choose from {', '.join(SOURCES)}")
-    return names
-
-
-def _grid(num_particles: int) -> tuple[int, ...]:
-    """Returns about five numbers of samples a decade, from 1 to K."""
-    points = max(2, round(5 * log10(num_particles)) + 1) if num_particles > 1 else 1
-    return tuple(
-        dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))
-    )
 
 
 def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 __all__ = ["State", "accept", "at", "leapfrog", "transition"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,16 +28,18 @@ class State(NamedTuple):
 States = Callable[[Tensor], State]
 
 
-def at(ends: Callable[[Tensor], Tensor], u: Tensor) -> State:
-    """Returns the state at u `(*, d)`, for `ends` that takes u to log f_0, log f_1, `(2, *)`."""
+def at(ends: Callable[[Tensor], Sequence[Tensor]], u: Tensor) -> State:
+    """Returns the state at u `(*, d)`, for `ends` that takes u to log f_0, log f_1, `(*)` each."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
-        log_f = ends(u)
+        log_f = tuple(ends(u))
         grads = [
             torch.autograd.grad(f.sum(), u, retain_graph=True, materialize_grads=True)[0]
+            if f.requires_grad
+            else torch.zeros_like(u)
             for f in log_f
         ]
-    return State(u.detach(), log_f.detach(), torch.stack(grads))
+    return State(u.detach(), torch.stack(log_f).detach(), torch.stack(grads))
 
 
 def along(pair: Tensor, b: float) -> Tensor:

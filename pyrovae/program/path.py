@@ -50,7 +50,7 @@ class Path:
         """Raises ValueError unless log p(x, z) has a gradient in u."""
         if self._sites:
             with torch.enable_grad():
-                if self(self.start(1).requires_grad_()).requires_grad:
+                if self(self.start(1).requires_grad_())[1].requires_grad:
                     return
         names = ", ".join(repr(s["name"]) for s in self._sites) or "any continuous latent"
         raise ValueError(
@@ -105,12 +105,17 @@ class Path:
             )
         return self._pack(self._run(None, {name: z[name] for name in names}), single=True)
 
-    def __call__(self, u: Tensor) -> Tensor:
-        """Returns log f_0(u) and log f_1(u), `(2, S, n)`, in nats, differentiable in u."""
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
+
+        Not one tensor of both: a gradient of either would go back through the other as well.
+        """
         if not self.program.trouble:
             return self._ends(self._unpack(u), len(u))
         values = each(self._unpack(u), len(u))
-        return torch.stack([self._ends(v, None) for v in values], dim=1)
+        ends = zip(*(self._ends(v, None) for v in values), strict=True)
+        log_f0, log_f1 = map(torch.stack, map(list, ends))
+        return log_f0, log_f1
 
     def on(self, data: tuple[Tensor, ...]) -> "Path":
         """Returns the path of other data of the same shapes."""
@@ -134,15 +139,17 @@ class Path:
         fn = self._fn if z is None else poutine.condition(self._fn, data=z)
         return {s["name"]: s for s in self.program.run(fn, self.rows, num_particles)}
 
-    def _ends(self, values: Values, num_particles: int | None) -> Tensor:
+    def _ends(self, values: Values, num_particles: int | None) -> tuple[Tensor, Tensor]:
         program, size = self.program, num_particles
         if program.guide is None:
             sites = program.run(program.summed, self.rows, size, Unconstrained(values))
             hidden = [s for s in sites if not s["is_observed"]]
-            return torch.stack([program.log_sum(s, self.rows, size) for s in (hidden, sites)])
+            return program.log_sum(hidden, self.rows, size), program.log_sum(
+                sites, self.rows, size
+            )
         z, log_q, log_det = self._guided(values, size)
         log_p = program.log_density(program.model, z, self.rows, size)
-        return torch.stack([log_q, log_p + log_det])
+        return log_q, log_p + log_det
 
     def _guided(self, values: Values, size: int | None) -> tuple[Values, Tensor, Tensor]:
         """Returns z by site, log f_0 and log |dz/du| of the guide's u by site."""

@@ -1,0 +1,253 @@
+"""What an evaluation will cost, predicted from a short probe of it."""
+
+__all__ = ["Cost", "cost"]
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
+from inspect import signature
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pyrovae.evidence.annealing import NUM_LEAPFROG, Kernel, tune
+from pyrovae.evidence.blocks import settings
+from pyrovae.evidence.evaluate import evaluate
+from pyrovae.evidence.planning import Plan, path_grid, plan
+from pyrovae.program import Program
+
+PROBE = 0.5  # seconds
+FEW, STEPS, GROWTH = 128, 4, 4  # draws, or temperatures, to begin with; and their growth
+WORKERS = 1, 2, 4, 8, 16, 32, 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the blocks of one source of weights cost.
+
+    Attributes:
+        unit: What is counted: "decodes", or of annealing "gradients"; "" where nobody knows.
+        count: How many of them.
+        flops: Floating-point operations, those of matrix products and convolutions.
+        blocks: Seconds of each block, on one thread.
+        seconds: Seconds of all blocks without workers, on all threads.
+    """
+
+    unit: str
+    count: float
+    flops: float
+    blocks: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True, repr=False)
+class Cost:
+    """What an evaluation will cost; as a string, a table.
+
+    Attributes:
+        parts: By source of weights.
+        start: Seconds until a worker is there.
+        once: Seconds of what is done once: annealing's pilot, and graphs to be compiled.
+        memory: Bytes that a process takes at most, as far as this one has.
+        bound: Whether some of it is only known to be no more: the draws of "auto".
+    """
+
+    parts: dict[str, Part]
+    start: float
+    once: float
+    memory: float
+    bound: bool
+
+    def seconds(self, workers: int | None = None, cores: int | None = None) -> float:
+        """Returns seconds of wall time by so many workers of one thread, on so many cores.
+
+        `workers=None` is this process alone, with all its threads; `cores=None` gives each worker
+        one of its own.
+        """
+        if workers is None:
+            return self.once + sum(part.seconds for part in self.parts.values())
+        busy = min(workers, cores or workers)
+        ends = [0.0] * busy
+        heapify(ends)
+        for part in self.parts.values():
+            for block in part.blocks:
+                heapreplace(ends, ends[0] + block)
+        return self.once + (self.start if workers > 1 else 0.0) + max(ends)
+
+    def rows(self) -> dict[str, Any]:
+        """Returns the table as JSON values."""
+        cores = os.cpu_count() or 1
+        return {
+            **{p.unit: p.count for p in self.parts.values() if p.unit},
+            "flops": sum(p.flops for p in self.parts.values()),
+            "memory": self.memory,
+            "seconds": self.seconds(),
+            "seconds_of_workers": {w: self.seconds(w, cores) for w in WORKERS},
+            "seconds_of_workers_with_a_core_each": {w: self.seconds(w) for w in WORKERS},
+        }
+
+    def __str__(self) -> str:
+        cores = os.cpu_count() or 1
+        lines = []
+        for source, p in self.parts.items():
+            counted = f"{p.count:,.0f} {p.unit}, " if p.unit else ""
+            lines.append(f"{source:<12}{counted}{p.flops:.3g} FLOP, {p.seconds:.3g} s")
+        most = "at most " if self.bound else ""
+        lines += [
+            f"memory      {self.memory / 2**30:.2f} GiB a process",
+            f"time        {most}{_time(self.seconds())} in this process, "
+            f"{torch.get_num_threads()} threads",
+            "",
+            f"{'workers':<24}" + "".join(f"{w:>9}" for w in WORKERS),
+            f"{f'here, on {cores} cores':<24}"
+            + "".join(f"{_time(self.seconds(w, cores)):>9}" for w in WORKERS),
+            f"{'with a core each':<24}" + "".join(f"{_time(self.seconds(w)):>9}" for w in WORKERS),
+        ]
+        return "\n".join(lines)
+
+
+def cost(
+    model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
+) -> Cost:
+    """Returns what `evaluate` with these arguments will cost, from half a second of it.
+
+    A block of each source is run with few samples, then with more until half a second has gone,
+    on one thread and on all; what is left grows with their number. Annealing's pilot is run as it
+    will be: nobody knows beforehand how long it takes.
+    """
+    known = signature(evaluate).parameters.values()
+    defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
+    asked: dict[str, Any] = {
+        name: value
+        for name, value in {**defaults, **options}.items()
+        if name not in ("progress", "protocol", "blocks", "workers")
+    }
+    alone = plan(model, guide, data, **asked, workers=None)
+    worker = plan(model, guide, data, **asked, workers=1)
+    pilot = 0.0
+    if "ais" in alone.programs:
+        start = perf_counter()
+        tune(alone.programs["ais"], alone.num_temperatures, "tuned", NUM_LEAPFROG, alone.job.seed)
+        pilot = perf_counter() - start
+    parts, once = {}, pilot
+    for source, program in alone.programs.items():
+        blocks = [rows for name, rows in alone.blocks.values() if name == source]
+        share = len(program) / len(blocks[0])
+        seconds, first = _seconds(alone, source, blocks[0])
+        own, _ = _seconds(worker, source, blocks[0])
+        once += first
+        unit, count = _count(alone, source, len(blocks))
+        parts[source] = Part(
+            unit,
+            count,
+            _flops(alone, source, blocks[0]) * share,
+            [own * len(rows) / len(blocks[0]) for rows in blocks],
+            seconds * share,
+        )
+    bound = any(how.num_particles == "auto" for how in alone.job.draws.values())
+    return Cost(parts, _start(), once, _memory(alone), bound)
+
+
+def _run(plan: Plan, source: str, rows: range, program: Program) -> tuple[Any, int]:
+    """Returns the function that does a part of a block's work, and how much all of it is."""
+    job, how = plan.job, plan.job.draws.get(source)
+    if source == "quadrature":
+        return lambda n: job(program, source, rows[:n]), len(rows)
+    if how is None:
+
+        def anneal(steps: int) -> Any:
+            kernel = Kernel(np.linspace(0, 1, steps + 1), np.full(steps - 1, 0.1), NUM_LEAPFROG)
+            return replace(job, kernel=kernel)(program, source, rows)
+
+        return anneal, plan.num_temperatures
+    amount = how.max_particles if how.num_particles == "auto" else int(how.num_particles)
+
+    def draw(count: int) -> Any:
+        draws = {**job.draws, source: replace(how, num_particles=count)}
+        return replace(job, draws=draws, grid=path_grid(count))(program, source, rows)
+
+    return draw, amount
+
+
+def _seconds(plan: Plan, source: str, rows: range) -> tuple[float, float]:
+    """Returns what a block takes, and how much longer its first run does."""
+    run, amount = _run(plan, source, rows, plan.programs[source].part(rows))
+    with settings(plan.workers, torch.get_default_dtype()):
+        made = min(amount, FEW if source in plan.job.draws else STEPS)
+        first = _timed(run, made)
+        spent = seconds = _timed(run, made)
+        first = max(0.0, first - seconds)
+        slope = seconds / made
+        while made < amount:
+            more = min(amount, GROWTH * made, int((PROBE - spent) / slope))
+            if more < 2 * made and more < amount:
+                break
+            longer = _timed(run, more)
+            slope = max(0.0, (longer - seconds) / (more - made))
+            made, seconds, spent = more, longer, spent + longer
+    return seconds + slope * (amount - made), first
+
+
+def _flops(plan: Plan, source: str, rows: range) -> float:
+    """Returns the operations of a block, as torch counts them: linear in the work."""
+    program = replace(plan.programs[source].part(rows), graphs=None)
+    run, amount = _run(plan, source, rows, program)
+    counts = []
+    for some in (min(amount, 2), min(amount, 3)):
+        with FlopCounterMode(display=False) as counter:
+            run(some)
+        counts.append(counter.get_total_flops())
+    return counts[0] + (counts[1] - counts[0]) * (amount - 2)
+
+
+def _count(plan: Plan, source: str, num_blocks: int) -> tuple[str, float]:
+    """Returns what is counted of a source, and how many there are."""
+    program, how = plan.programs[source], plan.job.draws.get(source)
+    if source == "quadrature":
+        return "", 0
+    if how is None:
+        gradients = (plan.num_temperatures - 1) * NUM_LEAPFROG + 1
+        return "gradients", len(program) * plan.job.num_chains * gradients
+    _, amount = _run(plan, source, range(0), program)
+    return "decodes", amount * (num_blocks if program.shared else len(program))
+
+
+def _memory(plan: Plan) -> float:
+    """Returns the bytes that this process has taken at most, and those of the results."""
+    status = Path("/proc/self/status")
+    peak = getrusage(RUSAGE_SELF).ru_maxrss
+    if status.exists():  # ru_maxrss begins with the peak of the process that started this one
+        lines = status.read_text().splitlines()
+        peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    numbers = len(plan.names) * (5 + 2 * len(plan.job.grid))
+    return 1024 * peak + 2 * 8 * numbers * len(next(iter(plan.programs.values())))
+
+
+def _start() -> float:
+    """Returns the seconds until a new process has imported what a worker needs."""
+    return _timed(
+        lambda code: subprocess.run([sys.executable, "-c", code], check=True),
+        "import numpy, pyrovae.evidence.blocks as b; b.LogWeights(numpy.eye(99)).pareto_k()",
+    )
+
+
+def _timed(run: Callable[[Any], Any], argument: Any) -> float:
+    start = perf_counter()
+    run(argument)
+    return perf_counter() - start
+
+
+def _time(seconds: float) -> str:
+    """Returns seconds in the unit that suits them."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

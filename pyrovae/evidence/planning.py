@@ -1,0 +1,139 @@
+"""What an evaluation will do: checked, and cut into blocks."""
+
+__all__ = ["Plan", "plan"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import log10
+from time import time
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from pyrovae.evidence.annealing import CHAINS
+from pyrovae.evidence.blocks import SOURCES, Job
+from pyrovae.evidence.drawing import Draws, at_once, sharing
+from pyrovae.evidence.weights import check_sizes
+from pyrovae.program import Program, inspect
+from pyrovae.rng import draw_seed, seeded
+from pyrovae.rows import spooled
+
+NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The blocks of an evaluation, and what is to be done with each.
+
+    Attributes:
+        names: The estimators.
+        programs: The program of each source of weights.
+        blocks: Source and rows of each block, by its name.
+        job: What is done; the pilot of "ais" has yet to be run.
+        num_temperatures: Of "ais".
+        workers: Processes; `None` for none.
+    """
+
+    names: tuple[str, ...]
+    programs: dict[str, Program]
+    blocks: dict[str, tuple[str, range]]
+    job: Job
+    num_temperatures: int
+    workers: int | None
+
+
+def plan(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Sequence[Any],
+    *,
+    estimators: Sequence[str],
+    num_particles: int | str,
+    tolerance: float,
+    max_particles: int,
+    max_seconds: float | None,
+    num_temperatures: int,
+    num_chains: int,
+    seed: int | None,
+    plate: str | None,
+    block_size: int,
+    chunk_size: int | None,
+    compile: bool,
+    workers: int | None,
+) -> Plan:
+    """Returns the plan of what `evaluate` is asked for; errors are its."""
+    if plate is None:
+        raise ValueError(
+            "evaluate works per datum and plate is None; for latents that all data share, use "
+            "importance_sampling(..., plate=None)"
+        )
+    names = _known(estimators, guide)
+    auto = num_particles == "auto"
+    drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)
+    check_sizes(block_size=block_size, num_temperatures=num_temperatures, num_chains=num_chains)
+    given = {"chunk_size": chunk_size, "workers": workers}
+    check_sizes(**{name: size for name, size in given.items() if size is not None})
+    seed, start = draw_seed(seed), time()
+    data = _at_hand(data, seed)
+
+    sizes = dict.fromkeys(SOURCES.values(), block_size) | {"ais": max(1, CHAINS // num_chains)}
+    programs = {
+        source: inspect(
+            model,
+            guide if source in ("guide", "ais") else None,
+            *data,
+            plate=plate,
+            block_size=sizes[source],
+        )
+        for source in dict.fromkeys(SOURCES[name] for name in names)
+    }
+    if "prior" in programs:
+        programs["prior"] = sharing(programs["prior"])
+    if compile:
+        programs = {source: program.compiled() for source, program in programs.items()}
+    blocks = {
+        f"{source}-{rows.start}": (source, rows)
+        for source, program in programs.items()
+        for rows in program.blocks(sizes[source])
+    }
+    draws = {"guide": drawn, "prior": Draws(NAIVE) if auto else drawn}
+    threads = 1 if workers else torch.get_num_threads()
+    chunks = {s: chunk_size or at_once(program, threads) for s, program in programs.items()}
+    grid = () if auto else path_grid(int(num_particles))
+    job = Job(tuple(names), draws, grid, seed, start, chunks, num_chains, None)
+    return Plan(tuple(names), programs, blocks, job, num_temperatures, workers)
+
+
+def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:
+    """Returns the data, those of a DataLoader on disk: all estimators have to see the same."""
+    if not any(isinstance(d, DataLoader) for d in data):
+        return data
+    if len(data) > 1:
+        raise TypeError("the data are a DataLoader and more; give one whose batches hold them all")
+    with seeded(seed):
+        return spooled(data[0])
+
+
+def _known(estimators: Sequence[str], guide: Any) -> list[str]:
+    names = list(dict.fromkeys(estimators))
+    for name in names:
+        if name not in SOURCES:
+            near = get_close_matches(name, SOURCES, n=1, cutoff=0.3) or SOURCES
+            raise ValueError(f"there is no estimator {name!r}; did you mean {' or '.join(near)}?")
+        if SOURCES[name] == "guide" and guide is None:
+            raise ValueError(
+                f"estimator {name!r} needs a guide; pass one, or ask for 'prior' alone"
+            )
+    if not names:
+        raise ValueError(f"no estimator was asked for; choose from {', '.join(SOURCES)}")
+    return names
+
+
+def path_grid(num_particles: int) -> tuple[int, ...]:
+    """Returns about five numbers of samples a decade, from 1 to K."""
+    points = max(2, round(5 * log10(num_particles)) + 1) if num_particles > 1 else 1
+    return tuple(
+        dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))
+    )
