@@ -111,7 +111,11 @@ class Rows:
 
 def fits(num_bytes: float) -> bool:
     """Returns whether data of that size may be held in memory: a quarter of the machine's."""
-    return num_bytes <= SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        return True
+    return num_bytes <= SHARE * memory
 
 
 def in_chunks(x: Tensor | Rows) -> Iterator[tuple[int, Tensor]]:

@@ -79,7 +79,6 @@ def run(config: Namespace) -> int:
     """Evaluates, prints, and writes tables and pictures."""
     import pyrovae as pv
     from pyrovae import runs
-    from pyrovae.evidence.cost import cost
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
         raise ValueError(f"--num-particles is {config.num_particles!r}; give a number, or auto")
@@ -96,6 +95,8 @@ def run(config: Namespace) -> int:
         )
     }
     if config.dry_run:
+        from pyrovae.evidence.cost import cost
+
         expected = cost(task.model, task.guide, *data, **options)
         print(json.dumps(expected.rows()) if config.json else expected)
         return 0

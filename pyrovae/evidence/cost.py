@@ -131,7 +131,8 @@ def cost(
         if name not in ("progress", "protocol", "blocks", "workers")
     }
     alone = plan(model, guide, data, **asked, workers=None)
-    worker = plan(model, guide, data, **asked, workers=1)
+    held = next(iter(alone.programs.values())).data
+    worker = plan(model, guide, held, **asked, workers=1)
     pilot = 0.0
     if "ais" in alone.programs:
         start = perf_counter()
