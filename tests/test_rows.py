@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import pyrovae as pv
 from pyrovae import data as data_module
 from pyrovae.data import DataError
+from pyrovae.evidence.__main__ import main as evidence_main
 from pyrovae.rows import Rows, in_chunks, spooled
+from pyrovae.svi.__main__ import main as fit_main
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -248,7 +250,7 @@ def test_all_estimators_see_the_same_of_a_loader_that_draws():
         (DataLoader([{"x": 1.0}]), TypeError, "gives dict"),
         (DataLoader([("a", 1)]), TypeError, "hold tuple|hold str"),
         (DataLoader(Steps([])), ValueError, "no rows"),
-        (DataLoader(torch.tensor([[0.0] * 15 + [torch.nan]] * 3)), DataError, "nan at row 0"),
+        (DataLoader(torch.tensor([[0.0] * 15 + [torch.nan]] * 3)), DataError, "holds nan at row 0"),
         (DataLoader(torch.tensor([[0.0] * 16, [0.5] * 16])), DataError, "0.5 at row 1"),
     ],
 )
@@ -327,3 +329,14 @@ def test_peak_memory_does_not_grow_with_the_data(tmp_path, kind):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 10, peaks
+
+
+def test_the_commands_take_a_npy_on_disk(tmp_path, on_disk, capsys):
+    np.save(tmp_path / "x.npy", grey(150))
+    run = ["--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "-n", "2"]
+    small = ["--hidden-dims", "8", "--z-dim", "2", "--num-particles", "20", "--no-progress"]
+    assert fit_main([*run, *small]) == 0, capsys.readouterr().err
+    for more in ([], ["--rows", "5"], ["--rows", "3:20:2", "--data", str(tmp_path / "x.npy")]):
+        options = ["--num-particles", "20", "--estimators", "importance", "--no-progress"]
+        code = evidence_main([str(tmp_path / "run"), *options, *more])
+        assert code == 0, capsys.readouterr().err
