@@ -42,9 +42,12 @@ def make():
 def data():
     return torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
 
-def train(batch_size, num_epochs):
+def train(batch_size, num_epochs, loader=False):
     model, guide, net = make()
-    fit = pv.svi.fit(model, guide, data(), num_epochs=num_epochs, batch_size=batch_size, lr=0.1,
+    x = data()
+    if loader:
+        x = torch.utils.data.DataLoader(x, batch_size=batch_size, shuffle=True)
+    fit = pv.svi.fit(model, guide, x, num_epochs=num_epochs, batch_size=batch_size, lr=0.1,
                      optimizer=torch.optim.SGD, seed=0, progress=False)
     learned = torch.cat([*(p.detach().flatten() for p in net.parameters()), pyro.param("s")[None]])
     return learned.detach().numpy(), fit
@@ -87,6 +90,27 @@ with joined("cpu") as (ranks, _):
     np.testing.assert_allclose(zero["learned"][-1], alone[-1], rtol=1e-6)
     np.testing.assert_allclose(zero["elbo"], fit.elbo, rtol=1e-6)
     assert not np.allclose(zero["later"], zero["learned"])
+
+
+def test_ranks_share_the_batches_of_a_loader(tmp_path):
+    """Each goes through all of it, in the one order, and takes its part of every batch."""
+    code, output = run(
+        tmp_path,
+        """
+with joined("cpu") as (ranks, _):
+    learned, _ = train(batch_size=7, num_epochs=1, loader=True)
+    later, _ = train(batch_size=3, num_epochs=4, loader=True)
+    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later)
+""",
+    )
+    assert code == 0, output
+    space = {}
+    exec(PROGRAM, space)
+    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
+    assert np.array_equal(zero["learned"], one["learned"])
+    assert np.array_equal(zero["later"], one["later"])
+    # the gradient of all seven data, whatever their order
+    np.testing.assert_allclose(zero["learned"], space["train"](7, 1)[0], rtol=1e-6)
 
 
 def test_ranks_draw_noise_of_their_own(tmp_path):
