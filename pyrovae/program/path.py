@@ -144,9 +144,8 @@ class Path:
         if program.guide is None:
             sites = program.run(program.summed, self.rows, size, Unconstrained(values))
             hidden = [s for s in sites if not s["is_observed"]]
-            return program.log_sum(hidden, self.rows, size), program.log_sum(
-                sites, self.rows, size
-            )
+            log_f0, log_f1 = (program.log_sum(s, self.rows, size) for s in (hidden, sites))
+            return log_f0, log_f1
         z, log_q, log_det = self._guided(values, size)
         log_p = program.log_density(program.model, z, self.rows, size)
         return log_q, log_p + log_det

@@ -142,7 +142,6 @@ def fit(
     if ranks.size > 1:
         with seeded(0):
             ranks.check_data(batch for _, batch in train.in_order())
-    if ranks.size > 1:
         seed = ranks.same_object(draw_seed(seed))
     if ranks.rank:
         callback, progress = None, False
