@@ -17,6 +17,7 @@ from pyrovae.program.handlers import (
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.objective import negative_elbo
 from pyrovae.program.path import Path
+from pyrovae.program.relations import Node, Relations, relations
 from pyrovae.program.sharing import (
     draw_latents,
     log_likelihood_of_all,
@@ -30,10 +31,12 @@ __all__ = [
     "Captured",
     "Check",
     "CleanStore",
+    "Node",
     "Parameters",
     "Path",
     "Program",
     "Quantiles",
+    "Relations",
     "Replaced",
     "Values",
     "base",
@@ -47,6 +50,7 @@ __all__ = [
     "negative_elbo",
     "observes_data",
     "predict",
+    "relations",
     "scored_by_products",
     "shares_latents",
     "simulate",

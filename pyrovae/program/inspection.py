@@ -1,6 +1,6 @@
 """What a program is made of, and whether per-datum evidence can be had from it."""
 
-__all__ = ["Check", "check", "inspect"]
+__all__ = ["Check", "aside", "check", "check_sites", "first_run", "inspect"]
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,9 +45,9 @@ def inspect(
             observed value lies outside its site's support.
     """
     check_data(data)
-    with _aside():
-        program = _first_run(model, guide, data, plate, block_size)
-        _check_sites(program)
+    with aside():
+        program = first_run(model, guide, data, plate, block_size)
+        check_sites(program)
         program.check_observed(program.blocks(block_size)[0])
         trouble = _trouble(program, program.blocks(block_size)[0])
     if trouble:
@@ -58,18 +58,18 @@ def inspect(
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def aside() -> Iterator[None]:
     """Runs its body as `evaluation` does, and leaves the random streams as they were."""
     with torch.random.fork_rng(), evaluation():
         yield
 
 
-def _first_run(
+def first_run(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
     data: tuple[Tensor | Rows, ...],
     plate: str | None,
-    block_size: int,
+    block_size: int = 64,
 ) -> Program:
     """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
     num_data = len(data[0])
@@ -135,7 +135,7 @@ def _summable(site: Site) -> bool:
     return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
-def _check_sites(program: Program) -> None:
+def check_sites(program: Program) -> None:
     """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x)."""
     for site in (*program.model_sites, *program.guide_sites):
         if program.plate and program.plate not in {f.name for f in site["cond_indep_stack"]}:
@@ -261,10 +261,10 @@ def check(
     ok = False
     try:
         check_data(data)
-        with _aside():
-            program = _first_run(model, guide, data, plate, block_size)
+        with aside():
+            program = first_run(model, guide, data, plate, block_size)
             sites = _table(program)
-            _check_sites(program)
+            check_sites(program)
             for rows in program.blocks(block_size):
                 program.check_observed(rows)
             trouble = _trouble(program, program.blocks(block_size)[0])

@@ -177,7 +177,7 @@ def annealing(x, full):
         return evidence["ais"].seconds / n * 1e3
 
     run(256, True)
-    times = [(run(512, True), run(512, False)) for _ in range(3)]
+    times = [(run(2_048, True), run(2_048, False)) for _ in range(3)]
     pair = median(t[0] for t in times), median(t[1] for t in times)
     yield Row("AIS from the guide, compiled / eager", *pair, 1.5, "ms/image")
     n = 10_000 if full else 1_000

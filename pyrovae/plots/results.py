@@ -1,6 +1,17 @@
-"""Pictures of results: takes numbers, returns Figures. The only module that touches matplotlib."""
+"""Pictures of results."""
 
-__all__ = ["convergence", "images", "latent_space", "manifold", "save", "training"]
+__all__ = [
+    "against",
+    "calibration",
+    "convergence",
+    "histogram",
+    "images",
+    "khats",
+    "latent_space",
+    "manifold",
+    "save",
+    "training",
+]
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,0 +1,30 @@
+"""Pictures of programs and results: take numbers, return Figures. Alone touches matplotlib."""
+
+from pyrovae.plots.plates import mermaid, plates
+from pyrovae.plots.results import (
+    against,
+    calibration,
+    convergence,
+    histogram,
+    images,
+    khats,
+    latent_space,
+    manifold,
+    save,
+    training,
+)
+
+__all__ = [
+    "against",
+    "calibration",
+    "convergence",
+    "histogram",
+    "images",
+    "khats",
+    "latent_space",
+    "manifold",
+    "mermaid",
+    "plates",
+    "save",
+    "training",
+]

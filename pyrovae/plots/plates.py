@@ -1,0 +1,224 @@
+"""The plate diagram of a program, drawn from what running it shows."""
+
+__all__ = ["mermaid", "plates"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
+from torch import Tensor
+
+from pyrovae.plots.layout import NAME, SMALL, Diagram, arrange, text_width
+from pyrovae.program import Node, Relations, relations
+
+INK, SHADE, PALE = "#222222", "#d0d0d0", "#666666"
+EDGE, BETWEEN, LINE = 14, 40, 13  # points: around the picture, between panels, a line of text
+LISTED = 6  # groups of parameters named under a panel, at most
+
+
+def plates(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    *data: Tensor,
+    plate: str | None = "data",
+) -> Figure:
+    """Returns the plate diagram of a model and guide, side by side, found by running them.
+
+    Latent variables are open circles, observed ones and given data shaded; a plate is a rectangle
+    with its number of elements; dots are the parameters: theta those that shape the model, phi
+    those that shape the guide alone. In the model parents stand above, in the guide below.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: Tensors of equal length N.
+        plate: Name of the plate over the data; `None` for a program with global latents.
+
+    Raises:
+        TypeError, ValueError: For a program that `pyrovae.check` does not accept.
+
+    References:
+        Tutorial on variational autoencoders (Doersch, 2016), figure 1, arXiv:1606.05908
+    """
+    found = relations(model, guide, *data, plate=plate)
+    labels = _labels(found, plate)
+    panels = [
+        (title, _formula(title, nodes), arrange(nodes, labels, upwards=title == "guide"), caption)
+        for title, nodes, caption in _parts(found)
+    ]
+    widths = [max(d.width, *(text_width(t, SMALL) for t in (f, *c))) for _, f, d, c in panels]
+    lines = max(len(caption) for *_, caption in panels)
+    below = EDGE + LINE * lines + (8 if lines else 0)
+    high = max(d.height for *_, d, _ in panels)
+    width = sum(widths) + BETWEEN * (len(panels) - 1) + 2 * EDGE
+    height = below + high + 2 * LINE + 16 + EDGE
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    left = EDGE
+    for (title, formula, diagram, caption), wide in zip(panels, widths, strict=True):
+        axes.text(left, height - EDGE, title, fontsize=NAME, weight="bold", va="top", color=INK)
+        line = height - EDGE - LINE - 4
+        axes.text(left, line, formula, fontsize=SMALL + 1, va="top", color=INK)
+        _draw(axes, diagram, left + (wide - diagram.width) / 2, below + high - diagram.height)
+        for i, text in enumerate(caption):
+            y = below - 8 - LINE * i
+            axes.text(left, y, text, fontsize=SMALL, va="top", color=PALE)
+        left += wide + BETWEEN
+    return figure
+
+
+def mermaid(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    *data: Tensor,
+    plate: str | None = "data",
+) -> str:
+    """Returns the diagram of `plates` as text, a Mermaid flowchart that Markdown pages draw.
+
+    Arguments and errors are those of `plates`.
+    """
+    found = relations(model, guide, *data, plate=plate)
+    labels, lines = _labels(found, plate), ["flowchart LR"]
+    for title, nodes, _ in _parts(found):
+        ids = {n.name: f"{title[0]}{i}" for i, n in enumerate(nodes)}
+        lines += [f'  subgraph {title}["{title}: {_quoted(_formula(title, nodes))}"]']
+        lines += ["    direction " + ("TB" if title == "model" else "BT")]
+        lines += _nested(nodes, ids, (), labels, f"{title[0]}_", "    ")
+        lines += [f"    {ids[p]} --> {ids[n.name]}" for n in nodes for p in n.parents]
+        lines += ["  end"]
+    lines += [f"  classDef shaded fill:{SHADE},stroke:{INK},color:{INK}"]
+    lines += [f"  classDef open fill:#ffffff,stroke:{INK},color:{INK}"]
+    return "\n".join(lines) + "\n"
+
+
+def _parts(found: Relations) -> list[tuple[str, list[Node], list[str]]]:
+    """Returns title, nodes with theta and phi among them, and caption, of model and guide."""
+    theta = {name for n in found.model for name in n.parameters}
+    parts = []
+    for title, nodes in (("model", found.model), ("guide", found.guide)):
+        if not nodes:
+            continue
+        shaped: dict[str, dict[str, list[str]]] = {}  # sites by letter and group of parameters
+        numbers: dict[str, set[str]] = {}
+        linked = []
+        for n in nodes:
+            letters = []
+            for name in n.parameters:
+                letter, group = "θ" if name in theta else "φ", name.partition("$$$")[0]
+                sites = shaped.setdefault(letter, {}).setdefault(group, [])
+                sites += [n.name] if n.name not in sites else []
+                numbers.setdefault(group, set()).add(name)
+                letters.append(letter)
+            linked.append(replace(n, parents=(*n.parents, *sorted(set(letters)))))
+        caption = [
+            f"{letter}: {group}, {_count(sum(found.numbers[p] for p in numbers[group]))}, "
+            f"shapes {', '.join(sites)}"
+            for letter, groups in sorted(shaped.items())
+            for group, sites in groups.items()
+        ]
+        if len(caption) > LISTED:
+            caption[LISTED - 1 :] = [f"and {len(caption) - LISTED + 1} more"]
+        letters = [Node(letter, "parameter", "", ()) for letter in sorted(shaped)]
+        parts.append((title, [*letters, *linked], caption))
+    return parts
+
+
+def _count(numbers: int) -> str:
+    return "1 number" if numbers == 1 else f"{numbers:,} numbers"
+
+
+def _labels(found: Relations, plate: str | None) -> dict[str, str]:
+    """Returns what is written into each plate."""
+    sizes = found.sizes.items()
+    return {name: f"{name}: {'N = ' if name == plate else ''}{size:,}" for name, size in sizes}
+
+
+def _formula(title: str, nodes: Sequence[Node]) -> str:
+    """Returns the product of the conditional densities, as P(z) P(x|z)."""
+    letter = "P" if title == "model" else "Q"
+    known = {n.name for n in nodes if n.kind != "parameter"}
+    factors = []
+    for n in nodes:
+        if n.fn:
+            given = ", ".join(p for p in n.parents if p in known)
+            factors.append(f"{letter}({n.name}|{given})" if given else f"{letter}({n.name})")
+    return " ".join(factors)
+
+
+def _draw(axes: Any, diagram: Diagram, left: float, bottom: float) -> None:
+    """Draws a diagram with its lower left corner at (left, bottom)."""
+    for box in diagram.plates:
+        corner = left + box.left, bottom + box.bottom
+        frame = FancyBboxPatch(
+            corner,
+            box.right - box.left,
+            box.top - box.bottom,
+            boxstyle="round,pad=0,rounding_size=6",
+            facecolor="none",
+            edgecolor=INK,
+        )
+        axes.add_patch(frame)
+        place = left + box.right - 6, bottom + box.bottom + 6
+        axes.text(*place, box.text, fontsize=SMALL, ha="right", va="bottom", color=INK)
+    patches = {}
+    for name, spot in diagram.spots.items():
+        fill = {"parameter": INK, "latent": "white"}.get(spot.node.kind, SHADE)
+        place = left + spot.x, bottom + spot.y
+        size = 2 * spot.width, 2 * spot.height
+        patches[name] = Ellipse(place, *size, facecolor=fill, edgecolor=INK, zorder=3)
+        axes.add_patch(patches[name])
+        middle = {"va": "center", "zorder": 4, "color": INK}
+        if spot.node.kind != "parameter":
+            axes.text(*place, name, fontsize=NAME, ha="center", **middle)
+        if label := spot.label:
+            size = NAME if spot.node.kind == "parameter" else SMALL
+            side = ("right", label.right) if size == NAME else ("left", label.left)
+            axes.text(left + side[1], place[1], label.text, fontsize=size, ha=side[0], **middle)
+    for arrow in diagram.arrows:
+        start, end = patches[arrow.start], patches[arrow.end]
+        line = FancyArrowPatch(
+            start.center,
+            end.center,
+            patchA=start,
+            patchB=end,
+            arrowstyle="-|>",
+            mutation_scale=12,
+            shrinkA=0,
+            shrinkB=1,
+            color=INK,
+            connectionstyle=f"arc3,rad={arrow.bend}",
+        )
+        axes.add_patch(line)
+
+
+def _nested(
+    nodes: Sequence[Node],
+    ids: dict[str, str],
+    path: tuple[str, ...],
+    labels: dict[str, str],
+    prefix: str,
+    indent: str,
+) -> list[str]:
+    """Returns the lines of the nodes in a plate, and of the plates in it."""
+    lines = []
+    for n in nodes:
+        if n.plates == path:
+            text = "<br/>".join(_quoted(t) for t in (n.name, n.fn) if t)
+            shape = f'["{text}"]' if n.kind == "parameter" else f'(("{text}"))'
+            style = {"parameter": "", "latent": ":::open"}.get(n.kind, ":::shaded")
+            lines.append(f"{indent}{ids[n.name]}{shape}{style}")
+    inner = [n.plates[: len(path) + 1] for n in nodes if n.plates[: len(path)] == path]
+    for i, plate in enumerate(p for p in dict.fromkeys(inner) if len(p) > len(path)):
+        lines.append(f'{indent}subgraph {prefix}{i}["{_quoted(labels[plate[-1]])}"]')
+        lines += _nested(nodes, ids, plate, labels, f"{prefix}{i}_", indent + "  ")
+        lines.append(f"{indent}end")
+    return lines
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as it stands in a Mermaid label: what has a meaning there, by its number."""
+    return "".join(c if c.isalnum() or c in " .,:=()-_" else f"#{ord(c)};" for c in text)

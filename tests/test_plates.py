@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import diagrams
+import pyro
+import pytest
+import torch
+from matplotlib.testing.compare import compare_images
+from pyro import distributions as dist
+
+import pyrovae as pv
+from pyrovae.plots.layout import arrange
+from pyrovae.program import Node
+
+PICTURES = Path(__file__).parent / "pictures"
+
+
+@pytest.mark.parametrize("program", diagrams.ALL, ids=lambda p: p.__name__)
+def test_looks_as_it_did(program, tmp_path):
+    """Pictures that were looked at; `figure.savefig(expected, dpi=72)` makes them anew."""
+    model, guide, data, plate = program()
+    figure = pv.plots.plates(model, guide, *data, plate=plate)
+    expected, drawn = PICTURES / f"{program.__name__}.png", tmp_path / f"{program.__name__}.png"
+    figure.savefig(drawn, dpi=72)
+    assert compare_images(str(expected), str(drawn), tol=5) is None
+
+
+def boxes(diagram):
+    for s in diagram.spots.values():
+        yield s.node, (s.x - s.width, s.y - s.height, s.x + s.width, s.y + s.height)
+        if s.label:
+            yield s.node, (s.label.left, s.label.bottom, s.label.right, s.label.top)
+
+
+def overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def many():
+    """Global and local latents, two plates beside each other, one in another, long names."""
+    plain = [
+        Node("mu", "latent", "Normal", ()),
+        Node("covariance", "latent", "LKJCholesky", ()),
+        Node("z", "latent", "MultivariateNormal", ("data",), ("mu", "covariance")),
+        Node("a rather long name", "latent", "RelaxedOneHotCategorical", ("data",)),
+        Node("word", "observed", "Categorical", ("data", "words"), ("z", "a rather long name")),
+        Node("pixel", "observed", "Bernoulli", ("data", "pixels"), ("z", "mu")),
+        Node("loose", "observed", "Normal", ("others",), ("covariance",)),
+        Node("y", "observed", "Normal", ("data",), ("z", "word")),
+    ]
+    return [Node("θ", "parameter", "", ()), *plain], ("data", "words", "pixels", "others")
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_nothing_overlaps(upwards):
+    nodes, plates = many()
+    nodes[-1] = Node("y", "observed", "Normal", ("data",), ("z", "word", "θ"))
+    diagram = arrange(nodes, {p: f"{p}: 10" for p in plates}, upwards=upwards)
+    placed = list(boxes(diagram))
+    for i, (_, a) in enumerate(placed):
+        assert min(a) >= 0
+        assert a[2] <= diagram.width
+        assert a[3] <= diagram.height
+        assert not [n.name for n, b in placed[:i] if overlap(a, b)]
+    for frame in diagram.plates:
+        name = frame.text.partition(":")[0]
+        edges = frame.left, frame.bottom, frame.right, frame.top
+        for node, b in placed:
+            inside = edges[0] < b[0] and b[2] < edges[2] and edges[1] < b[1] and b[3] < edges[3]
+            assert inside if name in node.plates else not overlap(edges, b), (name, node.name)
+
+
+def test_parents_stand_above_in_the_model_and_below_in_the_guide():
+    nodes, plates = many()
+    nodes = nodes[1:]
+    for upwards in (False, True):
+        spots = arrange(nodes, dict.fromkeys(plates, ""), upwards=upwards).spots
+        for n in nodes:
+            for p in n.parents:
+                assert (spots[p].y < spots[n.name].y) == upwards
+
+
+def test_an_arrow_bends_around_a_node_in_its_way():
+    chain = [
+        Node("a", "latent", "", ()),
+        Node("b", "latent", "", (), ("a",)),
+        Node("c", "latent", "", (), ("a", "b")),
+    ]
+    bends = {(a.start, a.end): a.bend for a in arrange(chain, {}).arrows}
+    assert bends["a", "b"] == bends["b", "c"] == 0
+    assert bends["a", "c"] != 0
+
+
+def test_mermaid_says_the_same():
+    model, guide, data, _ = diagrams.vae()
+    text = pv.plots.mermaid(model, guide, *data)
+    assert text.startswith("flowchart LR\n")
+    assert 'subgraph m_0["data: N = 359"]' in text
+    assert '(("z<br/>Normal")):::open' in text
+    assert '(("x<br/>Bernoulli")):::shaded' in text
+    assert text.count("-->") == 4  # z and theta to x, x and phi to z
+
+
+def test_mermaid_takes_any_name():
+    def model(x):
+        with pyro.plate('the "data"', len(x)):
+            z = pyro.sample("z</script>", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("end;", dist.Normal(z, 1.0), obs=x)
+
+    text = pv.plots.mermaid(model, None, torch.randn(5), plate='the "data"')
+    assert "the #34;data#34;: N = 5" in text
+    assert "z#60;#47;script#62;" in text
+    assert "guide" not in text
