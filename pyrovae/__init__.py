@@ -11,6 +11,7 @@ _NAMES = {
     "Defensive": "evidence.proposals",
     "Check": "program",
     "Evidence": "evidence.results",
+    "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
     "Refined": "evidence.proposals",
     "VAE": "models.vae",

@@ -1,5 +1,6 @@
 """Pictures of programs and results: take numbers, return Figures. Alone touches matplotlib."""
 
+from pyrovae.plots.curves import bars, histograms, lines
 from pyrovae.plots.plates import mermaid, plates
 from pyrovae.plots.results import (
     against,
@@ -16,12 +17,15 @@ from pyrovae.plots.results import (
 
 __all__ = [
     "against",
+    "bars",
     "calibration",
     "convergence",
     "histogram",
+    "histograms",
     "images",
     "khats",
     "latent_space",
+    "lines",
     "manifold",
     "mermaid",
     "plates",

@@ -24,11 +24,9 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
 
+from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas
 from pyrovae.storage import write_atomic
 
-# Okabe and Ito's palette: told apart by colour-blind readers
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-PURPLE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#000000"
 STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
 LINES = {
     "elbo": (GREEN, "ELBO"),
@@ -46,7 +44,7 @@ WORDS = {
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
     """Returns the curve: ELBO against epoch, nats per datum, training and validation data."""
-    figure, axes = _figure(6, 4)
+    figure, axes = canvas(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
     axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
     if len(valid_elbo):
@@ -141,7 +139,7 @@ def against(evidence: Any, one: str, other: str) -> Figure:
 def histogram(evidence: Any) -> Figure:
     """Returns the histogram of log p(x) over data, by the best estimate, with mean and errors."""
     best = evidence.best()
-    figure, axes = _figure(6, 4)
+    figure, axes = canvas(6, 4)
     axes.hist(best.value.numpy(), bins="auto", color=BLUE, alpha=0.7)
     label = f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)"
     axes.axvline(best.mean, color=ORANGE, label=label)
@@ -154,7 +152,7 @@ def histogram(evidence: Any) -> Figure:
 def khats(evidence: Any, name: str = "importance") -> Figure:
     """Returns each datum's k-hat against its effective sample size, coloured by verdict."""
     e = evidence[name]
-    figure, axes = _figure(6, 4)
+    figure, axes = canvas(6, 4)
     words, k = np.array(e.verdict()), e.pareto_k.numpy()
     ceiling = max(1.0, k[np.isfinite(k)].max(initial=0.0)) + 0.1
     for word in dict.fromkeys(words):
@@ -176,7 +174,7 @@ def khats(evidence: Any, name: str = "importance") -> Figure:
 
 def calibration(result: Any) -> Figure:
     """Returns each latent dimension's ECDF of ranks minus the uniform one, with the 95 % band."""
-    figure, axes = _figure(6, 4)
+    figure, axes = canvas(6, 4)
     uniform = np.arange(1, result.num_samples + 2) / (result.num_samples + 1)
     low, high = result.band - uniform
     axes.fill_between(uniform, low, high, color=BLACK, alpha=0.12, linewidth=0, label="95 % band")
@@ -216,7 +214,7 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
 
     Two dimensions are shown as they are; of more, the first two principal components.
     """
-    figure, axes = _figure(6, 5)
+    figure, axes = canvas(6, 5)
     names = "z 1", "z 2"
     points = z.cpu().double()
     if points.shape[1] == 1:
@@ -260,7 +258,7 @@ def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
     )  # rows from top: z 2 falls, z 1 grows to the right
     with torch.no_grad():
         tiles = decode(z).mean.cpu().reshape(size, size, *shape)
-    figure, axes = _figure(6, 6 * shape[0] / shape[1])
+    figure, axes = canvas(6, 6 * shape[0] / shape[1])
     axes.imshow(
         tiles.transpose(1, 2).reshape(size * shape[0], size * shape[1]).numpy(),
         cmap="gray_r",
@@ -283,10 +281,3 @@ def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically."""
     write_atomic(path, lambda p: figure.savefig(p, format="png", dpi=150))
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
