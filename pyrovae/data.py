@@ -5,7 +5,7 @@ __all__ = ["DataError", "Split", "Splits", "binarize", "check_finite", "load"]
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from math import isqrt, prod
@@ -75,8 +75,8 @@ class Splits:
     valid: Split
     test: Split
     image_shape: tuple[int, int] | None
-    transform: Callable[[Tensor], Tensor] | None
-    protocol: dict[str, Any]
+    transform: Callable[[Tensor], Tensor] | None = field(repr=False)
+    protocol: dict[str, Any] = field(repr=False)
 
 
 def load(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+FLAT = 1e-3  # nats that log-weights differ by in float32 where they are equal
 TAIL = 1000  # largest weights that a k-hat is fitted to, at most
 
 
@@ -29,8 +30,8 @@ def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
     them; its shape k-hat tells how heavy the tail of the weights is. Smoothing lowers variance; it
     brings back no mass that the proposal never visits.
 
-    k-hat is 0 where the largest weights are all equal (a perfect proposal), and infinite where
-    fewer than five positive weights make up the tail.
+    k-hat is 0 where the largest weights are all equal but for rounding, 1e-3 nats (a perfect
+    proposal), and infinite where fewer than five positive weights make up the tail.
 
     Args:
         log_w: Log-weights, `(S, N)`: a `LogWeights`, tensor or array; -inf is legal, NaN is not.
@@ -72,7 +73,7 @@ def tail_khat(largest: Any, num_draws: int) -> np.ndarray:
     rows = np.sort(np.asarray(largest, dtype=np.float64), axis=1)[:, -tail - 1 :]
     top = rows[:, -1:]
     rows = rows - np.where(np.isfinite(top), top, 0.0)
-    k = np.where(np.isclose(rows[:, 0], rows[:, -1], rtol=0, atol=1e-12), 0.0, np.inf)
+    k = np.where(np.isclose(rows[:, 0], rows[:, -1], rtol=0, atol=FLAT), 0.0, np.inf)
     enough = (np.isfinite(rows).sum(axis=1) > 4) & (tail > 4)
     for n in np.flatnonzero((k > 0) & enough):
         # of so many weights, ArviZ takes just this tail; what lies below it is not looked at
@@ -162,7 +163,7 @@ def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
     size = rows.shape[1]
     tail = min(size - 1, int(_tail_length(size)))
     cut = np.partition(rows, size - 1 - tail, axis=1)[:, size - 1 - tail]
-    return np.isclose(cut, rows.max(axis=1), rtol=0, atol=1e-12)
+    return np.isclose(cut, rows.max(axis=1), rtol=0, atol=FLAT)
 
 
 def _psislw(log_w: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, float]:
