@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint notebooks bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -15,6 +15,9 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+notebooks: .venv/notebooks ## run all notebooks anew, outputs and all
+	$(BIN)/python notebooks/run.py notebooks/*.ipynb
 
 bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python tests/benchmarks/speed.py $(ARGS)
@@ -28,6 +31,10 @@ bench: .venv/bench ## our times beside the peers': a table and bench.json
 
 .venv/test: .venv/user
 	$(BIN)/python -m pip install -q -e '.[test]' -c constraints.txt
+	touch $@
+
+.venv/notebooks: .venv/user
+	$(BIN)/python -m pip install -q -e '.[notebooks]' -c constraints.txt
 	touch $@
 
 .venv/bench: .venv/user

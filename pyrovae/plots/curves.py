@@ -92,5 +92,7 @@ def bars(values: Mapping[str, float], *, ylabel: str, title: str, xlabel: str = 
     """Returns a bar for each name."""
     figure, axes = canvas(6, 4)
     axes.bar(list(values), list(values.values()), color=BLUE)
+    if len(values) > 15:
+        axes.tick_params(axis="x", labelrotation=90, labelsize=7)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return figure

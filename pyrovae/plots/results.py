@@ -27,6 +27,9 @@ from torch import Tensor
 from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas
 from pyrovae.storage import write_atomic
 
+# Paul Tol's muted palette, for ten classes
+MUTED = "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499 #777777".split()
+FEW = 1_000  # points that are drawn as their labels
 STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
 LINES = {
     "elbo": (GREEN, "ELBO"),
@@ -228,16 +231,14 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
             f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)
         )
     classes = [None] if y is None else torch.unique(y).tolist()
-    colors = colormaps["tab10" if len(classes) <= 10 else "viridis"].resampled(len(classes))
-    for i, c in enumerate(classes):
+    shades = [colormaps["viridis"](i / len(classes)) for i in range(len(classes))]
+    colors = MUTED[: len(classes)] if len(classes) <= len(MUTED) else shades
+    for color, c in zip(colors, classes, strict=True):
         chosen = points if y is None else points[y.cpu() == c]
-        axes.scatter(
-            *chosen.T.numpy(),
-            s=min(8, 2e4 / len(z)),
-            color=colors(i),
-            label=None if c is None else str(c),
-            alpha=0.7,
-        )
+        # few enough to be told apart by their label as well
+        mark = {"marker": f"${c}$", "s": 30} if y is not None and len(z) <= FEW else {"s": 2}
+        label = None if c is None else str(c)
+        axes.scatter(*chosen.T.numpy(), color=color, label=label, linewidth=0.3, **mark)
     axes.set(xlabel=names[0], ylabel=names[1], title="Latent space: means of Q(z|X), test data")
     if y is not None and len(classes) <= 20:
         axes.legend(frameon=False, title="label", loc="center left", bbox_to_anchor=(1, 0.5))

@@ -277,9 +277,9 @@ def check(
         if trouble:
             verdict = f"the program runs one particle at a time, slowly: it {trouble}"
     except Exception as e:
-        verdict = (
-            f"{e}" if isinstance(e, TypeError | ValueError) else f"the program fails when run: {e}"
-        )
+        why = str(e).partition("\n")[0]  # below it, Pyro lists the shapes of all sites
+        ours = isinstance(e, TypeError | ValueError)
+        verdict = why if ours else f"the program fails when run: {why}"
     report = Check(ok, verdict, sites)
     print(report)
     return report
