@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint notebooks bench clean
+.PHONY: run test test-browser lint notebooks bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
 
 test: .venv/test lint ## lint, types, tests and doctests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: .venv/browser ## the page of a run in Chromium, which has to be there
+	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -35,6 +38,10 @@ bench: .venv/bench ## our times beside the peers': a table and bench.json
 
 .venv/notebooks: .venv/user
 	$(BIN)/python -m pip install -q -e '.[notebooks]' -c constraints.txt
+	touch $@
+
+.venv/browser: .venv/test
+	$(BIN)/python -m pip install -q -e '.[browser]' -c constraints.txt
 	touch $@
 
 .venv/bench: .venv/user

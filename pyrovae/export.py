@@ -1,10 +1,11 @@
 """Results for other tools: labelled arrays of xarray, and groups of ArviZ."""
 
-__all__ = ["to_arviz", "to_xarray"]
+__all__ = ["read_dataset", "to_arviz", "to_xarray"]
 
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def to_xarray(
         for name, (dims, values, what) in variables.items()
     }
     return xr.Dataset(data, dict(coords), dict(attrs))
+
+
+def read_dataset(path: Path) -> xr.Dataset:
+    """Returns the Dataset of a netCDF file, in memory."""
+    return xr.load_dataset(path, engine="h5netcdf")
 
 
 def to_arviz(

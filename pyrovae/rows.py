@@ -1,6 +1,6 @@
 """Rows of data on disk, read when they are asked for, for data that memory does not hold."""
 
-__all__ = ["File", "Rows", "as_tensors", "fits", "in_chunks", "spooled"]
+__all__ = ["File", "Rows", "as_tensors", "chosen", "fits", "in_chunks", "spooled"]
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -165,3 +165,21 @@ def as_tensors(batch: Any) -> tuple[Tensor, ...]:
     if other := [type(d).__name__ for d in parts if not (isinstance(d, Tensor) and d.ndim)]:
         raise TypeError(f"the DataLoader's batches hold {other[0]}; {BATCH_ERROR}")
     return tuple(parts)
+
+
+def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
+    """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice."""
+    if rows is None:
+        return x
+    try:
+        if ":" in rows:
+            part = range(len(x))[slice(*(int(n) if n else None for n in rows.split(":")))]
+            index = torch.arange(part.start, part.stop, part.step)
+        else:
+            count = min(int(rows), len(x))
+            index = torch.arange(count) * len(x) // max(1, count)
+    except ValueError as e:
+        raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e
+    if not len(index):
+        raise ValueError(f"--rows {rows} leaves none of the {len(x)} rows; give others")
+    return x[index] if isinstance(x, Tensor) else x.take(index)

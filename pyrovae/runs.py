@@ -9,7 +9,9 @@ __all__ = [
     "clear",
     "holds_run",
     "load",
+    "load_evidence",
     "read_config",
+    "read_metrics",
     "save",
     "write_config",
     "write_evidence",
@@ -29,13 +31,15 @@ from torch import Tensor
 
 from pyrovae import plots, storage
 from pyrovae.data import Splits
+from pyrovae.evidence.results import Evidence
+from pyrovae.export import read_dataset
 from pyrovae.models.vae import VAE
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
-TABLE, BLOCKS = "evidence.csv", "blocks"
+TABLE, BLOCKS, REPORT = "evidence.csv", "blocks", "report.html"
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -82,7 +86,7 @@ def holds_run(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Removes the files of a run from a folder, and nothing else."""
-    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE, TABLE):
+    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE, TABLE, REPORT):
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / FIGURES).glob("*.png"):
         picture.unlink()
@@ -152,6 +156,23 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+def load_evidence(folder: Path) -> Evidence:
+    """Returns the evidence of a run folder; StateError where it has none that can be read."""
+    try:
+        return Evidence.from_xarray(read_dataset(folder / EVIDENCE))
+    except (OSError, KeyError) as e:
+        why = f"{folder / EVIDENCE} is not there or cannot be read"
+        raise storage.StateError(f"{why}; python -m pyrovae.evidence {folder} makes it") from e
+
+
+def read_metrics(folder: Path) -> dict[str, list[float]]:
+    """Returns what `write_metrics` wrote, a list for each name; empty without the file."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [json.loads(line) for line in lines]
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def write_evidence(

@@ -8,6 +8,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+import xarray as xr
 from pyro.infer import Trace_ELBO
 from scenarios import BernoulliDecoder, LinearGaussian
 
@@ -237,6 +238,20 @@ before = peak()
 run(int(sys.argv[1]), int(sys.argv[2]))
 print((peak() - before) / 1024)
 """
+
+
+def test_comes_back_from_xarray(evidence, tmp_path):
+    path = tmp_path / "evidence.nc"
+    evidence.to_xarray().to_netcdf(path, engine="h5netcdf")
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        again = pv.Evidence.from_xarray(dataset)
+    assert repr(again) == repr(evidence)
+    assert again.num_samples == evidence.num_samples
+    assert dict(again.protocol) == dict(evidence.protocol)
+    for name, e in evidence.estimates.items():
+        assert again[name].verdict() == e.verdict()
+        assert torch.equal(again[name].path, e.path)
+        assert again[name].monte_carlo_error == e.monte_carlo_error  # of shared draws, too
 
 
 FAULTS = """

@@ -22,10 +22,12 @@ ROWS = [
     {"evidence.planning"},
     {"evidence.evaluate"},
     {"runs", "evidence.cost"},
+    {"report", "report.page"},
     {"commands"},
-    {"svi.__main__", "evidence.__main__"},
+    {"svi.__main__", "evidence.__main__", "report.__main__"},
+    {"__main__"},
 ]
-SHOPS = {"", "svi", "evidence"}  # __init__ files that only hand out names
+SHOPS = {"", "svi", "evidence", "report"}  # __init__ files that only hand out names
 MODULES = {
     path: ".".join(path.relative_to(ROOT).with_suffix("").parts)
     .removesuffix("__init__")
@@ -114,7 +116,9 @@ def test_import_is_light():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["pyrovae.svi", "pyrovae.evidence"])
+@pytest.mark.parametrize(
+    "command", ["pyrovae", "pyrovae.svi", "pyrovae.evidence", "pyrovae.report"]
+)
 def test_help_is_light(command):
     arguments = [sys.executable, "-X", "importtime", "-m", command, "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True)

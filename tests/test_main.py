@@ -35,7 +35,7 @@ def run_folder(tmp_path_factory):
 
 
 def test_run_folder(run_folder):
-    assert sorted(os.listdir(run_folder)) == [*FILES, "model.safetensors"]
+    assert sorted(os.listdir(run_folder)) == [*FILES, "model.safetensors", "report.html"]
     figures = sorted(p.name for p in (run_folder / "figures").iterdir())
     assert figures == [f"{name}.png" for name in FIGURES]
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in (run_folder / "figures").iterdir())

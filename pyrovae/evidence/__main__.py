@@ -28,6 +28,7 @@ class Task(NamedTuple):
     image_shape: tuple[int, int] | None
     protocol: dict[str, Any]
     folder: Path
+    own: bool = False  # whether it is the test part of a run, in that run's folder
 
 
 def parser() -> ArgumentParser:
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: Namespace) -> int:
     """Evaluates, prints, and writes tables and pictures."""
     import pyrovae as pv
-    from pyrovae import runs
+    from pyrovae import report, runs
+    from pyrovae.rows import chosen
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
         raise ValueError(f"--num-particles is {config.num_particles!r}; give a number, or auto")
@@ -86,7 +88,7 @@ def run(config: Namespace) -> int:
         raise ValueError("give a run folder, or --program package.module:make, one of them")
     check_device(config.device)
     task = _of_program(config) if config.program else _of_run(config)
-    data = tuple(_chosen(d, config.rows).to(config.device) for d in task.data)
+    data = tuple(chosen(d, config.rows).to(config.device) for d in task.data)
     options = {
         name: config[name]
         for name in (
@@ -115,6 +117,8 @@ def run(config: Namespace) -> int:
         blocks=blocks,
     )
     runs.write_evidence(task.folder, evidence, data[0], task.image_shape)
+    if task.own:
+        report.write(task.folder, root=config.root)
     blocks.discard()
     print(f"{evidence}\n\nfolder: {task.folder}", file=sys.stderr if config.json else sys.stdout)
     if config.json:
@@ -134,7 +138,6 @@ def _of_run(config: Namespace) -> Task:
     name, root = config.data or kept["data"], config.root or kept["root"]
     binarize = config.binarize or kept["binarize"]
     own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
-    likelihood = {"likelihood": kept["likelihood"]}
     if config.data and config.data != kept["data"] and Path(config.data).exists():
         part, shape, protocol = pv.data.load_rows(Path(config.data), binarize)
     else:
@@ -144,7 +147,9 @@ def _of_run(config: Namespace) -> Task:
         protocol = {**protocol, "part": "test"}
     default = folder if own else folder / f"evidence-{Path(name).stem}"
     out = Path(config.out) if config.out else default
-    return Task(vae.model, vae.guide, (part.x,), shape, {**protocol, **likelihood}, out)
+    protocol |= {"likelihood": kept["likelihood"]}
+    mine = own and out.resolve() == folder.resolve()
+    return Task(vae.model, vae.guide, (part.x,), shape, protocol, out, mine)
 
 
 def _of_program(config: Namespace) -> Task:
@@ -174,26 +179,6 @@ def _of_program(config: Namespace) -> Task:
         protocol |= {**splits.protocol, "part": "test"}
     folder = Path(config.out or f"runs/evidence-{name}-{Path(config.data).stem}")
     return Task(*pair, data, shape, protocol, folder)
-
-
-def _chosen(d: "Tensor | Rows", rows: str | None) -> "Tensor | Rows":
-    """Returns the rows asked for: so many, evenly spaced, or a slice."""
-    import torch
-
-    if rows is None:
-        return d
-    try:
-        if ":" in rows:
-            part = range(len(d))[slice(*(int(n) if n else None for n in rows.split(":")))]
-            index = torch.arange(part.start, part.stop, part.step)
-        else:
-            count = min(int(rows), len(d))
-            index = torch.arange(count) * len(d) // max(1, count)
-    except ValueError as e:
-        raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e
-    if not len(index):
-        raise ValueError(f"--rows {rows} leaves none of the {len(d)} rows; give others")
-    return d[index] if isinstance(d, torch.Tensor) else d.take(index)
 
 
 def _key(task: Task, data: "tuple[Tensor | Rows, ...]", options: dict[str, Any]) -> str:

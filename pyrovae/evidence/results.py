@@ -275,6 +275,15 @@ class Evidence:
             torch.tensor([self[name].seconds for name in names]),
             "wall time, s",
         )
+        variables["tolerance"] = (
+            ("estimator",),
+            torch.tensor([self[name].tolerance for name in names]),
+            "standard error that a verdict asks for, nats",
+        )
+        for name in names:
+            if (batches := self[name].batches) is not None:
+                text = "estimate by batch of the draws that all data share, nats"
+                variables[f"{name}_batches"] = (("batch", "datum"), batches, text)
         num_data = len(self[names[0]].value)
         coords = {"estimator": names, "samples": list(self.num_samples), "datum": range(num_data)}
         flat = {
@@ -282,6 +291,21 @@ class Evidence:
             for k, v in self.protocol.items()
         }
         return to_xarray(variables, coords, flat)
+
+    @classmethod
+    def from_xarray(cls, dataset: Any) -> "Evidence":
+        """Returns the evidence of which `to_xarray` made this Dataset, as of an `evidence.nc`."""
+        fields = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
+        estimates = {}
+        for name in dataset["estimator"].values.tolist():
+            one = dataset.sel(estimator=name)
+            columns = {f: torch.from_numpy(one[f].values.copy()) for f in fields}
+            if f"{name}_batches" in dataset:
+                columns["batches"] = torch.from_numpy(dataset[f"{name}_batches"].values.copy())
+            scalars = {f: one[f].item() for f in ("seconds", "tolerance")}
+            estimates[name] = Estimate(name, **columns, **scalars)
+        protocol = {k: _plain(v) for k, v in dataset.attrs.items()}
+        return cls(estimates, tuple(dataset["samples"].values.tolist()), protocol)
 
     def _bits_per_dim(self, e: Estimate) -> float | None:
         dims = self.protocol.get("dims")
@@ -345,6 +369,13 @@ class Evidence:
             f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
             "and the standard error does not notice. Add the estimator ais."
         )
+
+
+def _plain(value: Any) -> Any:
+    """Returns an attribute of a Dataset as it was before `to_xarray` made it fit for netCDF."""
+    if isinstance(value, str):
+        return json.loads(value) if value in ("true", "false", "null") else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _defined(value: float) -> float | None:

@@ -4,6 +4,7 @@ from pyrovae.plots.curves import bars, histograms, lines
 from pyrovae.plots.plates import mermaid, plates
 from pyrovae.plots.results import (
     against,
+    as_url,
     calibration,
     convergence,
     histogram,
@@ -11,12 +12,14 @@ from pyrovae.plots.results import (
     khats,
     latent_space,
     manifold,
+    principal_axes,
     save,
     training,
 )
 
 __all__ = [
     "against",
+    "as_url",
     "bars",
     "calibration",
     "convergence",
@@ -29,6 +32,7 @@ __all__ = [
     "manifold",
     "mermaid",
     "plates",
+    "principal_axes",
     "save",
     "training",
 ]

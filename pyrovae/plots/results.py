@@ -2,6 +2,7 @@
 
 __all__ = [
     "against",
+    "as_url",
     "calibration",
     "convergence",
     "histogram",
@@ -9,17 +10,20 @@ __all__ = [
     "khats",
     "latent_space",
     "manifold",
+    "principal_axes",
     "save",
     "training",
 ]
 
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
@@ -223,10 +227,8 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     if points.shape[1] == 1:
         points, names = torch.cat([points, torch.zeros_like(points)], 1), ("z 1", "")
     elif points.shape[1] > 2:
-        centred = points - points.mean(0)
-        _, s, v = torch.linalg.svd(centred, full_matrices=False)
-        share = s.square() / s.square().sum()
-        points = centred @ v[:2].T
+        main, share = principal_axes(points)
+        points = (points - points.mean(0)) @ main.T
         names = tuple(
             f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)
         )
@@ -243,6 +245,12 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     if y is not None and len(classes) <= 20:
         axes.legend(frameon=False, title="label", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the first two principal axes of z `(N, d)`, `(2, d)`, and their shares, `(2,)`."""
+    _, s, v = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+    return v[:2], (s.square() / s.square().sum())[:2]
 
 
 def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
@@ -277,6 +285,13 @@ def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
         title="E[X|z] over the latent plane",
     )
     return figure
+
+
+def as_url(figure: Figure) -> str:
+    """Returns a figure as a data URL of SVG, for a page that holds all it shows."""
+    with BytesIO() as file, rc_context({"svg.hashsalt": "pyrovae"}):  # the same bytes every time
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        return "data:image/svg+xml;base64," + b64encode(file.getvalue()).decode()
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -103,7 +103,7 @@ def run(config: Namespace) -> int:
 
 def _run(config: Namespace, ranks: "Ranks") -> int:
     import pyrovae as pv
-    from pyrovae import runs, storage
+    from pyrovae import report, runs, storage
     from pyrovae.rng import seeded
 
     splits = pv.data.load(
@@ -161,12 +161,13 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     )
     storage.write_dataset(folder / runs.EVIDENCE, evidence.to_xarray())
     runs.write_figures(folder, vae, splits, result, evidence, config.device)
+    report.write(folder)
 
-    report = sys.stderr if config.json else sys.stdout
+    to = sys.stderr if config.json else sys.stdout
     print(
         f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\n"
         f"run folder: {folder}",
-        file=report,
+        file=to,
     )
     if config.json:
         print(

@@ -1,0 +1,33 @@
+"""python -m pyrovae: names the commands and hands over."""
+
+import sys
+from importlib import import_module
+
+import pyrovae
+
+COMMANDS = {
+    "svi": "fit a VAE, and say what log P(X) of held-out data is",
+    "evidence": "held-out log P(X) of a trained run, or of your own program",
+    "report": "write the page of a run anew",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `pyrovae COMMAND ...` and returns its exit code."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in COMMANDS:
+        return import_module(f"pyrovae.{name}.__main__").main(rest)
+    if name == "--version":
+        print(pyrovae.__version__)
+        return 0
+    lines = "\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items())
+    usage = f"usage: pyrovae COMMAND ...\n\n{lines}\n\npyrovae COMMAND --help says more."
+    if name in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"error: there is no command {name!r}; take {', '.join(COMMANDS)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

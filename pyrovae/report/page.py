@@ -1,0 +1,249 @@
+"""One HTML page of a run: opens from disk, with nothing from elsewhere."""
+
+__all__ = ["render", "write"]
+
+from base64 import b64encode
+from collections.abc import Mapping
+from io import BytesIO
+from math import ceil, isqrt, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from pyrovae import data, plots, runs, storage
+from pyrovae.data import Split
+from pyrovae.evidence.results import LABELS, Evidence
+from pyrovae.models.vae import VAE
+from pyrovae.rng import seeded
+from pyrovae.rows import chosen
+
+POINTS = 2_000  # of the explorer, at most
+DECODED = 800_000  # numbers in the explorer's images of a plane, at most
+TILES = 41  # of them along a side, at most
+THUMBNAILS = 8_000_000  # numbers in the table's images, at most
+DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
+SHOWN = 12  # reconstructions, and draws in a row
+
+
+def write(folder: str | Path, *, root: str | None = None) -> Path:
+    """Writes `report.html` into a run folder, from what lies in it and its test data.
+
+    Args:
+        folder: Of a run, with its evidence.
+        root: Folder of the named data sets, if they are no longer where they were.
+
+    Raises:
+        StateError: If the folder holds no run with evidence, or the data are not those that were
+            evaluated.
+    """
+    folder = Path(folder)
+    vae, config = runs.load(folder), runs.read_config(folder)
+    evidence = runs.load_evidence(folder)
+    splits = data.load(
+        config["data"],
+        root=root or config["root"],
+        binarize=config["binarize"],
+        valid_size=config["valid_size"],
+    )
+    if splits.protocol["sha256_test"] != evidence.protocol.get("sha256_test"):
+        raise storage.StateError(
+            f"the evidence in {folder} is of other data than the run's own test part; "
+            f"python -m pyrovae.evidence {folder} evaluates that"
+        )
+    rows = evidence.protocol.get("rows_chosen", "all")
+    x, y = (
+        None if d is None else torch.as_tensor(chosen(d, None if rows == "all" else rows)[:])
+        for d in (splits.test.x, splits.test.y)
+    )
+    assert x is not None
+    history = runs.read_metrics(folder)
+    page = render(vae, Split(x, y), splits.image_shape, evidence, history, config, str(folder))
+    storage.write_lines(folder / runs.REPORT, [page])
+    return folder / runs.REPORT
+
+
+@torch.no_grad()
+def render(
+    vae: VAE,
+    test: Split,
+    image_shape: tuple[int, int] | None,
+    evidence: Evidence,
+    history: Mapping[str, list[float]],
+    config: Mapping[str, Any],
+    name: str,
+) -> str:
+    """Returns the page as text.
+
+    Args:
+        vae: The trained model.
+        test: The data that `evidence` is of, in its order.
+        image_shape: Height and width of a datum; `None` shows it as a strip.
+        evidence: What `evaluate` found.
+        history: ELBOs of training, by name, a value an epoch.
+        config: The run's options.
+        name: Of the run.
+    """
+    x = torch.as_tensor(test.x[:])
+    shape = image_shape or (1, x.shape[1])
+    q = vae.encode(x).base_dist
+    best = evidence.best()
+    environment = Environment(loader=PackageLoader("pyrovae", "report"), autoescape=True)
+    return environment.get_template("page.html").render(
+        name=name,
+        config=config,
+        evidence=evidence,
+        best=best,
+        method=LABELS[best.name],
+        labels=LABELS,
+        rows=evidence.rows(),
+        figures=_figures(vae, x, shape, evidence, history),
+        style=_file("page.css"),
+        script=_file("page.js"),
+        data={
+            "explorer": {
+                "shape": shape,
+                "labels": None if test.y is None else test.y[:POINTS].tolist(),
+                "planes": _planes(vae, q, x, shape),
+            },
+            "table": _table(x, test.y, shape, evidence),
+        },
+    )
+
+
+def _figures(
+    vae: VAE, x: Tensor, shape: tuple[int, int], evidence: Evidence, history: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Returns captions and pictures, as data URLs of SVG."""
+    with seeded(0):
+        z = vae.prior(x.new_empty(3 * SHOWN, 0)).sample()
+    few = x[:SHOWN]
+    draws = list(vae.decode(z).mean.split(SHOWN))
+    figures = {}
+    if evidence.num_samples:
+        caption = "Estimates against the number of draws: flat is done, rising is not."
+        figures[caption] = plots.convergence(evidence)
+    if elbo := history.get("elbo"):
+        valid = history.get("valid_elbo", [])
+        best_epoch = 1 + int(np.argmax(valid or elbo))
+        figures["The lower bound that SVI raises."] = plots.training(elbo, valid, best_epoch)
+    figures["Test data, and what P(X|z) makes of the mean of Q(z|X)."] = plots.images(
+        [few, vae.reconstruct(few)], ["X", "E[X|z]"], shape, "Reconstructions"
+    )
+    figures["E[X|z] for z from the prior: no encoder takes part."] = plots.images(
+        draws, [""] * len(draws), shape, "Draws of the model"
+    )
+    figures[
+        "The program, from what running it shows: what is observed is shaded, dots are "
+        "parameters, the plate says N times."
+    ] = plots.plates(vae.model, vae.guide, x)
+    return [(caption, plots.as_url(figure)) for caption, figure in figures.items()]
+
+
+def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    """Returns the planes of the explorer: the test data on each, and what it decodes to.
+
+    A plane is an origin and two axes in latent space: the latent itself where it has one or two
+    dimensions, else the principal components of the means, and the two dimensions of largest KL.
+    """
+    z, d = q.loc, vae.z_dim
+    unit = torch.eye(d).to(z)
+    if d <= 2:
+        second = unit[1] if d == 2 else torch.zeros_like(unit[0])
+        planes = [("the latent", 0 * unit[0], unit[0], second, ("z 1", "z 2" if d == 2 else ""))]
+    else:
+        axes, share = plots.principal_axes(z)
+        names = [f"principal component {i + 1} ({share[i]:.0%})" for i in range(2)]
+        kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z))).mean(0)
+        i, j = kl.topk(2).indices.tolist()
+        dear = f"z {i + 1} ({kl[i]:.2f} nats)", f"z {j + 1} ({kl[j]:.2f} nats)"
+        planes = [
+            ("principal components of the means", z.mean(0), axes[0], axes[1], names),
+            ("the two dimensions of largest KL", z.mean(0), unit[i], unit[j], dear),
+        ]
+    size = max(2, min(TILES, isqrt(DECODED // prod(shape))))
+    found = []
+    for title, origin, first, second, names in planes:
+        points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)
+        low, high = points.amin(0) - 0.5, points.amax(0) + 0.5
+        steps = torch.linspace(0, 1, size).to(z)[:, None]
+        across, up = (low + steps * (high - low)).T
+        grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
+        tiles = vae.decode(grid.reshape(-1, d)).mean
+        found.append({
+            "title": title,
+            "names": names,
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "size": size,
+            "sprite": _sprite(tiles, shape, size, x),
+            "points": [[round(v, 3) for v in p] for p in points[:POINTS].tolist()],
+        })  # fmt: skip
+    return found
+
+
+def _table(
+    x: Tensor, y: Tensor | None, shape: tuple[int, int], evidence: Evidence
+) -> dict[str, Any]:
+    """Returns the columns of the table of data, its words, and one picture of all thumbnails."""
+    best = evidence.best()
+    weighed = evidence.estimates.get("importance", best)
+    columns = {
+        "datum": list(range(len(x))),
+        "log p(x)": best.value.tolist(),
+        "s.e.": best.std_error.tolist(),
+        "ESS": weighed.ess.tolist(),
+        "k-hat": weighed.pareto_k.tolist(),
+        "verdict": best.verdict(),
+    }
+    if "elbo" in evidence.estimates:
+        columns["ELBO"] = evidence["elbo"].value.tolist()
+    if y is not None:
+        columns["label"] = y.tolist()
+    order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
+    shown = x[: max(1, THUMBNAILS // x.shape[1])]
+    across = min(100, len(shown))
+    return {
+        "names": [name for name in order if name in columns],
+        "columns": {
+            name: [_rounded(v, DIGITS[name]) for v in column] if name in DIGITS else column
+            for name, column in columns.items()
+        },
+        "digits": DIGITS,
+        "shape": shape,
+        "across": across,
+        "thumbnails": len(shown),
+        "sprite": _sprite(shown, shape, across, x),
+    }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """Returns a number as it is shown, `None` where JSON has none for it."""
+    return round(value, digits) if np.isfinite(value) else None
+
+
+def _sprite(tiles: Tensor, shape: tuple[int, int], across: int, like: Tensor) -> str:
+    """Returns rows `(n, D)` as one picture, `across` side by side, black at the data's largest."""
+    low, high = like.min().item(), like.max().item()
+    down = ceil(len(tiles) / across)
+    padded = torch.full((down * across, prod(shape)), low)
+    padded[: len(tiles)] = tiles.cpu()
+    grid = padded.reshape(down, across, *shape).transpose(1, 2)
+    scaled = (high - grid.reshape(down * shape[0], -1)) / max(high - low, 1e-12)
+    image = Image.fromarray((scaled.clamp(0, 1) * 255).round().byte().numpy())
+    if bool(((tiles == low) | (tiles == high)).all()):
+        image = image.convert("1", dither=Image.Dither.NONE)
+    else:
+        image = image.quantize(64)
+    with BytesIO() as file:
+        image.save(file, "PNG", optimize=True)
+        return "data:image/png;base64," + b64encode(file.getvalue()).decode()
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

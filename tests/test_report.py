@@ -1,0 +1,154 @@
+import json
+import re
+from base64 import b64decode
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pyrovae as pv
+from pyrovae import report, runs, storage
+from pyrovae.__main__ import main
+from pyrovae.data import Split
+
+pytestmark = pytest.mark.usefixtures("float32")
+EVIL = "</script><script>alert(1)"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run on digits, small."""
+    options = "--num-epochs 2 --hidden-dims 8 --num-particles 40 --no-progress".split()
+    assert main(["svi", *options, "--z-dim", "3", "--out", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def rendered(z_dim=2, shape=(3, 4), labels=True, binary=True, name="a run"):
+    torch.manual_seed(0)
+    vae = pv.VAE(12, z_dim, (8,), "bernoulli" if binary else "normal")
+    x = torch.rand(30, 12)
+    x = x.bernoulli() if binary else x
+    evidence = pv.evaluate(vae.model, vae.guide, x, num_particles=50, seed=0)
+    y = torch.arange(30) % 3 if labels else None
+    page = report.render(vae, Split(x, y), shape, evidence, {}, {"data": EVIL}, name)
+    return page, embedded(page), vae, x, evidence
+
+
+def embedded(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
+
+
+def pixels(url):
+    picture = Image.open(BytesIO(b64decode(url.partition(",")[2]))).convert("L")
+    return np.asarray(picture) / 255
+
+
+def test_a_run_has_its_page(folder):
+    page = (folder / "report.html").read_text()
+    evidence = runs.load_evidence(folder)
+    assert f"<strong>{evidence.best().mean:.3f}</strong>" in page
+    for line in evidence.reading().splitlines()[:1]:
+        assert line.split(":")[0] in page
+    assert evidence.protocol["sha256_test"] in page
+    assert len(page) < 5e6
+    assert len(embedded(page)["table"]["columns"]["datum"]) == 359
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_the_command_writes_it_anew(folder, capsys):
+    page = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert str(folder / "report.html") in capsys.readouterr().out
+    assert (folder / "report.html").read_text() == page
+
+
+def test_rows_that_were_chosen_are_those_shown(folder):
+    options = "--rows 20 --num-particles 30 --estimators elbo importance --no-progress".split()
+    assert main(["evidence", str(folder), *options]) == 0
+    table = embedded((folder / "report.html").read_text())["table"]
+    y = pv.data.load("digits").test.y
+    assert table["columns"]["label"] == y[torch.arange(20) * 359 // 20].tolist()
+
+
+def test_evidence_of_other_data_is_refused(folder, capsys):
+    evidence = runs.load_evidence(folder)
+    other = evidence.protocol | {"sha256_test": "0" * 64}
+    dataset = type(evidence)(evidence.estimates, evidence.num_samples, other).to_xarray()
+    storage.write_dataset(folder / runs.EVIDENCE, dataset)
+    assert main(["report", str(folder)]) == 5
+    assert "is of other data than the run's own test part" in capsys.readouterr().err
+    (folder / runs.EVIDENCE).unlink()
+    assert main(["report", str(folder)]) == 5
+    assert "python -m pyrovae.evidence" in capsys.readouterr().err
+
+
+def test_words_from_outside_stay_text():
+    page, data, *_ = rendered(name=EVIL)
+    assert EVIL not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
+    assert page.count("<script") == 2
+    assert data["table"]["columns"]["datum"] == list(range(30))
+
+
+def test_the_explorer_decodes_its_grid():
+    _, data, vae, x, _ = rendered()
+    [plane] = data["explorer"]["planes"]
+    size, low, high = plane["size"], plane["low"], plane["high"]
+    sprite = pixels(plane["sprite"])
+    assert sprite.shape == (3 * size, 4 * size)
+    for row, column in ((0, 0), (size - 1, 0), (3, size - 2)):
+        z = torch.tensor([
+            low[0] + column / (size - 1) * (high[0] - low[0]),
+            high[1] - row / (size - 1) * (high[1] - low[1]),
+        ])  # fmt: skip
+        tile = sprite[3 * row : 3 * row + 3, 4 * column : 4 * column + 4]
+        expected = 1 - vae.decode(z).mean.detach().reshape(3, 4).numpy()
+        assert np.abs(tile - expected).max() < 0.05
+    means = vae.encode(x).mean
+    assert np.allclose(plane["points"], means.detach(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("z_dim", "count"), [(1, 1), (2, 1), (5, 2)])
+def test_planes_of_any_latent(z_dim, count):
+    _, data, vae, x, _ = rendered(z_dim)
+    planes = data["explorer"]["planes"]
+    assert len(planes) == count
+    if z_dim == 5:
+        q = vae.encode(x).base_dist
+        kl = (q.loc**2 + q.scale**2 - 1).div(2).sub(q.scale.log()).mean(0)
+        i, j = kl.topk(2).indices.tolist()
+        assert planes[1]["names"][0].startswith(f"z {i + 1} ({kl[i]:.2f} nats)")
+        offset = (q.loc - q.loc.mean(0))[:, [i, j]].detach()
+        assert np.allclose(planes[1]["points"], offset, atol=1e-3)
+
+
+def test_the_table_is_the_evidence():
+    _, data, _, x, evidence = rendered()
+    columns = data["table"]["columns"]
+    best = evidence.best()
+    assert columns["log p(x)"] == [round(v, 3) for v in best.value.tolist()]
+    assert columns["verdict"] == best.verdict()
+    assert columns["ELBO"] == [round(v, 3) for v in evidence["elbo"].value.tolist()]
+    sprite = pixels(data["table"]["sprite"])
+    assert np.array_equal(sprite[:, 8:12], 1 - x[2].reshape(3, 4).numpy())
+
+
+def test_data_without_image_or_label():
+    page, data, *_ = rendered(shape=None, labels=False, binary=False)
+    assert data["table"]["shape"] == [1, 12]
+    assert "label" not in data["table"]["columns"]
+    assert "pareto" not in page
+
+
+def test_commands(capsys):
+    assert main([]) == main(["--help"]) == 0
+    assert "report" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{pv.__version__}\n"
+    assert main(["evidnce"]) == 2
+    assert "there is no command 'evidnce'; take svi, evidence, report" in capsys.readouterr().err
+    assert main(["report", "nowhere"]) == 5
+    assert "nowhere" in capsys.readouterr().err
