@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test test-browser lint notebooks bench clean
+.PHONY: run test test-browser lint notebooks docs bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -21,6 +21,9 @@ lint: .venv/test
 
 notebooks: .venv/notebooks ## run all notebooks anew, outputs and all
 	$(BIN)/python notebooks/run.py notebooks/*.ipynb
+
+docs: .venv/docs ## the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python tests/benchmarks/speed.py $(ARGS)
@@ -44,9 +47,13 @@ bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python -m pip install -q -e '.[browser]' -c constraints.txt
 	touch $@
 
+.venv/docs: .venv/user
+	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
+	touch $@
+
 .venv/bench: .venv/user
 	$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/notebooks

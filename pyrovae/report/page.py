@@ -102,6 +102,7 @@ def render(
         method=LABELS[best.name],
         labels=LABELS,
         rows=evidence.rows(),
+        reading=evidence.reading().replace("+-", "±").splitlines(),
         figures=_figures(vae, x, shape, evidence, history),
         style=_file("page.css"),
         script=_file("page.js"),
