@@ -3,8 +3,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from pyro.infer.inspect import get_model_relations
 
+import pyrovae as pv
 from pyrovae.program import relations
 
 
@@ -104,6 +106,25 @@ def test_the_plate_counts_all_data_and_modules_stay_as_they_are():
     for p in model.__self__.parameters():
         assert type(p) is torch.nn.Parameter
         assert p.grad is None
+
+
+def test_the_parameters_of_an_autoguide():
+    linear = pv.LinearGaussian(x_dim=4, z_dim=2)
+    found = relations(linear.model, AutoNormal(linear.model), torch.randn(20, 4))
+    node = named(found.guide)["z_unconstrained"]
+    assert node.parameters == ("AutoNormal.locs.z", "AutoNormal.scales.z")
+    assert found.numbers["AutoNormal.locs.z"] == 40
+
+
+def test_a_net_that_pyro_does_not_know_shapes_nothing():
+    net = torch.nn.Linear(1, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(net(z), 1.0).to_event(1), obs=x)
+
+    assert named(relations(model, None, torch.randn(9, 1)).model)["x"].parameters == ()
 
 
 def test_a_program_that_cannot_be_used_is_refused():

@@ -82,7 +82,8 @@ def relations(
     check_data(data)
     held: dict[int, list[Node]] = {}  # observed sites, by the number of the argument in them
     with aside():
-        program = first_run(model, guide, data, plate)
+        first_run(model, guide, data, plate)  # in which Pyro's autoguides make their parameters,
+        program = first_run(model, guide, data, plate)  # and tell of them from now on
         check_sites(program)
         sizes = {plate: len(program)} if plate else {}
         found = _nodes(program, model, held, sizes)
@@ -151,9 +152,9 @@ def _nodes(
 
 def _shaping(log_p: Tensor, parameters: Values) -> tuple[str, ...]:
     """Returns the names of the parameters that a log-density has gradients for."""
-    if not log_p.requires_grad:
-        return ()
     leaves = {name: p for name, p in parameters.items() if p.requires_grad}
+    if not leaves or not log_p.requires_grad:
+        return ()
     ones = torch.ones_like(log_p)
     grads = torch.autograd.grad(
         log_p, list(leaves.values()), ones, retain_graph=True, allow_unused=True
