@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+EXTRAS := test browser notebooks docs bench
 
 .PHONY: run test test-browser lint notebooks docs bench clean
 
@@ -11,7 +12,7 @@ run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 test: .venv/test lint ## lint, types, tests and doctests
 	$(BIN)/python -m pytest $(ARGS)
 
-test-browser: .venv/browser ## the page of a run in Chromium, which has to be there
+test-browser: .venv/test .venv/browser ## the page of a run in Chromium, which has to be there
 	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
 
 lint: .venv/test
@@ -35,24 +36,9 @@ bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python -m pip install -q -e . -c constraints.txt
 	touch $@
 
-.venv/test: .venv/user
-	$(BIN)/python -m pip install -q -e '.[test]' -c constraints.txt
-	touch $@
-
-.venv/notebooks: .venv/user
-	$(BIN)/python -m pip install -q -e '.[notebooks]' -c constraints.txt
-	touch $@
-
-.venv/browser: .venv/test
-	$(BIN)/python -m pip install -q -e '.[browser]' -c constraints.txt
-	touch $@
-
-.venv/docs: .venv/user
-	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
-	touch $@
-
-.venv/bench: .venv/user
-	$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
+# what .venv/X stands for: the extra X of pyproject.toml is installed
+$(EXTRAS:%=.venv/%): .venv/%: .venv/user
+	$(BIN)/python -m pip install -q -e '.[$*]' -c constraints.txt
 	touch $@
 
 clean:
