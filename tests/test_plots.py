@@ -4,6 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from scenarios import BernoulliDecoder, LinearGaussian
 from scipy.stats import norm
+from sklearn.decomposition import PCA
 
 import pyrovae as pv
 from pyrovae import plots
@@ -144,3 +145,61 @@ def test_calibration_shows_what_leaves_the_band():
     assert len(axes.get_lines()) == 2
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["95 % band", "z[0]", "z[1]"]
+
+
+def test_lines():
+    values = {"a": [1.0, 2.0, 4.0], "b": torch.tensor([0.0, 0.0, 1.0])}
+    words = {"xlabel": "dimensions", "ylabel": "nats per datum", "title": "t"}
+    [axes] = plots.lines(
+        [1, 10, 100], values, errors={"a": [0.1, 0.2, 0.5]}, log_x=True, **words
+    ).axes
+    a, b = axes.get_lines()
+    assert a.get_ydata().tolist() == [1, 2, 4]
+    assert b.get_ydata().tolist() == [0, 0, 1]
+    [band] = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.8, 5.0)  # two standard errors each way
+    assert axes.get_xscale() == "log"
+    assert axes.get_legend().get_title().get_text() == "band: 2 standard errors"
+    [bare] = plots.lines([1, 2, 3], values, **words).axes
+    assert not bare.collections
+    assert bare.get_legend().get_title().get_text() == ""
+
+
+def test_histograms_share_their_bins_and_each_adds_up_to_one():
+    values = {"few": torch.zeros(3), "many": torch.linspace(-1, 1, 1000)}
+    [axes] = plots.histograms(values, xlabel="nats", title="t", marks={"truth": 0.5}, bins=10).axes
+    few, many = axes.containers
+    assert [bar.get_x() for bar in few] == [bar.get_x() for bar in many]
+    for bars in (few, many):
+        assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
+    assert axes.get_lines()[0].get_xdata()[0] == 0.5
+
+
+def test_bars():
+    [axes] = plots.bars({str(i): i / 2 for i in range(20)}, ylabel="nats", title="t").axes
+    assert [bar.get_height() for bar in axes.containers[0]] == [i / 2 for i in range(20)]
+
+
+def test_few_points_are_told_apart_by_their_labels():
+    z, y = torch.randn(30, 2), torch.arange(30) % 3
+    [axes] = plots.latent_space(z, y).axes
+    assert len(axes.collections) == 3
+    paths = [c.get_paths()[0].vertices for c in axes.collections]
+    assert not any(
+        a.shape == b.shape and np.allclose(a, b) for a, b in zip(paths, paths[1:], strict=False)
+    )
+
+
+def test_principal_axes_are_those_of_sklearn():
+    z = torch.randn(50, 4) @ torch.randn(4, 4) + 3
+    axes, share = plots.principal_axes(z)
+    reference = PCA(2).fit(z.numpy())
+    assert np.allclose(share.numpy(), reference.explained_variance_ratio_)
+    assert np.allclose(np.abs(np.sum(axes.numpy() * reference.components_, axis=1)), 1)
+
+
+def test_a_figure_as_a_url_is_the_same_every_time():
+    one, two = (plots.as_url(plots.bars({"a": 1}, ylabel="y", title="t")) for _ in range(2))
+    assert one == two
+    assert one.startswith("data:image/svg+xml;base64,")
