@@ -78,7 +78,8 @@ function options(select, texts) {
     context.restore();
     picture.clearRect(0, 0, width, height);
     picture.drawImage(sprites[select.value], column * width, row * height, width, height, 0, 0, width, height);
-    element("where").textContent = `at ${x.toFixed(2)}, ${y.toFixed(2)}`;
+    const digits = (v) => (Math.round(100 * v) / 100 + 0).toFixed(2); // no -0.00
+    element("where").textContent = `at ${digits(x)}, ${digits(y)}`;
   }
 
   function follow(event) {
@@ -116,10 +117,10 @@ function options(select, texts) {
   const head = document.querySelector("#data-table thead tr");
   const body = document.querySelector("#data-table tbody");
   const select = element("verdict");
-  const scale = 40 / height, down = Math.ceil(thumbnails / across);
+  const scale = Math.min(40 / height, 120 / width), down = Math.ceil(thumbnails / across);
   let sorted = "log p(x)", rising = true, page = 0, rows = [];
   const sheet = make("style", undefined, document.head);
-  sheet.textContent = `.thumb { width: ${width * scale}px; height: 40px; background-image: url(${sprite}); background-size: ${across * width * scale}px ${down * 40}px; }`;
+  sheet.textContent = `.thumb { width: ${width * scale}px; height: ${height * scale}px; background-image: url(${sprite}); background-size: ${across * width * scale}px ${down * height * scale}px; }`;
   options(select, ["all", ...verdicts.map((v) => `${v} (${columns.verdict.filter((w) => w === v).length})`)]);
   make("th", "X", head).scope = "col";
   for (const name of names) {
@@ -158,7 +159,7 @@ function options(select, texts) {
       if (i < thumbnails) {
         const thumb = make("span", undefined, cell);
         thumb.className = "thumb";
-        thumb.style.backgroundPosition = `${-(i % across) * width * scale}px ${-Math.floor(i / across) * 40}px`;
+        thumb.style.backgroundPosition = `${-(i % across) * width * scale}px ${-Math.floor(i / across) * height * scale}px`;
       }
       for (const name of names) {
         const value = columns[name][i];
