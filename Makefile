@@ -42,4 +42,4 @@ $(EXTRAS:%=.venv/%): .venv/%: .venv/user
 	touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build docs/notebooks
+	rm -rf .venv build dist docs/_build docs/notebooks docs/*.svg

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import nbformat
+
 import pyrovae
 
 HERE = Path(__file__).parent
@@ -12,6 +14,17 @@ shutil.copytree(
     ignore=shutil.ignore_patterns("*.py", ".*"),
     dirs_exist_ok=True,
 )
+
+# pictures of the guides, taken from the notebooks as they are
+PICTURES = {
+    "dimensions": ("03_three_ways_to_log_p", "Naive sampling dies"),
+    "sandwich": ("04_how_far_to_trust_it", "the sandwich closes"),
+}
+for name, (notebook, title) in PICTURES.items():
+    cells = nbformat.read(HERE.parent / "notebooks" / f"{notebook}.ipynb", 4).cells
+    [outputs] = [c.outputs for c in cells if c.cell_type == "code" and title in c.source]
+    [svg] = [o.data["image/svg+xml"] for o in outputs if "image/svg+xml" in o.get("data", {})]
+    (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 project = "pyrovae"
 version = release = pyrovae.__version__

@@ -1,5 +1,7 @@
+import html
 import json
 import re
+import shlex
 from base64 import b64decode
 from io import BytesIO
 
@@ -71,6 +73,23 @@ def test_rows_that_were_chosen_are_those_shown(folder):
     table = embedded((folder / "report.html").read_text())["table"]
     y = pv.data.load("digits").test.y
     assert table["columns"]["label"] == y[torch.arange(20) * 359 // 20].tolist()
+
+
+def test_the_commands_make_the_numbers_again(folder):
+    def shown():
+        page = (folder / "report.html").read_text()
+        return re.search(r"<pre>(.*?)</pre>", page, re.DOTALL).group(1).split("\n")[:-1]
+
+    assert shown() == [f"python -m pyrovae.svi --config {folder}/config.yaml"]
+    options = "--rows 20 --num-particles 30 --estimators elbo importance --seed 4 --no-progress"
+    assert main(["evidence", str(folder), *options.split()]) == 0
+    before = runs.load_evidence(folder)
+    again = shlex.split(html.unescape(shown()[1]))
+    assert again[:3] == ["python", "-m", "pyrovae.evidence"]
+    assert main(["evidence", *again[3:], "--no-progress"]) == 0
+    after = runs.load_evidence(folder)
+    assert dict(after.protocol) == dict(before.protocol)
+    assert torch.equal(after["importance"].value, before["importance"].value)
 
 
 def test_evidence_of_other_data_is_refused(folder, capsys):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from math import ceil, isqrt, prod
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,7 @@ def render(
         method=LABELS[best.name],
         labels=LABELS,
         rows=evidence.rows(),
+        commands=_commands(name, evidence),
         reading=evidence.reading().replace("+-", "±").splitlines(),
         figures=_figures(vae, x, shape, evidence, history),
         style=_file("page.css"),
@@ -115,6 +117,23 @@ def render(
             "table": _table(x, test.y, shape, evidence),
         },
     )
+
+
+def _commands(name: str, evidence: Evidence) -> list[str]:
+    """Returns the commands that make these numbers again."""
+    protocol, config = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
+    commands = [f"python -m pyrovae.svi --config {config}"]
+    if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
+        names = ("num_particles", "num_temperatures", "num_chains", "seed")
+        options = [
+            f"--{n.replace('_', '-')} {quote(str(protocol[n]))}" for n in names if n in protocol
+        ]
+        options += [f"--rows {quote(str(rows))}"] if rows != "all" else []
+        chosen_names = "--estimators " + " ".join(evidence.estimates)
+        commands.append(
+            " ".join(["python -m pyrovae.evidence", quote(name), *options, chosen_names])
+        )
+    return commands
 
 
 def _figures(
