@@ -155,6 +155,16 @@ def test_the_table_is_the_evidence():
     assert np.array_equal(sprite[:, 8:12], 1 - x[2].reshape(3, 4).numpy())
 
 
+def test_large_data_make_no_large_page(monkeypatch):
+    monkeypatch.setattr(report.page, "ROWS", 20)
+    monkeypatch.setattr(report.page, "THUMBNAILS", 200)
+    page, data, *_ = rendered(binary=False)
+    table = data["table"]
+    assert len(table["columns"]["verdict"]) == 20
+    assert table["thumbnails"] < 20
+    assert "The first 20; all of them stand in evidence.nc." in page
+
+
 def test_data_without_image_or_label():
     page, data, *_ = rendered(shape=None, labels=False, binary=False)
     assert data["table"]["shape"] == [1, 12]

@@ -27,7 +27,8 @@ from pyrovae.rows import chosen
 POINTS = 2_000  # of the explorer, at most
 DECODED = 800_000  # numbers in the explorer's images of a plane, at most
 TILES = 41  # of them along a side, at most
-THUMBNAILS = 8_000_000  # numbers in the table's images, at most
+ROWS = 15_000  # of the table, at most
+THUMBNAILS = 2_000_000  # characters of their pictures, at most
 DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
 SHOWN = 12  # reconstructions, and draws in a row
 
@@ -102,6 +103,7 @@ def render(
         best=best,
         method=LABELS[best.name],
         labels=LABELS,
+        most=ROWS,
         rows=evidence.rows(),
         commands=_commands(name, evidence),
         reading=evidence.reading().replace("+-", "±").splitlines(),
@@ -214,20 +216,22 @@ def _table(
     best = evidence.best()
     weighed = evidence.estimates.get("importance", best)
     columns = {
-        "datum": list(range(len(x))),
-        "log p(x)": best.value.tolist(),
-        "s.e.": best.std_error.tolist(),
-        "ESS": weighed.ess.tolist(),
-        "k-hat": weighed.pareto_k.tolist(),
-        "verdict": best.verdict(),
+        "datum": list(range(len(x)))[:ROWS],
+        "log p(x)": best.value[:ROWS].tolist(),
+        "s.e.": best.std_error[:ROWS].tolist(),
+        "ESS": weighed.ess[:ROWS].tolist(),
+        "k-hat": weighed.pareto_k[:ROWS].tolist(),
+        "verdict": best.verdict()[:ROWS],
     }
     if "elbo" in evidence.estimates:
-        columns["ELBO"] = evidence["elbo"].value.tolist()
+        columns["ELBO"] = evidence["elbo"].value[:ROWS].tolist()
     if y is not None:
-        columns["label"] = y.tolist()
+        columns["label"] = y[:ROWS].tolist()
     order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
-    shown = x[: max(1, THUMBNAILS // x.shape[1])]
+    shown = x[:ROWS]
     across = min(100, len(shown))
+    while len(sprite := _sprite(shown, shape, across, x)) > THUMBNAILS and len(shown) > 1:
+        shown = shown[: len(shown) // 2]
     return {
         "names": [name for name in order if name in columns],
         "columns": {
@@ -238,7 +242,7 @@ def _table(
         "shape": shape,
         "across": across,
         "thumbnails": len(shown),
-        "sprite": _sprite(shown, shape, across, x),
+        "sprite": sprite,
     }
 
 
