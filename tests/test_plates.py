@@ -110,3 +110,31 @@ def test_mermaid_takes_any_name():
     assert "the #34;data#34;: N = 5" in text
     assert "z#60;#47;script#62;" in text
     assert "guide" not in text
+
+
+def test_a_site_may_be_called_theta():
+    def model(x):
+        scale = pyro.param("scale", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("θ", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z * scale, 1.0), obs=x)
+
+    text = pv.plots.mermaid(model, None, torch.randn(5))
+    assert '["θ#39;"]' in text
+    assert text.count("-->") == 2
+    [axes] = pv.plots.plates(model, None, torch.randn(5)).axes
+    words = [t.get_text() for t in axes.texts]
+    assert words.count("θ") == words.count("θ'") == 1
+
+
+def test_many_parameters_make_no_long_caption():
+    def model(x):
+        shift = sum(pyro.param(f"p{i}", torch.tensor(0.0)) for i in range(9))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z + shift, 1.0), obs=x)
+
+    [axes] = pv.plots.plates(model, None, torch.randn(5)).axes
+    caption = [t.get_text() for t in axes.texts if "shapes" in t.get_text()]
+    assert caption == [f"θ: p{i}, 1 number, shapes x" for i in range(5)]
+    assert "and 4 more" in [t.get_text() for t in axes.texts]

@@ -100,31 +100,40 @@ def _parts(found: Relations) -> list[tuple[str, list[Node], list[str]]]:
     theta = {name for n in found.model for name in n.parameters}
     parts = []
     for title, nodes in (("model", found.model), ("guide", found.guide)):
-        if not nodes:
-            continue
-        shaped: dict[str, dict[str, list[str]]] = {}  # sites by letter and group of parameters
-        numbers: dict[str, set[str]] = {}
-        linked = []
-        for n in nodes:
-            letters = []
-            for name in n.parameters:
-                letter, group = "θ" if name in theta else "φ", name.partition("$$$")[0]
-                sites = shaped.setdefault(letter, {}).setdefault(group, [])
-                sites += [n.name] if n.name not in sites else []
-                numbers.setdefault(group, set()).add(name)
-                letters.append(letter)
-            linked.append(replace(n, parents=(*n.parents, *sorted(set(letters)))))
-        caption = [
-            f"{letter}: {group}, {_count(sum(found.numbers[p] for p in numbers[group]))}, "
-            f"shapes {', '.join(sites)}"
-            for letter, groups in sorted(shaped.items())
-            for group, sites in groups.items()
+        taken = {n.name for n in nodes}
+        names = dict.fromkeys(name for n in nodes for name in n.parameters)
+        letter = {name: _free("θ" if name in theta else "φ", taken) for name in names}
+        dots = [Node(name, "parameter", "", ()) for name in sorted(set(letter.values()))]
+        linked = [
+            replace(n, parents=(*n.parents, *sorted({letter[p] for p in n.parameters})))
+            for n in nodes
         ]
-        if len(caption) > LISTED:
-            caption[LISTED - 1 :] = [f"and {len(caption) - LISTED + 1} more"]
-        letters = [Node(letter, "parameter", "", ()) for letter in sorted(shaped)]
-        parts.append((title, [*letters, *linked], caption))
+        if nodes:
+            parts.append((title, [*dots, *linked], _caption(nodes, letter, found.numbers)))
     return parts
+
+
+def _free(letter: str, taken: set[str]) -> str:
+    """Returns a letter, with primes where a site has that name."""
+    return _free(f"{letter}'", taken) if letter in taken else letter
+
+
+def _caption(nodes: Sequence[Node], letter: dict[str, str], numbers: dict[str, int]) -> list[str]:
+    """Returns a line for each module or `pyro.param`: its letter, its numbers, what it shapes."""
+    groups: dict[tuple[str, str], tuple[set[str], dict[str, None]]] = {}
+    for n in nodes:
+        for name in n.parameters:
+            key = letter[name], name.partition("$$$")[0]
+            members, sites = groups.setdefault(key, (set(), {}))
+            members.add(name)
+            sites[n.name] = None
+    lines = [
+        f"{mark}: {group}, {_count(sum(numbers[p] for p in members))}, shapes {', '.join(sites)}"
+        for (mark, group), (members, sites) in sorted(groups.items(), key=lambda g: g[0][0])
+    ]
+    if len(lines) > LISTED:
+        lines[LISTED - 1 :] = [f"and {len(lines) - LISTED + 1} more"]
+    return lines
 
 
 def _count(numbers: int) -> str:
