@@ -1,6 +1,15 @@
 """What the command lines share: exit codes, errors in one sentence, types and options."""
 
-__all__ = ["AMOUNT", "COUNT", "ESTIMATORS", "USAGE", "add_common", "check_device", "guarded"]
+__all__ = [
+    "AMOUNT",
+    "COUNT",
+    "ESTIMATORS",
+    "USAGE",
+    "add_common",
+    "check_device",
+    "command",
+    "guarded",
+]
 
 import sys
 from collections.abc import Callable
@@ -35,6 +44,17 @@ def add_common(parser: ArgumentParser) -> None:
         action="store_true",
         help="the table as JSON on stdout, everything else on stderr",
     )
+
+
+def command(
+    parser: ArgumentParser, run: Callable[[Any], int], argv: list[str] | None, interrupted: str
+) -> int:
+    """Parses a command line and runs what it asks for; returns the exit code, as `guarded`."""
+    try:
+        config = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    except SystemExit as e:
+        return int(e.code or 0)
+    return guarded(lambda: run(config), interrupted)
 
 
 def guarded(run: Callable[[], int], interrupted: str) -> int:

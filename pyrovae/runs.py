@@ -10,6 +10,7 @@ __all__ = [
     "holds_run",
     "load",
     "load_evidence",
+    "overview",
     "read_config",
     "read_metrics",
     "save",
@@ -203,32 +204,52 @@ def write_evidence(
 
 
 @torch.no_grad()
+def overview(
+    vae: VAE,
+    x: Tensor,
+    shape: tuple[int, int] | None,
+    history: Mapping[str, Any],
+    evidence: Evidence,
+) -> dict[str, Any]:
+    """Returns the pictures of a run by name, those of data x `(n, D)` where they have a shape."""
+    figures = {}
+    if evidence.num_samples:
+        figures["evidence"] = plots.convergence(evidence)
+    if elbo := history.get("elbo"):
+        valid = history.get("valid_elbo") or []
+        best = 1 + valid.index(max(valid)) if valid else len(elbo)
+        figures["training"] = plots.training(elbo, valid, best)
+    if shape:
+        with seeded(0):
+            z = vae.prior(x.new_empty(36, 0)).sample()
+        few, means = x[:12], vae.decode(z).mean
+        figures["reconstructions"] = plots.images(
+            [few, vae.reconstruct(few)],
+            ["X", "E[X|z]"],
+            shape,
+            "Test data and their reconstructions",
+        )
+        figures["samples"] = plots.images(
+            list(means.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
+        )
+    return figures
+
+
+@torch.no_grad()
 def write_figures(
     folder: Path, vae: VAE, splits: Splits, fit: Any, evidence: Any, device: Any = None
 ) -> None:
     """Writes the pictures of a run into its `figures/`."""
     test = splits.test
     shown = test.x[:SHOWN].to(device)
-    x = shown[:12]
-    figures = {
-        "training": plots.training(fit.elbo, fit.valid_elbo, fit.best_epoch),
-        "latent_space": plots.latent_space(
-            vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
-        ),
-    }
-    if evidence.num_samples:
-        figures["evidence"] = plots.convergence(evidence)
-    if shape := splits.image_shape:
-        with seeded(0):
-            z = vae.prior(x.new_empty(36, 0)).sample()
-        means = vae.decode(z).mean
-        figures["reconstructions"] = plots.images(
-            [x, vae.reconstruct(x)], ["X", "E[X|z]"], shape, "Test data and their reconstructions"
+    history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
+    figures = overview(vae, shown, splits.image_shape, history, evidence)
+    figures["latent_space"] = plots.latent_space(
+        vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
+    )
+    if splits.image_shape and vae.z_dim == 2:
+        figures["manifold"] = plots.manifold(
+            lambda z: vae.decode(z.to(device)), splits.image_shape
         )
-        figures["samples"] = plots.images(
-            list(means.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
-        )
-        if vae.z_dim == 2:
-            figures["manifold"] = plots.manifold(lambda z: vae.decode(z.to(device)), shape)
     for name, figure in figures.items():
         plots.save(figure, folder / FIGURES / f"{name}.png")

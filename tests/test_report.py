@@ -156,13 +156,27 @@ def test_the_table_is_the_evidence():
 
 
 def test_large_data_make_no_large_page(monkeypatch):
-    monkeypatch.setattr(report.page, "ROWS", 20)
-    monkeypatch.setattr(report.page, "THUMBNAILS", 200)
+    monkeypatch.setattr("pyrovae.report.page.ROWS", 20)
+    monkeypatch.setattr("pyrovae.report.page.THUMBNAILS", 200)
     page, data, *_ = rendered(binary=False)
     table = data["table"]
     assert len(table["columns"]["verdict"]) == 20
     assert table["thumbnails"] < 20
     assert "The first 20; all of them stand in evidence.nc." in page
+
+
+def test_no_more_is_read_of_data_on_disk_than_is_shown(monkeypatch):
+    monkeypatch.setattr("pyrovae.report.page.ROWS", 20)
+    _, _, vae, x, evidence = rendered()
+
+    class OnDisk:
+        def __getitem__(self, rows):
+            assert rows == slice(20)
+            return x[rows]
+
+    page = report.render(vae, Split(OnDisk()), (3, 4), evidence, {}, {}, "a run")
+    drawn = [b64decode(u).decode() for u in re.findall(r"image/svg\+xml;base64,([^\"]+)", page)]
+    assert any("data: N = 30" in svg for svg in drawn)  # and yet the plate counts all
 
 
 def test_data_without_image_or_label():

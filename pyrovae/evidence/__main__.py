@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, guarded
+from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, command
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pyrovae.data import Splits
     from pyrovae.rows import Rows
 
 
@@ -28,7 +29,7 @@ class Task(NamedTuple):
     image_shape: tuple[int, int] | None
     protocol: dict[str, Any]
     folder: Path
-    own: bool = False  # whether it is the test part of a run, in that run's folder
+    splits: "Splits | None" = None  # of the run, where it is about its own test part and folder
 
 
 def parser() -> ArgumentParser:
@@ -69,11 +70,7 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted."""
-    try:
-        config = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    except SystemExit as e:
-        return int(e.code or 0)
-    return guarded(lambda: run(config), "the same command goes on from the blocks already done")
+    return command(parser(), run, argv, "the same command goes on from the blocks already done")
 
 
 def run(config: Namespace) -> int:
@@ -117,8 +114,8 @@ def run(config: Namespace) -> int:
         blocks=blocks,
     )
     runs.write_evidence(task.folder, evidence, data[0], task.image_shape)
-    if task.own:
-        report.write(task.folder, root=config.root)
+    if task.splits:
+        report.write(task.folder, splits=task.splits)
     blocks.discard()
     print(f"{evidence}\n\nfolder: {task.folder}", file=sys.stderr if config.json else sys.stdout)
     if config.json:
@@ -138,6 +135,7 @@ def _of_run(config: Namespace) -> Task:
     name, root = config.data or kept["data"], config.root or kept["root"]
     binarize = config.binarize or kept["binarize"]
     own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
+    splits = None
     if config.data and config.data != kept["data"] and Path(config.data).exists():
         part, shape, protocol = pv.data.load_rows(Path(config.data), binarize)
     else:
@@ -148,7 +146,7 @@ def _of_run(config: Namespace) -> Task:
     default = folder if own else folder / f"evidence-{Path(name).stem}"
     out = Path(config.out) if config.out else default
     protocol |= {"likelihood": kept["likelihood"]}
-    mine = own and out.resolve() == folder.resolve()
+    mine = splits if own and out.resolve() == folder.resolve() else None
     return Task(vae.model, vae.guide, (part.x,), shape, protocol, out, mine)
 
 

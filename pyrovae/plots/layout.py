@@ -1,6 +1,6 @@
 """Where nodes, plates and arrows of a plate diagram go: geometry in points, nothing drawn."""
 
-__all__ = ["NAME", "SMALL", "Arrow", "Box", "Diagram", "Spot", "arrange", "text_width"]
+__all__ = ["NAME", "SMALL", "Arrow", "Box", "Diagram", "Spot", "arrange", "text_width", "within"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,8 +91,6 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
     def place(path: tuple[str, ...], left: float) -> tuple[float, int]:
         """Places what stands in a plate from `left` on; returns its right, and plates inside."""
         here = [n for n in nodes if n.plates == path]
-        inner = [n.plates[: len(path) + 1] for n in nodes if n.plates[: len(path)] == path]
-        inside = [p for p in dict.fromkeys(inner) if len(p) > len(path)]
         for parameter in (n for n in here if n.kind == "parameter"):
             left += text_width(parameter.name, NAME) + 2 * DOT
             y = -ROW * rows[parameter.name]
@@ -100,7 +98,7 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
             left += DOT + GAP
         left = _lane([n for n in here if n.kind != "parameter"], rows, left, spots)
         depth = 0
-        for plate in inside:
+        for plate in within(nodes, path):
             start = left
             left, under = place(plate, start + GAP)
             depth = max(depth, under + 1)
@@ -120,6 +118,12 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
         for parent in n.parents
     ]
     return Diagram(spots, boxes, tuple(arrows), width, height)
+
+
+def within(nodes: Sequence[Node], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns the plates directly inside a plate, by their names and those around them."""
+    inner = [n.plates[: len(path) + 1] for n in nodes if n.plates[: len(path)] == path]
+    return [p for p in dict.fromkeys(inner) if len(p) > len(path)]
 
 
 def _rows(nodes: Sequence[Node], sign: int) -> dict[str, float]:

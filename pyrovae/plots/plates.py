@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pyrovae.plots.layout import NAME, SMALL, Diagram, arrange, text_width
+from pyrovae.plots.layout import NAME, SMALL, Diagram, arrange, text_width, within
 from pyrovae.program import Node, Relations, relations
 
 INK, SHADE, PALE = "#222222", "#d0d0d0", "#666666"
@@ -220,8 +220,7 @@ def _nested(
             shape = f'["{text}"]' if n.kind == "parameter" else f'(("{text}"))'
             style = {"parameter": "", "latent": ":::open"}.get(n.kind, ":::shaded")
             lines.append(f"{indent}{ids[n.name]}{shape}{style}")
-    inner = [n.plates[: len(path) + 1] for n in nodes if n.plates[: len(path)] == path]
-    for i, plate in enumerate(p for p in dict.fromkeys(inner) if len(p) > len(path)):
+    for i, plate in enumerate(within(nodes, path)):
         lines.append(f'{indent}subgraph {prefix}{i}["{_quoted(labels[plate[-1]])}"]')
         lines += _nested(nodes, ids, plate, labels, f"{prefix}{i}_", indent + "  ")
         lines.append(f"{indent}end")

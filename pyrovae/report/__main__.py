@@ -2,9 +2,9 @@
 
 import sys
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
-from pyrovae.commands import guarded
+from pyrovae.commands import command
 
 
 def parser() -> ArgumentParser:
@@ -17,18 +17,15 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the page and returns the exit code: 0 ok, 2 usage, 3 data, 5 run."""
-    try:
-        config = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    except SystemExit as e:
-        return int(e.code or 0)
+    return command(parser(), run, argv, "nothing was written")
 
-    def run() -> int:
-        from pyrovae import report
 
-        print(report.write(config.run, root=config.root))
-        return 0
+def run(config: Namespace) -> int:
+    """Writes the page, and prints where it is."""
+    from pyrovae import report
 
-    return guarded(run, "nothing was written")
+    print(report.write(config.run, root=config.root))
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyrovae import data, plots, runs, storage
-from pyrovae.data import Split
+from pyrovae.data import Split, Splits
 from pyrovae.evidence.results import LABELS, Evidence
 from pyrovae.models.vae import VAE
-from pyrovae.rng import seeded
 from pyrovae.rows import chosen
 
 POINTS = 2_000  # of the explorer, at most
@@ -30,15 +29,23 @@ TILES = 41  # of them along a side, at most
 ROWS = 15_000  # of the table, at most
 THUMBNAILS = 2_000_000  # characters of their pictures, at most
 DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
-SHOWN = 12  # reconstructions, and draws in a row
+CAPTIONS = {
+    "evidence": "Estimates against the number of draws: flat is done, rising is not.",
+    "training": "The lower bound that SVI raises.",
+    "reconstructions": "Test data, and what P(X|z) makes of the mean of Q(z|X).",
+    "samples": "E[X|z] for z from the prior: no encoder takes part.",
+    "program": "The program, from what running it shows: what is observed is shaded, dots are "
+    "parameters, the plate says N times.",
+}
 
 
-def write(folder: str | Path, *, root: str | None = None) -> Path:
+def write(folder: str | Path, *, root: str | None = None, splits: Splits | None = None) -> Path:
     """Writes `report.html` into a run folder, from what lies in it and its test data.
 
     Args:
         folder: Of a run, with its evidence.
         root: Folder of the named data sets, if they are no longer where they were.
+        splits: The run's data, where they are at hand; `None` loads them.
 
     Raises:
         StateError: If the folder holds no run with evidence, or the data are not those that were
@@ -47,7 +54,7 @@ def write(folder: str | Path, *, root: str | None = None) -> Path:
     folder = Path(folder)
     vae, config = runs.load(folder), runs.read_config(folder)
     evidence = runs.load_evidence(folder)
-    splits = data.load(
+    splits = splits or data.load(
         config["data"],
         root=root or config["root"],
         binarize=config["binarize"],
@@ -59,13 +66,11 @@ def write(folder: str | Path, *, root: str | None = None) -> Path:
             f"python -m pyrovae.evidence {folder} evaluates that"
         )
     rows = evidence.protocol.get("rows_chosen", "all")
-    x, y = (
-        None if d is None else torch.as_tensor(chosen(d, None if rows == "all" else rows)[:])
-        for d in (splits.test.x, splits.test.y)
-    )
-    assert x is not None
+    rows = None if rows == "all" else rows
+    y = splits.test.y
+    test = Split(chosen(splits.test.x, rows), None if y is None else chosen(y, rows)[:])
     history = runs.read_metrics(folder)
-    page = render(vae, Split(x, y), splits.image_shape, evidence, history, config, str(folder))
+    page = render(vae, test, splits.image_shape, evidence, history, config, str(folder))
     storage.write_lines(folder / runs.REPORT, [page])
     return folder / runs.REPORT
 
@@ -91,7 +96,8 @@ def render(
         config: The run's options.
         name: Of the run.
     """
-    x = torch.as_tensor(test.x[:])
+    x = torch.as_tensor(test.x[:ROWS])  # of data on disk no more is read
+    y = None if test.y is None else test.y[:ROWS]
     shape = image_shape or (1, x.shape[1])
     q = vae.encode(x).base_dist
     best = evidence.best()
@@ -113,10 +119,10 @@ def render(
         data={
             "explorer": {
                 "shape": shape,
-                "labels": None if test.y is None else test.y[:POINTS].tolist(),
+                "labels": None if y is None else y[:POINTS].tolist(),
                 "planes": _planes(vae, q, x, shape),
             },
-            "table": _table(x, test.y, shape, evidence),
+            "table": _table(x, y, shape, evidence),
         },
     )
 
@@ -142,29 +148,10 @@ def _figures(
     vae: VAE, x: Tensor, shape: tuple[int, int], evidence: Evidence, history: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """Returns captions and pictures, as data URLs of SVG."""
-    with seeded(0):
-        z = vae.prior(x.new_empty(3 * SHOWN, 0)).sample()
-    few = x[:SHOWN]
-    draws = list(vae.decode(z).mean.split(SHOWN))
-    figures = {}
-    if evidence.num_samples:
-        caption = "Estimates against the number of draws: flat is done, rising is not."
-        figures[caption] = plots.convergence(evidence)
-    if elbo := history.get("elbo"):
-        valid = history.get("valid_elbo", [])
-        best_epoch = 1 + int(np.argmax(valid or elbo))
-        figures["The lower bound that SVI raises."] = plots.training(elbo, valid, best_epoch)
-    figures["Test data, and what P(X|z) makes of the mean of Q(z|X)."] = plots.images(
-        [few, vae.reconstruct(few)], ["X", "E[X|z]"], shape, "Reconstructions"
-    )
-    figures["E[X|z] for z from the prior: no encoder takes part."] = plots.images(
-        draws, [""] * len(draws), shape, "Draws of the model"
-    )
-    figures[
-        "The program, from what running it shows: what is observed is shaded, dots are "
-        "parameters, the plate says N times."
-    ] = plots.plates(vae.model, vae.guide, x)
-    return [(caption, plots.as_url(figure)) for caption, figure in figures.items()]
+    figures = runs.overview(vae, x, shape, history, evidence)
+    everything = x[:1].expand(len(evidence.best().value), -1)  # for the N of the plate
+    figures["program"] = plots.plates(vae.model, vae.guide, everything)
+    return [(CAPTIONS[name], plots.as_url(figure)) for name, figure in figures.items()]
 
 
 def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
@@ -215,21 +202,21 @@ def _table(
     """Returns the columns of the table of data, its words, and one picture of all thumbnails."""
     best = evidence.best()
     weighed = evidence.estimates.get("importance", best)
+    n = len(x)
     columns = {
-        "datum": list(range(len(x)))[:ROWS],
-        "log p(x)": best.value[:ROWS].tolist(),
-        "s.e.": best.std_error[:ROWS].tolist(),
-        "ESS": weighed.ess[:ROWS].tolist(),
-        "k-hat": weighed.pareto_k[:ROWS].tolist(),
-        "verdict": best.verdict()[:ROWS],
+        "datum": list(range(n)),
+        "log p(x)": best.value[:n].tolist(),
+        "s.e.": best.std_error[:n].tolist(),
+        "ESS": weighed.ess[:n].tolist(),
+        "k-hat": weighed.pareto_k[:n].tolist(),
+        "verdict": best.verdict()[:n],
     }
     if "elbo" in evidence.estimates:
-        columns["ELBO"] = evidence["elbo"].value[:ROWS].tolist()
+        columns["ELBO"] = evidence["elbo"].value[:n].tolist()
     if y is not None:
-        columns["label"] = y[:ROWS].tolist()
+        columns["label"] = y.tolist()
     order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
-    shown = x[:ROWS]
-    across = min(100, len(shown))
+    shown, across = x, min(100, n)
     while len(sprite := _sprite(shown, shape, across, x)) > THUMBNAILS and len(shown) > 1:
         shown = shown[: len(shown) // 2]
     return {

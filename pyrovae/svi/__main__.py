@@ -161,7 +161,7 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     )
     storage.write_dataset(folder / runs.EVIDENCE, evidence.to_xarray())
     runs.write_figures(folder, vae, splits, result, evidence, config.device)
-    report.write(folder)
+    report.write(folder, splits=splits)
 
     to = sys.stderr if config.json else sys.stdout
     print(
