@@ -252,9 +252,9 @@ class Program:
         """Numbers that guide, or prior without one, draw for a datum; for all data if joint."""
         sites = self.guide_sites if self.guide else self.model_sites
         drawn = [s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta)]
-        sizes = [(s["value"].numel(), self.plate is None or self.common(s)) for s in drawn]
-        return sum(k for k, whole in sizes if whole) + (
-            sum(k for k, whole in sizes if not whole) // self.step
+        sizes = [(s["value"].numel(), self.plate and not self.common(s)) for s in drawn]
+        return (
+            sum(k for k, own in sizes if not own) + sum(k for k, own in sizes if own) // self.step
         )
 
     @property
