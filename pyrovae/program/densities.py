@@ -20,6 +20,7 @@ from pyrovae.program.capture import Captured
 from pyrovae.program.enumeration import enumerating
 from pyrovae.program.folding import fold, unfold
 from pyrovae.program.handlers import (
+    KeptMasks,
     Site,
     Subsample,
     Values,
@@ -196,6 +197,11 @@ class Program:
         return self.dim - site["fn"].event_dim
 
     @cached_property
+    def axes(self) -> dict[str, int]:
+        """The axis of the data in each site's value, from the right."""
+        return {s["name"]: self.axis(s) for s in (*self.model_sites, *self.guide_sites)}
+
+    @cached_property
     def latents(self) -> frozenset[str]:
         """Names of the model's latent sites."""
         return frozenset(s["name"] for s in self.model_sites if not s["is_observed"])
@@ -277,25 +283,24 @@ class Program:
             table = torch.nn.functional.pad(table, (0, shape[axis] - table.shape[1]))  # last block
         return table.reshape(shape)
 
-    def drawn(self, sites: Iterable[Site], rows: range) -> list[Site]:
-        """Returns the guide's sites that are draws, masked as the model masks its latents.
+    def drawn(
+        self, sites: Iterable[Site], rows: range, num_particles: int | None = None
+    ) -> list[Site]:
+        """Returns the guide's sites that are draws, masked as the model masks its latents there.
 
         What the guide observes is no part of q(z|x).
         """
-        masks = {}
-        if self.masked:
-            sites_of_model = self.run(self.model, rows)
-            masks = {s["name"]: s["mask"] for s in sites_of_model if s["name"] in self.masked}
         given = {s["name"] for s in self.guide_sites if s["is_observed"]}
-        return [
-            s | {"mask": masks.get(s["name"].removesuffix(AUXILIARY))}
-            for s in sites
-            if s["name"] not in given
-        ]
+        drawn, masks = [s for s in sites if s["name"] not in given], {}
+        if self.masked:
+            at = poutine.condition(self.model, data={s["name"]: s["value"] for s in drawn})
+            masks = {s["name"]: s["mask"] for s in self.run(at, rows, num_particles)}
+        masks = {name: masks[name] for name in self.masked}
+        return [s | {"mask": masks.get(s["name"].removesuffix(AUXILIARY))} for s in drawn]
 
     def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
         assert self.guide is not None
-        sites = self.drawn(self.run(self.guide, rows, num_particles), rows)
+        sites = self.drawn(self.run(self.guide, rows, num_particles), rows, num_particles)
         return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
 
     def _at(self, z: Values, rows: range, size: int, density: Callable[..., Tensor]) -> Tensor:
@@ -304,17 +309,13 @@ class Program:
             return density(self, z, rows, size)
         if self.folds:
             many = self.folded(rows, size)
-            log_p = density(many, fold(z, self._axes), range(size * len(rows)), None)
+            log_p = density(many, fold(z, self.axes), range(size * len(rows)), None)
             return log_p.unflatten(0, (size, -1))
         return torch.stack([density(self, z_s, rows, None) for z_s in each(z, size)])
 
-    @property
-    def _axes(self) -> dict[str, int]:
-        return {s["name"]: self.axis(s) for s in (*self.model_sites, *self.guide_sites)}
-
     def unfolded(self, z: Values, num_particles: int) -> Values:
         """Returns latents on S copies of the rows, `(..., S n, ...)`, by particle."""
-        return {name: unfold(v, self._axes[name], num_particles) for name, v in z.items()}
+        return {name: unfold(v, self.axes[name], num_particles) for name, v in z.items()}
 
     def number(self, site: Site) -> int:
         """Returns which row of a block a site belongs to, where the data plate is a loop."""
@@ -345,7 +346,8 @@ class Program:
         of_model = fn is self.model
         fn = poutine.condition(self.summed if of_model else fn, data=z)
         sites = self.run(fn, rows, num_particles)
-        return self.log_sum(sites if of_model else self.drawn(sites, rows), rows, num_particles)
+        sites = sites if of_model else self.drawn(sites, rows, num_particles)
+        return self.log_sum(sites, rows, num_particles)
 
     def _log_likelihood(self, rows: range, num_particles: int | None = None) -> Tensor:
         sites = self.run(self.model, rows, num_particles)
@@ -362,6 +364,7 @@ class Program:
         data = self.data
         with ExitStack() as handlers:
             trace = handlers.enter_context(poutine.trace())
+            handlers.enter_context(KeptMasks(self.latents))
             if handler is not None:
                 handlers.enter_context(handler)
             if self.feed == "slice":

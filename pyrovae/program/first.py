@@ -167,7 +167,7 @@ def _size(model: Callable[..., Any], data: tuple[Any, ...], plate: str | None) -
     frame = _data_plate(sites, plate)
     if frame is None:
         raise _no_plate(sites, plate)
-    return frame.full_size
+    return frame.full_size if frame.full_size >= 0 or not tables else len(tables[0])
 
 
 def _data_plate(sites: tuple[Site, ...], plate: str | None) -> Any:

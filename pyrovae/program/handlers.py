@@ -2,6 +2,7 @@
 
 __all__ = [
     "CleanStore",
+    "KeptMasks",
     "Parameters",
     "Quantiles",
     "Replaced",
@@ -22,16 +23,19 @@ __all__ = [
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, reduce
+from operator import and_
 from typing import Any, Self
 
 import pyro
 import torch
 from pyro.distributions import (
     Delta,
+    Independent,
     LowRankMultivariateNormal,
+    MaskedDistribution,
     MultivariateNormal,
 )
 from pyro.distributions.util import sum_rightmost
@@ -144,7 +148,9 @@ class CleanStore(Messenger):
         store = pyro.get_param_store()
         for name, tensor in list(store.named_parameters()):
             if isinstance(tensor, torch.nn.Parameter) and name not in self._keep:
-                del store[name]
+                # Pyro takes out the name, then misses a tensor that two names had in common
+                with suppress(KeyError):
+                    del store[name]
 
 
 def _given(msg: Any) -> Tensor:
@@ -169,6 +175,35 @@ class Subsample(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == self._plate and site_is_subsample(msg):
             msg["value"] = self._index
+
+
+class KeptMasks(Messenger):
+    """Notes masks as they are at their sites: a program may change them in place later.
+
+    Those of distributions, `fn.mask(...)`, become the sites', as of `poutine.mask`; of latents,
+    masks of parts of an event are taken off.
+    """
+
+    def __init__(self, latents: Collection[str]) -> None:
+        super().__init__()
+        self._latents = latents
+
+    def _pyro_sample(self, msg: Any) -> None:
+        masks = [] if msg["mask"] is None else [msg["mask"]]
+        while isinstance(msg["fn"], MaskedDistribution):
+            masks.append(msg["fn"]._mask)
+            msg["fn"] = msg["fn"].base_dist
+        if msg["name"] in self._latents and isinstance(msg["fn"], Independent):
+            msg["fn"] = _bare(msg["fn"])
+        msg["mask"] = reduce(and_, map(torch.as_tensor, masks)).clone() if masks else None
+
+
+def _bare(fn: Any) -> Any:
+    """Returns a latent's distribution without masks of parts of it, which stay what they are."""
+    inner = fn.base_dist
+    while isinstance(inner, MaskedDistribution):
+        inner = inner.base_dist
+    return fn if inner is fn.base_dist else inner.to_event(fn.reinterpreted_batch_ndims)
 
 
 class Unconstrained(Messenger):

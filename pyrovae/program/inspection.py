@@ -19,6 +19,7 @@ from pyrovae.program.trials import (
     check_rows,
     check_steady,
     fitted,
+    settled,
 )
 
 
@@ -59,6 +60,7 @@ def tried(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right."""
     rows = program.blocks(block_size)[0]
     check_sites(program)
+    program = settled(program, rows)
     check_auxiliaries(program, rows)
     program.check_observed(rows)
     check_steady(program, rows)

@@ -19,6 +19,7 @@ from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Site, Unconstrained, Values, base
 from pyrovae.program.sums import each, log_det
 from pyrovae.program.supports import support
+from pyrovae.program.trials import check_summed_masks
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Path:
         object.__setattr__(self, "program", self.program.summing())
         for site in self._sites:
             _check(site, self.program)
+        if self.program.enumerated:
+            check_summed_masks(self.program, self.rows)
 
     def check_gradient(self) -> None:
         """Raises ValueError unless log p(x, z) has a gradient in u."""
@@ -182,7 +185,7 @@ class Path:
         """Returns z by site, log f_0 and log |dz/du| of the guide's u by site."""
         program, handler = self.program, Unconstrained(values)
         sites = program.run(program.summed_guide, self.rows, size, handler)
-        sites = program.drawn(sites, self.rows)
+        sites = program.drawn(sites, self.rows, size)
         moved = [s for s in sites if s["name"] in values]
         points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
         summed = [s for s in sites if s["name"] in program.enumerated]

@@ -12,7 +12,7 @@ from pyro.distributions import Delta, constraints
 from torch import Tensor
 
 from pyrovae.data import DataError
-from pyrovae.program.handlers import Site, base, evaluation, sample_sites
+from pyrovae.program.handlers import Site, base, evaluation, observes_data, sample_sites
 
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
@@ -42,7 +42,7 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
         start: The number of the value's first row.
     """
     region, value, shape = support(site), site["value"], site["fn"].shape()
-    if not site["is_observed"] or not value.numel():
+    if not observes_data(site):
         return
     if value.shape != shape:
         raise DataError(

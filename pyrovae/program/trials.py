@@ -1,11 +1,12 @@
 """What a program would get wrong and only running it shows: it is tried on its first rows."""
 
-__all__ = ["check_masks", "check_rows", "check_steady", "fitted"]
+__all__ = ["check_masks", "check_rows", "check_steady", "check_summed_masks", "fitted"]
 
 from dataclasses import replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -51,7 +52,7 @@ def _trouble(program: Program, rows: range) -> str:
                 z = program.propose_prior(rows, num_particles)
             else:
                 z, _ = program.propose(rows, num_particles)
-            fns = [fn for fn in (program.guide, program.model) if fn]
+            fns = [fn for _, fn in _scored(program, rows, each(z, num_particles)[0])]
             together = [
                 program.log_guide(z, rows, num_particles)
                 if fn is program.guide
@@ -78,10 +79,51 @@ def _trouble(program: Program, rows: range) -> str:
     return ""
 
 
+def settled(program: Program, rows: range) -> Program:
+    """Returns the program with latents that are common to all data and points in the guide fixed.
+
+    Such a point (a Delta, as of AutoDelta) is a parameter: log p(x) is that of the model with it.
+
+    Raises:
+        ValueError: If the point is made of the rows it is given, and so is not one for all data.
+    """
+    if program.guide is None or program.plate is None:
+        return program
+    points, again = (_points(program, rows) for _ in range(2))
+    points = {n: v for n, v in points.items() if torch.equal(v, again[n])}
+    if not points:
+        return program
+    if program.feed == "slice" and len(rows) > 1:
+        try:
+            alone = _points(program.take([rows[-1]]), range(1))
+        except FAILURES:  # it takes no such number of rows
+            alone = points
+        for name in (n for n in points if not _close(points[n], alone[n])):
+            raise ValueError(
+                f"the guide makes the point {name!r}, common to all data, of the rows that it is "
+                "given; make it a parameter, or pass plate=None"
+            )
+    return replace(
+        program,
+        model=poutine.condition(program.model, data=points),
+        guide=poutine.block(program.guide, hide=list(points)),
+        model_sites=tuple(s for s in program.model_sites if s["name"] not in points),
+        guide_sites=tuple(s for s in program.guide_sites if s["name"] not in points),
+    )
+
+
+def _points(program: Program, rows: range) -> Values:
+    """Returns what the guide says of latents common to all data that are points in it."""
+    assert program.guide is not None
+    sites = (s for s in program.run(program.guide, rows) if not s["is_observed"])
+    common = (s for s in sites if program.common(s) and s["name"] in program.latents)
+    return {s["name"]: s["value"] for s in common if isinstance(base(s["fn"]), Delta)}
+
+
 def check_steady(program: Program, rows: range) -> None:
     """Raises ValueError where densities differ from run to run at the same latents."""
     z = _one(program, rows)
-    for who, fn in _both(program):
+    for who, fn in _scored(program, rows, z):
         first, again = (program.log_density(fn, z, rows) for _ in range(2))
         if not _close(first, again):
             off = (first - again).abs().max().item()
@@ -102,15 +144,16 @@ def check_rows(program: Program, rows: range) -> bool:
     if program.plate is None or len(rows) < 2:
         return True
     z = _one(program, rows)
-    together = [program.log_density(fn, z, rows) for _, fn in _both(program)]
+    scored = _scored(program, rows, z)
+    together = [program.log_density(fn, z, rows) for _, fn in scored]
     last = len(rows) - 1
     if program.feed == "slice":
         parts = [last], list(range(last, -1, -2))
-        return all(_alike(program, rows, z, together, index) for index in parts)
+        return all(_alike(program, rows, z, scored, together, index) for index in parts)
     copies = torch.full((len(program),), rows[last])
     beside = replace(program, data=tuple(d[copies] for d in program.data))
     z = _taken(program, z, [last] * len(rows), len(rows))
-    for (who, fn), log_p in zip(_both(program), together, strict=True):
+    for (who, fn), log_p in zip(scored, together, strict=True):
         own, other = log_p[last], beside.log_density(fn, z, rows)[last]
         if not _close(own, other):
             raise ValueError(
@@ -123,13 +166,18 @@ def check_rows(program: Program, rows: range) -> bool:
 
 
 def _alike(
-    program: Program, rows: range, z: Values, together: list[Tensor], index: list[int]
+    program: Program,
+    rows: range,
+    z: Values,
+    scored: list[tuple[str, Any]],
+    together: list[Tensor],
+    index: list[int],
 ) -> bool:
     """Returns whether these rows have the same densities without the others."""
     part = program.take([rows[i] for i in index])
     try:
         z = _taken(program, z, index, len(rows))
-        apart = [part.log_density(fn, z, range(len(index))) for _, fn in _both(program)]
+        apart = [part.log_density(fn, z, range(len(index))) for _, fn in scored]
     except FAILURES:
         return False
     return all(_close(a[index], b) for a, b in zip(together, apart, strict=True))
@@ -141,22 +189,23 @@ def check_masks(program: Program, rows: range) -> Program:
     Raises:
         ValueError: If something that is not masked depends on what is.
     """
-    sites = {s["name"]: s for s in program.run(program.model, rows)}
+    sites = {s["name"]: s for s in program.run(program.summed, rows)}
     masked = {n for n in program.latents - set(program.enumerated) if sites[n]["mask"] is not None}
     if not masked:
         return program
-    if program.guide is not None:
-        drawn = {s["name"] for s in program.guide_sites if not isinstance(base(s["fn"]), Delta)}
-        masked = {n for n in masked if n in drawn or n + AUXILIARY in drawn}
+    if program.guide is None:
+        return program  # only what is observed is weighed
+    check_summed_masks(program, rows)
+    drawn = {s["name"] for s in program.guide_sites if not isinstance(base(s["fn"]), Delta)}
+    masked = {n for n in masked if n in drawn or n + AUXILIARY in drawn}
     program = replace(program, masked=frozenset(masked))
-    z, other = _one(program, rows), _one(program, rows)
+    z, fresh = _one(program, rows), _one(program, rows)
+    at = poutine.condition(program.summed, data=z)
+    sites, other = {s["name"]: s for s in program.run(at, rows)}, dict(z)
     for name in masked:
-        site = sites[name]
-        mask = torch.as_tensor(site["mask"]).reshape(
-            *torch.as_tensor(site["mask"]).shape, *[1] * site["fn"].event_dim
-        )
-        other[name] = torch.where(mask, z[name], other[name])
-    other = {name: other[name] if name in masked else value for name, value in z.items()}
+        mask = torch.as_tensor(sites[name]["mask"])
+        mask = mask.reshape(*mask.shape, *[1] * sites[name]["fn"].event_dim)
+        other[name] = torch.where(mask, z[name], fresh[name])
     a, b = (program.log_density(program.model, at, rows) for at in (z, other))
     if not _close(a, b):
         raise ValueError(
@@ -166,8 +215,32 @@ def check_masks(program: Program, rows: range) -> Program:
     return program
 
 
-def _both(program: Program) -> list[tuple[str, Any]]:
-    return [("model", program.model)] + ([("guide", program.guide)] if program.guide else [])
+def check_summed_masks(program: Program, rows: range) -> None:
+    """Raises ValueError where a latent is masked by a site that is summed out."""
+    for site in program.run(program.summed, rows):
+        if site["name"] in program.latents - set(program.enumerated) and site["mask"] is not None:
+            mask = site["mask"]
+            one = mask[(slice(1),) * max(0, mask.ndim - 1 - program.nesting)]
+            if (mask != one).any():
+                raise ValueError(
+                    f"latent {site['name']!r} is masked by what is summed out: where it is masked "
+                    "it has no density to be summed; draw the discrete site in the guide and use "
+                    "importance_sampling, or leave out the mask"
+                )
+
+
+def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Any]]:
+    """Returns model and guide by name; no guide whose density is known at its own draws alone.
+
+    A flow without an inverse remembers what it just made, and nothing else.
+    """
+    if program.guide is None:
+        return [("model", program.model)]
+    try:
+        program.log_density(program.guide, z, rows)
+    except (KeyError, NotImplementedError):
+        return [("model", program.model)]
+    return [("model", program.model), ("guide", program.guide)]
 
 
 def _one(program: Program, rows: range) -> Values:
