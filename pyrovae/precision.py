@@ -1,6 +1,6 @@
 """Float32 matrix products: as fast as this CPU has them without losing accuracy."""
 
-__all__ = ["float32_matmul"]
+__all__ = ["float32_matmul", "precision_is_set"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,31 +9,39 @@ from typing import Any
 
 import torch
 
+_torch_backends: Any = torch.backends
+
 
 @contextmanager
 def float32_matmul() -> Iterator[None]:
-    """Runs its body on the fastest products that are float32-accurate; the setting comes back.
+    """Runs its body on the fastest products that are float32-accurate; every setting comes back.
 
     On some CPUs `torch.set_float32_matmul_precision("medium")` selects a library that is twice as
     fast at full accuracy, on others it rounds to bfloat16, which shifts log p(x|z) by a nat. It is
     tried once in a process and taken where its products are right. With a GPU in use it is not:
     the setting would mean TF32 there.
     """
-    backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # pyright: ignore
-    before = [b.fp32_precision for b in backends]
+    backends = [_torch_backends.mkldnn.matmul, _torch_backends.cuda.matmul]
+    before = _own_settings(backends)
+    for b in backends:
+        b.fp32_precision = "ieee"  # the next line raises where one says other than it would
+    name = torch.get_float32_matmul_precision()
     try:
-        name = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set for each backend on its own
-        name = None
-    fast = not torch.cuda.is_initialized() and medium_is_exact()
-    torch.set_float32_matmul_precision("medium" if fast else "highest")
-    try:
+        fast = not torch.cuda.is_initialized() and medium_is_exact()
+        torch.set_float32_matmul_precision("medium" if fast else "highest")
         yield
     finally:
-        if name:
-            torch.set_float32_matmul_precision(name)
+        torch.set_float32_matmul_precision(name)
         for b, value in zip(backends, before, strict=True):
             b.fp32_precision = value
+
+
+def precision_is_set() -> bool:
+    """Returns whether less than float32 was chosen, for all products or for those of a backend."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set for a backend on its own
+        return True
 
 
 @cache
@@ -46,3 +54,12 @@ def medium_is_exact() -> bool:
         x.double(), w.double()
     )
     return error.abs().max().item() < 1e-3  # about 1e-4 in float32, 0.3 in bfloat16
+
+
+def _own_settings(backends: list[Any]) -> list[str]:
+    """Returns what each is set to; "none" where it reads as `torch.backends.fp32_precision`."""
+    read, overall = [b.fp32_precision for b in backends], _torch_backends.fp32_precision
+    _torch_backends.fp32_precision = "tf32" if overall == "ieee" else "ieee"
+    follows = [b.fp32_precision != value for b, value in zip(backends, read, strict=True)]
+    _torch_backends.fp32_precision = overall
+    return ["none" if f else value for f, value in zip(follows, read, strict=True)]

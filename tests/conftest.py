@@ -78,6 +78,7 @@ def _globals():
         "grad": torch.is_grad_enabled(),
         "validate": (Distribution._validate_args, pyro.infer.util.is_validation_enabled()),
         "matmul": torch.get_float32_matmul_precision(),
+        "backends": [getattr(torch.backends, b).matmul.fp32_precision for b in ("mkldnn", "cuda")],
         "hooks": len(torch.nn.modules.module._global_forward_pre_hooks),
         "stack": len(pyro.poutine.runtime._PYRO_STACK),
     }

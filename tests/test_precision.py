@@ -1,10 +1,15 @@
-"""The float32 products of evaluation: never less than float32, and the setting restored."""
+"""The float32 products of evaluation: never less than float32, and every setting restored."""
+
+from itertools import product
 
 import pytest
 import torch
 
+import pyrovae as pv
 from pyrovae import precision
 from pyrovae.program import evaluation
+
+MKLDNN, CUDA = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
 
 
 def error():
@@ -13,24 +18,84 @@ def error():
     return ((x @ w.T).double() - x.double() @ w.double().T).abs().max().item()
 
 
-@pytest.mark.parametrize("name", ["highest", "high", "medium"])
-def test_products_are_float32_whatever_was_set(name):
-    torch.set_float32_matmul_precision(name)
-    try:
-        with evaluation():
-            assert error() < 5e-4
-        assert torch.get_float32_matmul_precision() == name
-    finally:
+def settings():
+    """All of them, and whether a backend follows what is set for all."""
+    read = [torch.backends.fp32_precision, MKLDNN.fp32_precision, CUDA.fp32_precision]
+    for value in ("ieee", "tf32"):
+        torch.backends.fp32_precision = value
+        read += [MKLDNN.fp32_precision, CUDA.fp32_precision]
+    torch.backends.fp32_precision = read[0]
+    MKLDNN.fp32_precision = CUDA.fp32_precision = "ieee"
+    read.append(torch.get_float32_matmul_precision())
+    MKLDNN.fp32_precision, CUDA.fp32_precision = read[1:3]
+    return read
+
+
+@pytest.fixture(autouse=True)
+def as_imported():
+    """Every setting of a fresh process, before and after."""
+
+    def reset():
         torch.set_float32_matmul_precision("highest")
+        MKLDNN.fp32_precision = CUDA.fp32_precision = torch.backends.fp32_precision = "none"
+
+    reset()
+    yield
+    reset()
 
 
-@pytest.mark.parametrize(("exact", "chosen"), [(True, "medium"), (False, "highest")])
-def test_medium_is_chosen_where_it_is_exact(monkeypatch, exact, chosen):
-    monkeypatch.setattr(precision, "medium_is_exact", lambda: exact)
+@pytest.fixture(params=[True, False], ids=["medium is exact", "medium rounds"])
+def exact(request, monkeypatch):
+    """The answer of either kind of CPU."""
+    monkeypatch.setattr(precision, "medium_is_exact", lambda: request.param)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    return request.param
+
+
+def choose(name, overall, mkldnn, cuda):
+    torch.set_float32_matmul_precision(name)
+    torch.backends.fp32_precision = overall
+    for backend, value in ((MKLDNN, mkldnn), (CUDA, cuda)):
+        if value:
+            backend.fp32_precision = value
+
+
+def test_whatever_was_set_comes_back(exact):
+    names, overall = ("highest", "high", "medium"), ("none", "ieee", "tf32", "bf16")
+    for choice in product(names, overall, (None, *overall), (None, *overall[:-1])):
+        choose(*choice)
+        before = settings()
+        choose(*choice)
+        with precision.float32_matmul():
+            assert torch.get_float32_matmul_precision() == ("medium" if exact else "highest")
+        assert settings() == before, choice
+
+
+@pytest.mark.parametrize("setting", ["global", "one backend"])
+def test_products_are_float32_whatever_was_set(setting):
+    if setting == "global":
+        torch.set_float32_matmul_precision("medium")
+    else:
+        MKLDNN.fp32_precision = "bf16"
+    with evaluation():
+        assert error() < 5e-4
+
+
+@pytest.mark.parametrize("overall", ["none", "ieee"])
+def test_a_backend_goes_on_to_follow_what_is_set_for_all(exact, overall):
+    torch.backends.fp32_precision = overall
     with precision.float32_matmul():
-        assert torch.get_float32_matmul_precision() == chosen
-    assert torch.get_float32_matmul_precision() == "highest"
+        pass
+    torch.backends.fp32_precision = "tf32"
+    assert MKLDNN.fp32_precision == CUDA.fp32_precision == "tf32"
+
+
+def test_settings_come_back_from_an_error(exact):
+    MKLDNN.fp32_precision = "bf16"
+    before = settings()
+    with pytest.raises(ArithmeticError), precision.float32_matmul():
+        raise ArithmeticError
+    assert settings() == before
 
 
 def test_with_a_gpu_in_use_nothing_is_chosen(monkeypatch):
@@ -40,30 +105,33 @@ def test_with_a_gpu_in_use_nothing_is_chosen(monkeypatch):
         assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_setting_of_one_backend_comes_back():
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        with evaluation():
-            assert error() < 5e-4
-        assert matmul.fp32_precision == "bf16"
-    finally:
-        matmul.fp32_precision = before
-    assert torch.get_float32_matmul_precision() == "highest"
+@pytest.mark.parametrize("mkldnn", ["none", "tf32", "bf16"])
+def test_training_takes_what_was_set(exact, mkldnn):
+    """And float32 where nothing was."""
+    vae, seen = pv.VAE(x_dim=4, z_dim=1, hidden_dims=(3,)), []
+    MKLDNN.fp32_precision = mkldnn
+
+    def guide(x):
+        seen.append(MKLDNN.fp32_precision)
+        vae.guide(x)
+
+    pv.svi.fit(vae.model, guide, torch.ones(4, 4), num_epochs=1, seed=0, progress=False)
+    assert seen[-1] == (mkldnn if mkldnn != "none" else "bf16" if exact else "ieee")
+    assert MKLDNN.fp32_precision == mkldnn
 
 
 def test_what_rounds_to_bfloat16_is_not_exact(monkeypatch):
-    """Whatever this CPU does: the check itself sees a product of bfloat16."""
+    """Whatever this CPU does: the check itself sees a product of bfloat16, and one of float32."""
     linear = torch.nn.functional.linear
 
-    def rounded(x, w):
-        if x.dtype == torch.float32:
-            return linear(x.bfloat16().float(), w.bfloat16().float())
-        return linear(x, w)
+    def exact(x, w):
+        return linear(x.double(), w.double()).to(x.dtype)
 
-    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
-    try:
-        assert not precision.medium_is_exact.__wrapped__()
-    finally:
-        torch.set_float32_matmul_precision("highest")
+    def rounded(x, w):
+        return exact(x.bfloat16().to(x.dtype), w.bfloat16().to(w.dtype))
+
+    monkeypatch.setattr(torch.nn.functional, "linear", exact)
+    assert precision.medium_is_exact.__wrapped__()
+    kinds = {torch.float32: rounded, torch.float64: exact}
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w: kinds[x.dtype](x, w))
+    assert not precision.medium_is_exact.__wrapped__()

@@ -14,7 +14,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.precision import float32_matmul
+from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import Captured, CleanStore, evaluation
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.svi.batches import Batches, Data, batches
@@ -146,12 +146,11 @@ def fit(
     if ranks.rank:
         callback, progress = None, False
 
-    chosen = torch.get_float32_matmul_precision() != "highest"
     with (
         seeded(seed if resume is None else 0),
         CleanStore(),
         pyro.validation_enabled(False),
-        nullcontext() if chosen else float32_matmul(),
+        nullcontext() if precision_is_set() else float32_matmul(),
     ):
         named = find_parameters(lambda: loss_of(model, guide, *train.first))
         params = list(named.values())
