@@ -311,8 +311,9 @@ def _passes(
         shift = torch.randint(digits, (dims,) if joint else (num_data, dims))
         for size in _sizes(num_particles // RANDOMIZATIONS, most):
             points = (sobol.draw(size, dtype=torch.float64) * digits).long()
+            points = points.clamp(max=digits - 1)  # the first is made in float32, and may be 1
             mixed = (points if joint else points[:, None]) ^ shift  # (S, n, d)
-            uniform = ((mixed + 0.5) / digits).to(program.data[0].device, program.data[0].dtype)
+            uniform = ((mixed.double() + 0.5) / digits).to(program.data[0].device)
             yield size, Quantiles(uniform, None if joint else program.dim)
 
 

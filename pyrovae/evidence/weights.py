@@ -13,17 +13,19 @@ __all__ = [
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import inf, log, sqrt
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pyrovae import diagnostics
 
 VERDICTS = ("ok", "more samples", "use ais")
 FEWEST = 25  # draws that a k-hat can be had from
+LIGHT = 0.35  # k-hat up to which quasi-random draws are trusted to be even in the tail
 
 
 class Reductions:
@@ -57,11 +59,28 @@ class Reductions:
             \mathrm{sd}(w) / (\sqrt{S}\, \bar w) = \sqrt{(S / \mathrm{ESS} - 1) / (S - 1)}
 
         It knows only the mass the proposal visited: read it beside ESS and k-hat. Of quasi-random
-        draws it is the same over the means of their randomizations.
+        draws it is the same over the means of their randomizations; see `LogWeights.std_error`.
         """
         s = self.num_draws.double()
         spread = (s / self.ess() - 1).clamp(min=0)
         return torch.where(s > 1, (spread / (s - 1)).sqrt(), torch.nan)
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """What `std_error` has of them, `(N,)`: draws, or randomizations of such, less 1."""
+        return self.num_draws - 1
+
+    def interval(self, coverage: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Returns both ends of an interval for log p(x), `(N,)` each, nats; NaN for S = 1.
+
+        `log_evidence` +- `std_error` times the quantile of Student's t: a standard error from few
+        runs, or from 16 randomizations, is itself uncertain. As blind as the standard error is.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage is {coverage}; give a probability between 0 and 1")
+        quantile = stdtrit(self.degrees_of_freedom.double().numpy(), (1 + coverage) / 2)
+        half = torch.as_tensor(quantile) * self.std_error()
+        return self.log_evidence() - half, self.log_evidence() + half
 
     def ess(self) -> Tensor:
         """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
@@ -140,10 +159,29 @@ class LogWeights(Reductions):
         return (power * self.log_w).logsumexp(0)
 
     def std_error(self) -> Tensor:
-        """Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1."""
-        if self.randomizations > 1:
-            return LogWeights(self.subsets(self.num_particles // self.randomizations)).std_error()
-        return super().std_error()
+        """Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
+
+        Quasi-random draws are too few for their largest weights to be evener than chance. Where
+        k-hat, with its own error, may exceed 0.35, what the tail's weights have above the rest
+        adds the variance that it has in independent draws: between randomizations it hardly
+        shows before one of them meets such a weight.
+        """
+        if self.randomizations == 1:
+            return super().std_error()
+        s = self.num_particles
+        between = LogWeights(self.subsets(s // self.randomizations)).std_error()
+        k, size = self.pareto_k(), diagnostics.tail_length(s)
+        tail = (self.log_w - self.log_evidence()).exp().topk(size + 1, dim=0).values
+        excess = (tail - tail[-1]).square().sum(0) / s**2
+        heavy = k + (1 + k) / sqrt(size) > LIGHT
+        return torch.where(heavy, (between.square() + excess).sqrt(), between)
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """What `std_error` has of them, `(N,)`: draws, or randomizations of such, less 1."""
+        if self.randomizations == 1:
+            return super().degrees_of_freedom
+        return torch.full(self.log_w.shape[1:], self.randomizations - 1)
 
     def elbo(self) -> Tensor:
         """Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x)."""

@@ -260,16 +260,29 @@ class Quantiles(Messenger):
 
 
 def _quantile(name: str, fn: Any, u: Tensor) -> Tensor:
-    """Returns the value of fn below which the share u lies, dimension by dimension."""
+    """Returns the value of fn below which the share u lies, dimension by dimension.
+
+    u is float64: in float32 the largest of a million points would be 1, and its quantile inf. The
+    value has the type of fn's own, and lies inside its support where that has ends.
+    """
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
-        return fn.mean + (fn.scale_tril @ torch.special.ndtri(u)[..., None])[..., 0]
+        normal = torch.special.ndtri(u).to(fn.mean.dtype)
+        return fn.mean + (fn.scale_tril @ normal[..., None])[..., 0]
     try:
-        return fn.icdf(u)
+        # a number without dimensions leaves the type to those that fn has
+        dtype = fn.icdf(torch.tensor(0.5, dtype=torch.float32, device=u.device)).dtype
+        value = fn.icdf(u).to(dtype)
     except NotImplementedError as e:
         raise ValueError(
             f"site {name!r} is {type(fn).__name__}, which has no inverse distribution function "
             "for quasi-random draws; draw with qmc=False"
         ) from e
+    region = fn.support
+    if not isinstance(region, constraints.interval | constraints.half_open_interval):
+        return value
+    ends = region.lower_bound, region.upper_bound
+    low, high = (torch.as_tensor(end).to(value) for end in ends)
+    return value.maximum(torch.nextafter(low, high)).minimum(torch.nextafter(high, low))
 
 
 def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
