@@ -11,7 +11,8 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rows"},
+    {"rows", "errors"},
+    {"binarization", "splits"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},
