@@ -22,11 +22,11 @@ _NAMES = {
     "check": "program",
     "evaluate": "evidence.evaluate",
     "importance_sampling": "evidence.importance",
-    "load": "runs",
+    "load": "saving",
     "prior_sampling": "evidence.importance",
     "psis": "diagnostics",
     "quadrature": "evidence.quadrature",
-    "save": "runs",
+    "save": "saving",
     "to_arviz": "export",
 }
 _MODULES = (

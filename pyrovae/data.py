@@ -1,13 +1,23 @@
 """Data sets by name or path: splits, binarization, and what was used, on record."""
 
-__all__ = ["DataError", "Split", "Splits", "binarize", "check_finite", "load"]
+__all__ = [
+    "DataError",
+    "Split",
+    "Splits",
+    "binarize",
+    "check_finite",
+    "load",
+    "load_arrays",
+    "load_rows",
+    "read_tensors",
+]
 
 import hashlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from itertools import chain
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.rows import File, Rows, fits, in_chunks, spooled
+from pyrovae.binarization import binarize, binarized, check_unit
+from pyrovae.errors import DataError
+from pyrovae.rows import File, Rows, fits, in_chunks
+from pyrovae.splits import Split, Splits, check_finite
 
 PARTS = ("train", "valid", "test")
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
@@ -33,50 +46,6 @@ TORCHVISION = {
     "qmnist": ("QMNIST", ({"what": "train"}, {"what": "test"})),
 }
 NAMES = ("digits", *TORCHVISION, "binarized-mnist")
-
-
-class DataError(ValueError):
-    """Data that is missing, or that is not what it should be."""
-
-
-@dataclass(frozen=True, repr=False)
-class Split:
-    """Rows of a data set: x `(N, D)` float32 and, where there are labels, y `(N,)` int64.
-
-    Of a .npy that memory does not hold, x stays on disk and is read by rows, `x[rows]`.
-    """
-
-    x: Tensor | Rows
-    y: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __repr__(self) -> str:
-        return (
-            f"Split(x={tuple(self.x.shape)}, y={None if self.y is None else tuple(self.y.shape)})"
-        )
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data set in three parts, with the record of how it was made.
-
-    Attributes:
-        train, valid, test: The parts. Only the training part may be grey where X is binary: with
-            dynamic binarization `transform` draws it afresh.
-        image_shape: `(height, width)` of a row, or `None`.
-        transform: What training applies to each batch of x, or `None`.
-        protocol: What stands beside every number: data set, binarization, its seed, how the split
-            was made, sizes, and the SHA-256 of each part as used.
-    """
-
-    train: Split
-    valid: Split
-    test: Split
-    image_shape: tuple[int, int] | None
-    transform: Callable[[Tensor], Tensor] | None = field(repr=False)
-    protocol: dict[str, Any] = field(repr=False)
 
 
 def load(
@@ -98,7 +67,8 @@ def load(
         name: "digits" (scikit-learn's, embedded); "mnist", "fashion-mnist", "kmnist", "emnist"
             (balanced) or "qmnist" in torchvision's layout below `root`; "binarized-mnist"
             (Larochelle and Murray, 2011), a folder with its three .amat or .mat files; or the path
-            of a .npy, or .npz with `x` and optionally `y`.
+            of a .npy, or .npz with `x` and optionally `y`. Images `(N, H, W)` of bytes are divided
+            by 255, which the protocol says as "scaling"; all other numbers stay what they are.
         root: Folder that holds the named data sets.
         binarize: "static" draws X ~ Bernoulli(grey) once; "dynamic" does so afresh for each
             training batch, and once for validation and test; "threshold" is grey > 0.5; "none".
@@ -119,114 +89,95 @@ def load(
         raise ValueError(f"binarize is {binarize!r}; choose one of {', '.join(BINARIZATIONS)}")
     if valid_size is not None and valid_size < 1:
         raise ValueError(f"valid_size is {valid_size}; hold out at least one row")
-    parts, image_shape, how = _read(name, Path(root), download, valid_size, seed)
+    parts, image_shape, how, scaling = _read(name, Path(root), download, valid_size, seed)
+    _check_parts(parts, name)
+    transform = None
+    if binarize != "none":
+        for part in parts:
+            check_unit(part.x)
+        method = "threshold" if binarize == "threshold" else "static"
+        grey = parts[0]
+        parts = [replace(p, x=binarized(p.x, method, seed + i)) for i, p in enumerate(parts)]
+        if binarize == "dynamic":
+            parts[0] = grey
+            transform = partial(binarized, method="static", seed=None)
+    protocol = _protocol(name, binarize, seed, how, scaling, parts)
+    train, valid, test = parts
+    return Splits(train, valid, test, image_shape, transform, protocol)
+
+
+def load_arrays(
+    name: str,
+    *,
+    root: str | Path = "data",
+    binarize: str = "none",
+    valid_size: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> Splits:
+    """Returns a program's data as `Splits`: the arrays of a .npy or .npz, in order, split alike.
+
+    They are taken as they are, floats in torch's default type; of a named data set, a program gets
+    x. Arguments and errors otherwise as `load`.
+    """
+    if not _is_file(name):
+        options = {"root": root, "binarize": binarize, "valid_size": valid_size, "seed": seed}
+        return load(name, **options, download=download)
+    if binarize != "none":
+        raise ValueError(
+            f"binarize is {binarize!r}, but a program gets the arrays of {name} as they are; "
+            "binarize them beforehand, or in the program"
+        )
+    x, *more = read_tensors(Path(name))
+    shapes = [tuple(a.shape) for a in (x, *more)]
+    if not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise DataError(
+            f"{name} holds arrays of shapes {', '.join(map(str, shapes))}; give a program arrays "
+            "of equally many rows"
+        )
+    parts, _, how = _shuffled(Split(x, None, tuple(more)), None, valid_size, seed)
+    _check_parts(parts, name)
+    train, valid, test = parts
+    protocol = _protocol(name, binarize, seed, how, "none", parts)
+    return Splits(train, valid, test, None, None, protocol)
+
+
+def _check_parts(parts: list[Split], name: str) -> None:
+    """Raises DataError where a part is empty or holds what is not finite."""
     for label, part in zip(PARTS, parts, strict=True):
         if not len(part):
             raise DataError(
                 f"{name}: the {label} part is empty; give more rows or another valid_size"
             )
-        check_finite(part.x, name)
-    transform = None
-    if binarize != "none":
-        for part in parts:
-            _check_unit(part.x)
-        method = "threshold" if binarize == "threshold" else "static"
-        grey = parts[0]
-        parts = [replace(p, x=_binarize(p.x, method, seed + i)) for i, p in enumerate(parts)]
-        if binarize == "dynamic":
-            parts[0] = grey
-            transform = partial(_binarize, method="static", seed=None)
+        for x in part.arrays:
+            check_finite(x, name)
+
+
+def _protocol(
+    name: str, binarize: str, seed: int, how: str, scaling: str, parts: list[Split]
+) -> dict[str, Any]:
     protocol = {
         "data": name,
+        "scaling": scaling,
         "binarize": binarize,
         "data_seed": seed,
         "split": how,
     }
     for label, part in zip(PARTS, parts, strict=True):
         protocol |= {f"rows_{label}": len(part), f"sha256_{label}": _sha256(part)}
-    train, valid, test = parts
-    return Splits(train, valid, test, image_shape, transform, protocol)
-
-
-def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tensor:
-    """Returns x in {0, 1}: drawn from Bernoulli(x) ("static"), or x > 0.5 ("threshold").
-
-    Args:
-        x: Grey values in [0, 1], any shape.
-        method: "static" or "threshold".
-        seed: Fixes the draw; `None` takes torch's current stream, afresh in every call.
-
-    Raises:
-        DataError: If a value lies outside [0, 1].
-
-    Example:
-        >>> binarize(torch.tensor([0.0, 0.4, 1.0]), "threshold")
-        tensor([0., 0., 1.])
-    """
-    if method not in ("static", "threshold"):
-        raise ValueError(f"method is {method!r}; choose static or threshold")
-    _check_unit(torch.atleast_1d(x))
-    return _binarize(x, method, seed)
-
-
-def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
-    """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
-
-    Rows are counted from `start`.
-    """
-    if not x.is_floating_point():
-        return
-    for first, chunk in in_chunks(x):
-        if bool(torch.isfinite(chunk).all()):
-            continue
-        row, *column = torch.nonzero(~torch.isfinite(chunk))[0].tolist()
-        where = f"row {start + first + row}"
-        where += f", column {', '.join(map(str, column))}" * bool(column)
-        value = chunk[(row, *column)].item()
-        raise DataError(f"{name} holds {value} at {where}; remove or impute such values first")
-
-
-def _binarize(x: Any, method: str, seed: int | None) -> Any:
-    """Returns x in {0, 1}, on disk where x is: drawn bit by bit, as it would be in one go."""
-    generator = None
-    if seed is not None:
-        generator = torch.Generator(x.device).manual_seed(seed)
-    if isinstance(x, Tensor):
-        return _drawn(x, method, generator)
-    (drawn,) = spooled(_drawn(chunk, method, generator).byte() for _, chunk in in_chunks(x))
-    return replace(drawn, dtype=x.dtype)
-
-
-def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
-    if method == "threshold":
-        return (x > 0.5).to(x.dtype)
-    uniform = torch.rand(x.shape, generator=generator, device=x.device)
-    return torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
-
-
-def _check_unit(x: Tensor | Rows) -> None:
-    for start, chunk in in_chunks(x):
-        outside = (chunk < 0) | (chunk > 1)
-        if bool(outside.any()):
-            row, *column = torch.nonzero(outside)[0].tolist()
-            value = chunk[(row, *column)].item()
-            raise DataError(
-                f"x holds {value:g} at row {start + row}, column {column}, outside [0, 1], so it "
-                "cannot be binarized; scale it, or keep it with binarize='none' and likelihood "
-                "'normal'"
-            )
+    return protocol
 
 
 def _read(
     name: str, root: Path, download: bool, valid_size: int | None, seed: int
-) -> tuple[list[Split], tuple[int, int] | None, str]:
-    """Returns train, valid and test (x grey or binary), image shape, and how they were split."""
+) -> tuple[list[Split], tuple[int, int] | None, str, str]:
+    """Returns train, valid, test (x grey or binary), image shape, how they were split, scaling."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
         digits: Any = load_digits()
         rows = Split(_to_float(digits.data) / 16, torch.from_numpy(digits.target))
-        return _shuffled(rows, (8, 8), valid_size, seed)
+        return *_shuffled(rows, (8, 8), valid_size, seed), "grey levels / 16"
     if name in TORCHVISION:
         train, test = _torchvision(name, root, download)
         n = max(0, len(train) - (10_000 if valid_size is None else valid_size))
@@ -235,20 +186,27 @@ def _read(
             parts,
             (28, 28),
             f"file order: training rows before {n}, validation rows after, test file",
+            "bytes / 255",
         )
     if name == "binarized-mnist":
         return (
             [_larochelle(root, part) for part in PARTS],
             (28, 28),
             "fixed, as published",
+            "none",
         )
-    if name.endswith((".npy", ".npz")) or Path(name).exists():
-        return _shuffled(*_from_numpy(Path(name)), valid_size, seed)
+    if _is_file(name):
+        rows, shape, scaling = _from_numpy(Path(name))
+        return *_shuffled(rows, shape, valid_size, seed), scaling
     near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
     raise DataError(
         f"there is no data set {name!r}; did you mean {' or '.join(near)}, "
         "or the path of a .npy or .npz?"
     )
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".npy", ".npz")) or (name not in NAMES and Path(name).exists())
 
 
 def _shuffled(
@@ -266,16 +224,19 @@ def _shuffled(
 
 
 def _rows(split: Split, index: Any) -> Split:
-    x = split.x.take(index) if isinstance(split.x, Rows) else split.x[index]
-    return Split(x, None if split.y is None else split.y[index])
+    x, *more = (a.take(index) if isinstance(a, Rows) else a[index] for a in split.arrays)
+    return Split(x, None if split.y is None else split.y[index], tuple(more))
 
 
 def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
     """Returns the arrays of a .npz in order, or of a .npy; floats in torch's default type."""
     tensors = []
-    for x in _read_arrays(path).values():
+    for name, x in _read_arrays(path).items():
         native = x.dtype.newbyteorder("=")
-        dtype = torch.from_numpy(np.empty(0, native)).dtype
+        try:
+            dtype = torch.from_numpy(np.empty(0, native)).dtype
+        except TypeError as e:
+            raise DataError(f"{path}: {name} is {x.dtype}; give numbers") from e
         dtype = torch.get_default_dtype() if dtype.is_floating_point else dtype
         tensors.append(_mapped(x, dtype) or torch.from_numpy(np.array(x, native)).to(dtype))
     return tuple(tensors)
@@ -299,17 +260,21 @@ def load_rows(
 
     Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
     """
-    part, image_shape = _from_numpy(path)
+    part, image_shape, scaling = _from_numpy(path)
     check_finite(part.x, str(path))
     if binarize != "none":
-        _check_unit(part.x)
+        check_unit(part.x)
         method = "threshold" if binarize == "threshold" else "static"
-        part = replace(part, x=_binarize(part.x, method, seed))
-    protocol = {"data": str(path), "binarize": binarize, "data_seed": seed, "part": "all"}
-    return part, image_shape, {**protocol, "sha256_all": _sha256(part)}
+        part = replace(part, x=binarized(part.x, method, seed))
+    protocol = {"data": str(path), "scaling": scaling, "binarize": binarize, "data_seed": seed}
+    return part, image_shape, {**protocol, "part": "all", "sha256_all": _sha256(part)}
 
 
-def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None]:
+def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
+    """Returns rows, image shape and scaling: only images of bytes are scaled, to [0, 1].
+
+    Bytes of shape `(N, D)` may be counts, and stay what they are.
+    """
     arrays = _read_arrays(path)
     if "x" not in arrays:
         raise DataError(
@@ -327,16 +292,15 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None]:
         )
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
     grey = _mapped(x, torch.float32)
-    if grey is None:
-        grey = _to_float(x) / (255 if x.dtype == np.uint8 and x.max() > 1 else 1)
-    else:
-        grey = replace(grey, shape=(len(x), prod(x.shape[1:])))
-        if x.dtype == np.uint8 and any(chunk.max() > 1 for _, chunk in in_chunks(grey)):
-            grey = replace(grey, divisor=255)
+    grey = _to_float(x) if grey is None else replace(grey, shape=(len(x), prod(x.shape[1:])))
+    scaling = "none"
+    if x.dtype == np.uint8 and x.ndim == 3 and any(c.max() > 1 for _, c in in_chunks(grey)):
+        grey = grey / 255 if isinstance(grey, Tensor) else replace(grey, divisor=255)
+        scaling = "bytes / 255"
     side = isqrt(grey.shape[1])
     square = (side, side) if side > 1 and side * side == grey.shape[1] else None
     shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
-    return Split(grey, labels), shape
+    return Split(grey, labels), shape, scaling
 
 
 def _mapped(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
@@ -410,6 +374,6 @@ _schemas = torch.library.Library("torchvision", "FRAGMENT")
 
 def _sha256(split: Split) -> str:
     digest = hashlib.sha256()
-    for _, x in in_chunks(split.x):
+    for _, x in chain.from_iterable(map(in_chunks, split.arrays)):
         digest.update(x.contiguous().numpy().data)
     return digest.hexdigest()

@@ -37,47 +37,12 @@ from pyrovae.export import read_dataset
 from pyrovae.models.vae import VAE
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
+from pyrovae.saving import MODEL, load, save
 
-CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
 TABLE, BLOCKS, REPORT = "evidence.csv", "blocks", "report.html"
 SHOWN = 10_000  # data in the picture of the latent space, at most
-
-
-def save(vae: VAE, folder: str | Path, **facts: Any) -> None:
-    """Writes a VAE into a folder as `model.safetensors`, atomically and without pickle.
-
-    Args:
-        vae: The model.
-        folder: Made if it does not exist.
-        facts: JSON values that `load` ignores, such as the epoch.
-    """
-    state = {"class": "VAE", "config": vae.config(), "weights": vae.state_dict(), "facts": facts}
-    storage.save_state(Path(folder) / MODEL, state)
-
-
-def load(folder: str | Path) -> VAE:
-    """Returns the VAE of a folder that `save` or the main job wrote, in `eval()` mode.
-
-    Raises:
-        StateError: (a `ValueError`) If there is no such file, it is truncated or not ours.
-        ValueError: If its likelihood is a class that has not been imported.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(VAE(x_dim=4, z_dim=2), folder)
-        ...     load(folder).z_dim
-        2
-    """
-    path = Path(folder) / MODEL
-    state = storage.load_state(path)
-    if state.get("class") != "VAE":
-        raise storage.StateError(f"{path} holds {state.get('class', 'no model')!r}, not a VAE")
-    with seeded(0):
-        vae = VAE.from_config(state["config"])
-    vae.load_state_dict(state["weights"])
-    return vae.eval()
 
 
 def holds_run(folder: Path) -> bool:

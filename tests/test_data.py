@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.data import DataError, binarize, load
+from pyrovae import data
+from pyrovae.data import DataError, binarize, load, load_arrays
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -169,9 +170,57 @@ def test_npy_and_npz(tmp_path):
     assert splits.image_shape is None
 
 
-def test_bytes_are_scaled(tmp_path):
-    np.save(tmp_path / "a.npy", np.full((10, 4), 255, np.uint8))
-    assert load(str(tmp_path / "a.npy"), binarize="none").test.x.unique().tolist() == [1.0]
+def test_only_images_of_bytes_are_scaled_and_it_is_said(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 2, 2)).astype(np.uint8)
+    for name, array, scaling in (
+        ("images", images, "bytes / 255"),
+        ("counts", images.reshape(20, 4), "none"),
+        ("integers", images.astype(np.int64), "none"),
+        ("binary", images // 128, "none"),
+    ):
+        path = tmp_path / f"{name}.npy"
+        np.save(path, array)
+        part, _, protocol = data.load_rows(path)
+        expected = array.reshape(20, -1).astype(np.float32) / (255 if scaling != "none" else 1)
+        np.testing.assert_allclose(part.x, expected, rtol=1e-6)
+        splits = load(str(path), binarize="none")
+        assert protocol["scaling"] == splits.protocol["scaling"] == scaling
+        rows = {tuple(row) for row in expected.tolist()}
+        assert {tuple(row) for row in splits.test.x.tolist()} <= rows
+    with pytest.raises(DataError, match="outside .0, 1., so it cannot be binarized; scale it"):
+        load(str(tmp_path / "counts.npy"))
+    assert load("digits").protocol["scaling"] == "grey levels / 16"
+
+
+def test_a_programs_arrays_are_split_alike(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    np.savez(tmp_path / "xy.npz", x=x, y=x[:, 0], z=np.arange(50, dtype=np.uint8))
+    splits = load_arrays(str(tmp_path / "xy.npz"), valid_size=7)
+    assert [len(p) for p in (splits.train, splits.valid, splits.test)] == [33, 7, 10]
+    for part in (splits.train, splits.valid, splits.test):
+        a, b, c = part.arrays
+        assert torch.equal(a[:, 0], b)
+        np.testing.assert_allclose(a, x[c], rtol=1e-6)
+        assert c.dtype == torch.uint8  # counts stay counts
+    assert torch.equal(splits.test.x, load_arrays(str(tmp_path / "xy.npz")).test.x)
+    other = x.copy()
+    other[0, 1] += 1
+    np.savez(tmp_path / "xy.npz", x=x, y=other[:, 0], z=other[:, 1])
+    again = load_arrays(str(tmp_path / "xy.npz"), valid_size=7).protocol
+    assert again["sha256_train"] != splits.protocol["sha256_train"]
+    assert torch.equal(load_arrays("digits", binarize="static").test.x, load("digits").test.x)
+    with pytest.raises(ValueError, match="binarize is 'static', but a program gets the arrays"):
+        load_arrays(str(tmp_path / "xy.npz"), binarize="static")
+    np.savez(tmp_path / "ab.npz", a=x, b=x[:-1])
+    with pytest.raises(DataError, match="shapes .50, 3., .49, 3.; give a program arrays of equ"):
+        load_arrays(str(tmp_path / "ab.npz"))
+    np.save(tmp_path / "s.npy", np.array(["a", "b"]))
+    with pytest.raises(DataError, match="x is <U1; give numbers"):
+        load_arrays(str(tmp_path / "s.npy"))
+    x[3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DataError, match="holds nan"):
+        load_arrays(str(tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize(

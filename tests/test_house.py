@@ -11,13 +11,14 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rows"},
+    {"rows", "errors", "digest"},
+    {"binarization", "splits"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},
     {"evidence.drawing"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
-    {"svi", "export", "plots", "evidence.calibration", "evidence.blocks"},
+    {"svi", "export", "plots", "saving", "evidence.calibration", "evidence.blocks"},
     {"evidence.results"},
     {"evidence.planning"},
     {"evidence.evaluate"},

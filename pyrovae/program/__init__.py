@@ -25,6 +25,7 @@ from pyrovae.program.sharing import (
 )
 from pyrovae.program.simulation import predict, simulate
 from pyrovae.program.supports import check_observed
+from pyrovae.program.state import buffers_of, put_back, state_of
 
 __all__ = [
     "SHARED_ROWS",
@@ -40,6 +41,7 @@ __all__ = [
     "Replaced",
     "Values",
     "base",
+    "buffers_of",
     "check",
     "check_data",
     "check_observed",
@@ -50,8 +52,10 @@ __all__ = [
     "negative_elbo",
     "observes_data",
     "predict",
+    "put_back",
     "relations",
     "scored_by_products",
     "shares_latents",
     "simulate",
+    "state_of",
 ]

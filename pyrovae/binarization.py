@@ -1,0 +1,68 @@
+"""Grey values in [0, 1] as draws in {0, 1}."""
+
+__all__ = ["binarize", "binarized", "check_unit"]
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import DataError
+from pyrovae.rows import Rows, in_chunks, spooled
+
+
+def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tensor:
+    """Returns x in {0, 1}: drawn from Bernoulli(x) ("static"), or x > 0.5 ("threshold").
+
+    Args:
+        x: Grey values in [0, 1], any shape.
+        method: "static" or "threshold".
+        seed: Fixes the draw; `None` takes torch's current stream, afresh in every call.
+
+    Raises:
+        DataError: If a value lies outside [0, 1].
+
+    Example:
+        >>> binarize(torch.tensor([0.0, 0.4, 1.0]), "threshold")
+        tensor([0., 0., 1.])
+    """
+    if method not in ("static", "threshold"):
+        raise ValueError(f"method is {method!r}; choose static or threshold")
+    check_unit(torch.atleast_1d(x))
+    return binarized(x, method, seed)
+
+
+def binarized(x: Any, method: str, seed: int | None) -> Any:
+    """Returns x in {0, 1}, on disk where x is: drawn bit by bit, as it would be in one go.
+
+    As `binarize`, but x is not checked, and may be `Rows`.
+    """
+    generator = None
+    if seed is not None:
+        generator = torch.Generator(x.device).manual_seed(seed)
+    if isinstance(x, Tensor):
+        return _drawn(x, method, generator)
+    (drawn,) = spooled(_drawn(chunk, method, generator).byte() for _, chunk in in_chunks(x))
+    return replace(drawn, dtype=x.dtype)
+
+
+def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
+    if method == "threshold":
+        return (x > 0.5).to(x.dtype)
+    uniform = torch.rand(x.shape, generator=generator, device=x.device)
+    return torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
+
+
+def check_unit(x: Tensor | Rows) -> None:
+    """Raises DataError that names the first value of x `(N, ...)` outside [0, 1]."""
+    for start, chunk in in_chunks(x):
+        outside = (chunk < 0) | (chunk > 1)
+        if bool(outside.any()):
+            row, *column = torch.nonzero(outside)[0].tolist()
+            value = chunk[(row, *column)].item()
+            raise DataError(
+                f"x holds {value:g} at row {start + row}, column {column}, outside [0, 1], so it "
+                "cannot be binarized; scale it, or keep it with binarize='none' and likelihood "
+                "'normal'"
+            )

@@ -1,0 +1,299 @@
+"""A digest of all that a callable's results depend on: source, values it holds, versions."""
+
+__all__ = ["Reached"]
+
+import dis
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
+from hashlib import sha256
+from importlib.util import resolve_name
+from pathlib import Path
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VERSIONED = "torch", "pyro", "numpy"
+PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+PLAIN += (range, torch.dtype, torch.device, torch.layout, torch.memory_format)
+PARTS: dict[type, tuple[str, ...]] = {
+    MethodType: ("__func__", "__self__"),
+    property: ("fget", "fset", "fdel"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    cached_property: ("func",),
+    type(cache(len)): ("__wrapped__",),
+}
+BUILT_IN = (
+    *(BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType),
+    *(MemberDescriptorType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType),
+)
+# equal ones may be one object or several, as the interpreter likes
+SHARED = tuple, frozenset, CodeType
+# what a class has besides its code and values
+ASIDE = {"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__annotate_func__"}
+ASIDE |= {"__firstlineno__", "__static_attributes__", "__annotations_cache__"}
+
+
+class _Used(NamedTuple):
+    """A user's module, and the names that code which reads it knows."""
+
+    module: ModuleType
+    names: frozenset[str]
+
+
+class Reached:
+    """What is reached from objects, as far as it decides what calling them gives.
+
+    Functions and classes of the user's own modules count with their bytecode, the whole source of
+    those modules, and what they read: closures, defaults, globals, imports, class attributes.
+    Objects count with their state, tensors and arrays with their numbers. Of libraries (the
+    standard one and what is installed) the version counts, of other installed packages the files'
+    sizes and times.
+
+    Args:
+        roots: Such as a model and a guide.
+        read: Whether the digest is wanted, for which all tensors are read.
+
+    Attributes:
+        modules: Every `torch.nn.Module` reached, in order.
+        unknown: What cannot be digested, by type: with any, a digest says nothing.
+
+    Example:
+        >>> def model(x, scale=1.0):
+        ...     return x * scale
+        >>> before = Reached(model).sha256
+        >>> model.__defaults__ = (2.0,)
+        >>> Reached(model).sha256 == before
+        False
+    """
+
+    def __init__(self, *roots: Any, read: bool = True) -> None:
+        self.modules: list[torch.nn.Module] = []
+        self.unknown: list[str] = []
+        self._read, self._hash = read, sha256()
+        self._seen: dict[Any, int] = {}
+        self._alive: list[Any] = []  # so that no other object takes over an id
+        self._put(sys.version, torch.get_default_dtype(), *map(_library, VERSIONED), _own_source())
+        todo = [*reversed(roots)]
+        while todo:
+            todo += reversed(self._enter(todo.pop()))
+
+    @property
+    def sha256(self) -> str:
+        """The digest, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def _put(self, *words: object) -> None:
+        if self._read:
+            self._hash.update(repr([str(w) for w in words]).encode())
+
+    def _enter(self, obj: Any) -> list[Any]:
+        """Takes down what an object is, and returns what has to be known of it besides."""
+        kind = type(obj)
+        if kind in PLAIN:
+            self._put(kind.__name__, repr(obj))
+            return []
+        key = (id(obj.module), obj.names) if kind is _Used else id(obj)
+        if key in self._seen:
+            self._put("again", self._seen[key])
+            return []
+        if kind not in SHARED:
+            self._seen[key] = len(self._seen)
+            self._alive.append(obj)
+        try:
+            children = self._parts(obj)
+        except Exception:  # whatever an object's own methods may raise
+            self.unknown.append(kind.__name__)
+            return []
+        self._put(kind.__module__, kind.__qualname__, len(children))
+        return children
+
+    def _parts(self, obj: Any) -> list[Any]:
+        if isinstance(obj, Tensor):
+            return self._numbers(obj)
+        if isinstance(obj, np.ndarray | np.generic):
+            return self._array(np.asarray(obj))
+        if type(obj) in (list, tuple):
+            return list(obj)
+        if type(obj) in (dict, MappingProxyType):
+            return [part for item in dict(obj).items() for part in item]
+        if type(obj) in (set, frozenset):
+            return self._unordered(obj)
+        if type(obj) in PARTS:
+            return [getattr(obj, name) for name in PARTS[type(obj)]]
+        kinds: list[tuple[Any, Callable[[Any], list[Any]]]] = [
+            (CodeType, self._code),
+            (FunctionType, self._function),
+            (type, self._class),
+            (_Used, self._used),
+            (ModuleType, self._module),
+            (torch.nn.Module, self._network),
+            (BUILT_IN, self._built_in),
+        ]
+        for kind, parts in kinds:
+            if isinstance(obj, kind):
+                return parts(obj)
+        if isinstance(obj, ref):
+            return [obj()]
+        if isinstance(obj, torch.Generator):
+            return [obj.get_state()]
+        return self._state(obj)
+
+    def _numbers(self, tensor: Tensor) -> list[Any]:
+        self._put(tensor.dtype, tuple(tensor.shape), tensor.device.type)
+        if self._read:
+            plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+            self._hash.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        return []
+
+    def _array(self, array: np.ndarray) -> list[Any]:
+        self._put(array.dtype, array.shape)
+        if array.dtype.hasobject:
+            return array.ravel().tolist()
+        if self._read:
+            self._hash.update(array.tobytes())
+        return []
+
+    def _unordered(self, items: Any) -> list[Any]:
+        each = [Reached(item, read=self._read) for item in items]
+        for one in each:
+            self.modules += one.modules
+            self.unknown += one.unknown
+        self._put(*sorted(one.sha256 for one in each))
+        return []
+
+    def _code(self, code: CodeType) -> list[Any]:
+        self._put(code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, code.co_flags)
+        self._put(code.co_freevars, code.co_cellvars, code.co_argcount, code.co_kwonlyargcount)
+        return list(code.co_consts)
+
+    def _function(self, fn: FunctionType) -> list[Any]:
+        self._put(fn.__module__, fn.__qualname__, version := _library(fn.__module__))
+        cells = [_content(cell) for cell in fn.__closure__ or ()]
+        held = [fn.__defaults__, fn.__kwdefaults__, vars(fn), *cells]
+        if version is not None:
+            return held
+        self._put(_source(fn.__module__))
+        codes = list(_nested(fn.__code__))
+        names = frozenset(name for code in codes for name in code.co_names)
+        package = fn.__globals__.get("__package__") or ""
+        used = [fn.__globals__[name] for name in sorted(names & fn.__globals__.keys())]
+        used += [module for code in codes for module in self._imported(code, package)]
+        used = [_Used(v, names) if isinstance(v, ModuleType) else v for v in used]
+        return [fn.__code__, *held, *used]
+
+    def _imported(self, code: CodeType, package: str) -> Iterator[ModuleType]:
+        """Yields the modules that code imports as it runs."""
+        before: list[Any] = [None, None]
+        for one in dis.get_instructions(code):
+            if one.opname == "IMPORT_NAME":
+                name = resolve_name("." * before[-2] + one.argval, package)
+                if name in sys.modules:
+                    yield sys.modules[name]
+                elif _library(name) is None:
+                    self.unknown.append(f"module {name}, not yet imported")
+            before.append(one.argval)
+
+    def _class(self, cls: type) -> list[Any]:
+        self._put(cls.__module__, cls.__qualname__, version := _library(cls.__module__))
+        kinds = [base for base in cls.__mro__[1:] if base is not object]
+        kinds += [type(cls)] if type(cls) is not type else []
+        if version is not None:
+            return [base for base in kinds if _library(base.__module__) is None]
+        self._put(_source(cls.__module__))
+        return [kinds, {k: v for k, v in vars(cls).items() if k not in ASIDE}]
+
+    def _used(self, used: _Used) -> list[Any]:
+        name = used.module.__name__
+        self._put(name, version := _library(name))
+        if version is not None:
+            return []
+        self._put(_source(name))
+        held = vars(used.module)
+        values = [held[name] for name in sorted(used.names & held.keys())]
+        return [_Used(v, used.names) if isinstance(v, ModuleType) else v for v in values]
+
+    def _module(self, module: ModuleType) -> list[Any]:
+        """Of a user's module that is held as a value, any attribute may be asked for."""
+        return [_Used(module, frozenset(n for n in vars(module) if not n.startswith("__")))]
+
+    def _network(self, network: torch.nn.Module) -> list[Any]:
+        self.modules.append(network)
+        return [type(network), vars(network)]
+
+    def _built_in(self, fn: Any) -> list[Any]:
+        self._put(getattr(fn, "__module__", None), fn.__qualname__)
+        owner = getattr(fn, "__self__", None)
+        return [] if isinstance(owner, ModuleType | type | None) else [owner]
+
+    def _state(self, obj: Any) -> list[Any]:
+        """Returns what would be needed to make an object again; raises where there is no way."""
+        reduced = obj.__reduce_ex__(2)
+        if isinstance(reduced, str):
+            self._put(reduced)
+            return [type(obj)]
+        how, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        return [type(obj), how, arguments, state, list(items or ()), dict(pairs or ())]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet filled
+        return ...
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _nested(const)
+
+
+@cache
+def _library(name: str | None) -> str | None:
+    """Returns what a library's module is known by, `None` for a module of the user's own."""
+    top = str(name).partition(".")[0]
+    if top in sys.stdlib_module_names or top == "pyrovae":
+        return top
+    if top in VERSIONED:
+        return f"{top} {getattr(sys.modules.get(top), '__version__', '')}"
+    root = getattr(sys.modules.get(top), "__file__", None)
+    if root is None or not {"site-packages", "dist-packages"} & set(Path(root).parts):
+        return None
+    folder = Path(root).parent
+    files = sorted(folder.rglob("*.py")) if hasattr(sys.modules[top], "__path__") else [Path(root)]
+    stats = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return f"{top} {sha256(repr(stats).encode()).hexdigest()}"
+
+
+@cache
+def _source(name: str | None) -> str:
+    """Returns a digest of a module's file, "" where it has none (a notebook, a shell)."""
+    path = getattr(sys.modules.get(str(name)), "__file__", None)
+    return sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
+
+
+@cache
+def _own_source() -> str:
+    """Returns a digest of this package's code: the version stays while it is worked on."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

@@ -1,0 +1,143 @@
+"""What is learned, in a folder: a VAE, or the parameters and buffers of any program."""
+
+__all__ = ["MODEL", "Pair", "load", "save"]
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, overload
+
+from pyrovae import storage
+from pyrovae.digest import Reached
+from pyrovae.models.vae import VAE
+from pyrovae.program import put_back, state_of
+from pyrovae.rng import seeded
+
+MODEL = "model.safetensors"
+Pair = tuple[Callable[..., Any], Callable[..., Any] | None]
+
+
+def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None:
+    """Writes a VAE, or what a program has learned, into a folder: `model.safetensors`, no pickle.
+
+    Of a program `(model, guide)` these are its parameters, those of `pyro.param`, `pyro.module`
+    and `PyroModule`, and the buffers of its modules, by name: `load` puts them back into a program
+    that is made anew. They are found by running it once on the data.
+
+    Args:
+        what: A VAE; or a pair `(model, guide)`, the guide `None` where there is none.
+        folder: Made if it does not exist; the file is written atomically.
+        data: A program's arguments, such as a batch of what it was trained on.
+        facts: JSON values that `load` ignores, such as the epoch.
+
+    Raises:
+        TypeError: If `what` is neither.
+        ValueError: If the VAE is not what its configuration says (a subclass, another decoder):
+            it could not be loaded.
+
+    Example:
+        >>> import tempfile, pyro, torch
+        >>> def model(x):
+        ...     pyro.param("width", torch.tensor(2.0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save((model, None), folder, torch.zeros(3))
+        ...     pyro.clear_param_store()
+        ...     pair = load(folder, (model, None), torch.zeros(3))
+        >>> pyro.param("width").item()
+        2.0
+    """
+    path = Path(folder) / MODEL
+    if isinstance(what, VAE):
+        if why := _not_as_configured(what):
+            raise ValueError(
+                f"this {type(what).__name__} could not be loaded again: {why}; save what it has "
+                "learned as a program's, pv.save((vae.model, vae.guide), folder, x), and put it "
+                "back with pv.load(folder, (vae.model, vae.guide), x)"
+            )
+        state = {"class": "VAE", "config": what.config(), "weights": what.state_dict()}
+    else:
+        parameters, buffers = state_of(*_pair(what, "save"), *_given(data, "save"))
+        state = {"class": "program", "parameters": parameters, "buffers": buffers}
+    storage.save_state(path, {**state, "facts": facts})
+
+
+@overload
+def load(folder: str | Path) -> VAE: ...
+@overload
+def load(folder: str | Path, program: Pair, *data: Any) -> Pair: ...
+def load(folder: str | Path, program: Pair | None = None, *data: Any) -> VAE | Pair:
+    """Returns the VAE of a folder that `save` or the main job wrote, in `eval()` mode.
+
+    Given a program `(model, guide)` and data, what was saved of such a program is put back into it
+    instead, into its modules and Pyro's store, and the pair is returned.
+
+    Raises:
+        StateError: (a `ValueError`) If there is no such file, it is truncated, not ours, or holds
+            parameters or buffers of other names, shapes or types than the program's.
+        ValueError: If the VAE's likelihood is a class that has not been imported.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(VAE(x_dim=4, z_dim=2), folder)
+        ...     load(folder).z_dim
+        2
+    """
+    path = Path(folder) / MODEL
+    state = storage.load_state(path)
+    kind, wanted = state.get("class", "no model"), "VAE" if program is None else "program"
+    if kind != wanted:
+        advice = {
+            "VAE": "; load it with pv.load(folder) alone",
+            "program": "; give the program too: pv.load(folder, (model, guide), *data)",
+        }.get(kind, "")
+        raise storage.StateError(f"{path} holds {kind!r}, not a {wanted}{advice}")
+    if program is None:
+        with seeded(0):
+            vae = VAE.from_config(state["config"])
+        vae.load_state_dict(state["weights"], assign=True)  # in the type that they were saved in
+        return vae.eval()
+    parameters, buffers = state_of(*_pair(program, "load"), *_given(data, "load"))
+    saved = {**state["parameters"], **state["buffers"]}
+    put_back({**parameters, **buffers}, saved, f"parameters and buffers in {path}")
+    return program
+
+
+def _pair(what: Any, name: str) -> Pair:
+    if not (isinstance(what, tuple) and len(what) == 2 and callable(what[0])):
+        raise TypeError(
+            f"{name} was given a {type(what).__name__}; give a VAE, or a pair (model, guide) and "
+            f"its data"
+        )
+    return what
+
+
+def _given(data: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not data:
+        raise TypeError(
+            f"{name} runs a program once to find its parameters; give its data after it, such as "
+            "x[:100]"
+        )
+    return data
+
+
+def _not_as_configured(vae: VAE) -> str:
+    """Returns why a VAE's configuration would make another one than it is, or ""."""
+    if type(vae) is not VAE:
+        return f"its class is not VAE but {type(vae).__name__}"
+    try:
+        again = VAE.from_config(json.loads(json.dumps(vae.config())))
+        again.load_state_dict(vae.state_dict(), assign=True)
+    except (TypeError, ValueError, RuntimeError) as e:
+        return f"its configuration makes another ({str(e).splitlines()[-1].strip()})"
+    for ours, theirs in zip(vae.modules(), again.modules(), strict=False):
+        theirs.training = ours.training
+    for name, child in again.named_children():
+        ours, theirs = Reached(getattr(vae, name)), Reached(child)
+        if ours.unknown or ours.sha256 != theirs.sha256:
+            return f"its {name} is not the one that its configuration makes"
+    for name, value in vars(vae).items():
+        made = vars(again).get(name, getattr(VAE, name, value))
+        if name != "_modules" and Reached(value).sha256 != Reached(made).sha256:
+            return f"its {name} was replaced"
+    return ""

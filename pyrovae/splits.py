@@ -1,0 +1,79 @@
+"""A data set in three parts, and whether its numbers are finite."""
+
+__all__ = ["Split", "Splits", "check_finite"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import DataError
+from pyrovae.rows import Rows, in_chunks
+
+
+@dataclass(frozen=True, repr=False)
+class Split:
+    """Rows of a data set: x `(N, D)` float32 and, where there are labels, y `(N,)` int64.
+
+    Of a .npy that memory does not hold, x stays on disk and is read by rows, `x[rows]`.
+
+    Attributes:
+        more: What else a program takes, beside x, see `load_arrays`.
+    """
+
+    x: Tensor | Rows
+    y: Tensor | None = None
+    more: tuple[Tensor | Rows, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[Tensor | Rows, ...]:
+        """A program's arguments: x and what is more."""
+        return (self.x, *self.more)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return (
+            f"Split(x={tuple(self.x.shape)}, y={None if self.y is None else tuple(self.y.shape)})"
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set in three parts, with the record of how it was made.
+
+    Attributes:
+        train, valid, test: The parts. Only the training part may be grey where X is binary: with
+            dynamic binarization `transform` draws it afresh.
+        image_shape: `(height, width)` of a row, or `None`.
+        transform: What training applies to each batch of x, or `None`.
+        protocol: What stands beside every number: data set, scaling, binarization, its seed, how
+            the split was made, sizes, and the SHA-256 of each part as used.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    image_shape: tuple[int, int] | None
+    transform: Callable[[Tensor], Tensor] | None = field(repr=False)
+    protocol: dict[str, Any] = field(repr=False)
+
+
+def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
+    """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
+
+    Rows are counted from `start`.
+    """
+    if not x.is_floating_point():
+        return
+    for first, chunk in in_chunks(x):
+        if bool(torch.isfinite(chunk).all()):
+            continue
+        row, *column = torch.nonzero(~torch.isfinite(chunk))[0].tolist()
+        where = f"row {start + first + row}"
+        where += f", column {', '.join(map(str, column))}" * bool(column)
+        value = chunk[(row, *column)].item()
+        raise DataError(f"{name} holds {value} at {where}; remove or impute such values first")
