@@ -1,0 +1,88 @@
+"""Other people's programs: accepted and right, or refused in a sentence, never wrong."""
+
+import re
+
+import pytest
+import torch
+from programs import CASES
+
+import pyrovae as pv
+
+ACCEPTED = [case for case in CASES if not case.refused]
+REFUSED = [case for case in CASES if case.refused]
+DRAWS, CHAINS, TEMPERATURES = 2_000, 100, 8
+GRID = 1e-6  # to which the answers of a grid are good, nats
+
+
+def run(case, estimator, made):
+    """An estimator's log p(x) and its standard error."""
+    model, guide, data, _ = made
+    options = {"plate": case.plate, "seed": 0}
+    if estimator == "importance":
+        w = pv.importance_sampling(model, guide, *data, num_particles=DRAWS, **options)
+    elif estimator == "prior":
+        w = pv.prior_sampling(model, *data, num_particles=2 * DRAWS, **options)
+    elif estimator == "ais":
+        w = pv.ais(
+            model,
+            *data,
+            guide=guide,
+            num_particles=CHAINS,
+            num_temperatures=TEMPERATURES,
+            **options,
+        )
+    else:
+        value, error = pv.quadrature(model, *data, plate=case.plate, with_error=True)
+        return value, error
+    return w.log_evidence(), w.std_error()
+
+
+def agree(value, error, exact):
+    assert value.shape == exact.shape
+    off = (value - exact).abs()
+    assert (off <= 4 * error + GRID).all(), f"{value} +- {error} where {exact} is true"
+
+
+@pytest.mark.parametrize(
+    ("case", "estimator"),
+    [
+        pytest.param(case, estimator, id=f"{case.name}-{estimator}")
+        for case in ACCEPTED
+        for estimator in case.estimators
+    ],
+)
+def test_right(case, estimator):
+    made = case.make()
+    value, error = run(case, estimator, made)
+    agree(value, error, made[-1]())
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
+def test_checked_and_right_in_other_blocks(case):
+    model, guide, data, exact = case.make()
+    report = pv.check(model, guide, *data, plate=case.plate)
+    assert report.ok, report.verdict
+    evidence = pv.evaluate(
+        model,
+        guide,
+        *data,
+        plate=case.plate,
+        num_particles=DRAWS,
+        estimators=["importance"],
+        block_size=3,
+        seed=1,
+        progress=False,
+    )["importance"]
+    agree(evidence.value, evidence.std_error, exact())
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_refused_in_a_sentence(case):
+    model, guide, data = case.make()
+    report = pv.check(model, guide, *data, plate=case.plate)
+    assert not report.ok
+    assert re.search(case.message, report.verdict)
+    for call in (pv.importance_sampling, pv.evaluate):
+        with pytest.raises((ValueError, TypeError), match=case.message) as raised:
+            call(model, guide, *data, plate=case.plate, num_particles=50, seed=0)
+        assert "\n" not in str(raised.value)
