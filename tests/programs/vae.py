@@ -95,7 +95,9 @@ class Deconvolution(nn.Module):
 def convolutions():
     """Convolutions and `view`: networks that take no more than one batch dimension."""
     decoder, x = Deconvolution(), binary(5, 1, 4, 4)
-    encoder = nn.Sequential(nn.Conv2d(1, 3, 2, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2))
+    encoder = nn.Sequential(
+        nn.Conv2d(1, 3, 2, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)
+    )
 
     def model(x):
         pyro.module("decoder", decoder)
