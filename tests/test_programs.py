@@ -10,7 +10,7 @@ import pyrovae as pv
 
 ACCEPTED = [case for case in CASES if not case.refused]
 REFUSED = [case for case in CASES if case.refused]
-DRAWS, CHAINS, TEMPERATURES = 2_000, 100, 8
+CHAINS, TEMPERATURES = 100, 8
 GRID = 1e-6  # to which the answers of a grid are good, nats
 
 
@@ -19,9 +19,9 @@ def run(case, estimator, made):
     model, guide, data, _ = made
     options = {"plate": case.plate, "seed": 0}
     if estimator == "importance":
-        w = pv.importance_sampling(model, guide, *data, num_particles=DRAWS, **options)
+        w = pv.importance_sampling(model, guide, *data, num_particles=case.draws, **options)
     elif estimator == "prior":
-        w = pv.prior_sampling(model, *data, num_particles=2 * DRAWS, **options)
+        w = pv.prior_sampling(model, *data, num_particles=2 * case.draws, **options)
     elif estimator == "ais":
         w = pv.ais(
             model,
@@ -70,7 +70,7 @@ def test_checked_and_right_in_other_blocks(case):
         guide,
         *data,
         plate=case.plate,
-        num_particles=DRAWS,
+        num_particles=case.draws,
         estimators=["importance"],
         block_size=3,
         seed=1,

@@ -1,4 +1,4 @@
-"""How a program is told: what it is like, what is to come of it, and by which answer that is known."""
+"""How a program is told: what it is like, what comes of it, and by which answer that is known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ class Case:
             log p(x): `(N,)`, or a scalar of all data.
         answer: How that function knows.
         estimators: What is compared with it.
+        without: Estimators that refuse it in a sentence.
+        draws: Particles of importance sampling.
         plate: Name of the data plate; `None` for joint evidence.
         refused: Why there can be no number; "" where there is one.
         message: What the one sentence says then, a regular expression.
@@ -30,6 +32,8 @@ class Case:
     make: Callable[[], tuple[Any, ...]]
     answer: str
     estimators: tuple[str, ...]
+    without: tuple[str, ...]
+    draws: int
     plate: str | None
     refused: str
     message: str
@@ -39,6 +43,8 @@ def case(
     pattern: str,
     answer: str = "",
     estimators: str = "importance",
+    without: str = "",
+    draws: int = 2_000,
     plate: str | None = "data",
     refused: str = "",
     message: str = "",
@@ -48,7 +54,8 @@ def case(
     def add(make: Callable[[], tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
         name, what = make.__name__, (make.__doc__ or "").strip()
         names = () if refused else tuple(estimators.split())
-        CASES.append(Case(name, what, pattern, make, answer, names, plate, refused, message))
+        outcome = names, tuple(without.split()), draws, plate, refused, message
+        CASES.append(Case(name, what, pattern, make, answer, *outcome))
         return make
 
     return add

@@ -53,7 +53,7 @@ def words():
 
 @case("examples/lda.py", "a grid over each document's topics", plate="documents")
 def lda():
-    """Words in columns, a document each; their topics summed out; weights and topics are points."""
+    """Words in columns, a document each, their topics summed out; what they share are points."""
     data = words()
     guide = lda_guide(lambda counts: dist.Dirichlet(1 + 0.3 * (counts[:, :2] + counts[:, 2:])))
 
