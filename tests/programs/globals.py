@@ -12,6 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal, init
 from pyro.infer.reparam import LocScaleReparam
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
+from torch.distributions.utils import clamp_probs
 
 from programs.answers import axis, expectation, integral
 from programs.cases import case
@@ -67,13 +68,13 @@ def eight_schools():
 
 
 @case(
-    "tutorial/svi_horovod, infer.reparam",
+    "infer.reparam",
     JOINT + "closed form, a grid over tau",
     "importance prior ais",
     plate=None,
 )
 def eight_schools_reparametrized():
-    """The same with a plate, a `LocScaleReparam` and an AutoNormal."""
+    """The same with a plate, `LocScaleReparam` and an AutoNormal."""
     y, sigma = schools().T
 
     def centered(y, sigma):
@@ -83,13 +84,11 @@ def eight_schools_reparametrized():
             theta = pyro.sample("theta", dist.Normal(mu, tau))
             pyro.sample("obs", dist.Normal(theta, sigma), obs=y)
 
-    model = poutine.reparam(centered, config={"theta": LocScaleReparam(0)})
-    start = {"mu": torch.tensor(6.0), "tau": torch.tensor(3.0)}
+    config = {"theta": LocScaleReparam(0.0), "mu": LocScaleReparam(0.0)}
+    model = poutine.reparam(centered, config=config)
+    start = {"mu_decentered": torch.tensor(0.6), "tau": torch.tensor(3.0)}
     start["theta_decentered"] = torch.zeros(8)
     guide = AutoNormal(model, init_loc_fn=init_to_value(values=start), init_scale=1.0)
-    wider = poutine.trace(guide)
-    wider.get_trace(y, sigma)
-    guide.scales.mu = torch.tensor(6.0)
     prior = dist.LogNormal(1.0, 1.0)
     return model, guide, (y, sigma), lambda: schools_exact(y, sigma, prior.log_prob)
 
@@ -355,9 +354,9 @@ def capture_recapture():
             for t in pyro.markov(range(steps)):
                 with poutine.mask(mask=seen):
                     mean = seen.to(z) * phi * z + (1 - seen.to(z))
-                    fn = dist.Bernoulli(dist.util.clamp_probs(mean))
+                    fn = dist.Bernoulli(clamp_probs(mean))
                     z = pyro.sample(f"z_{t}", fn, infer={"enumerate": "parallel"})
-                    fn = dist.Bernoulli(dist.util.clamp_probs(rho * z))
+                    fn = dist.Bernoulli(clamp_probs(rho * z))
                     pyro.sample(f"y_{t}", fn, obs=history[:, t])
                 seen = seen | history[:, t].bool()
 
@@ -389,9 +388,9 @@ def capture_recapture_in_time():
             phi = pyro.sample(f"phi_{t}", dist.Uniform(0.0, 1.0)) if t > 0 else 1.0
             with animals, poutine.mask(mask=seen):
                 mean = seen.to(z) * phi * z + (1 - seen.to(z))
-                fn = dist.Bernoulli(dist.util.clamp_probs(mean))
+                fn = dist.Bernoulli(clamp_probs(mean))
                 z = pyro.sample(f"z_{t}", fn, infer={"enumerate": "parallel"})
-                fn = dist.Bernoulli(dist.util.clamp_probs(rho * z))
+                fn = dist.Bernoulli(clamp_probs(rho * z))
                 pyro.sample(f"y_{t}", fn, obs=history[:, t])
             seen |= history[:, t].bool()
 
@@ -447,7 +446,6 @@ def gaussian_process():
     kernel.lengthscale = PyroSample(dist.LogNormal(-0.5, 0.5))
     kernel.autoguide("lengthscale", dist.Normal)
     kernel.lengthscale_loc.data.fill_(-0.5)
-    kernel.lengthscale_unconstrained = None
     kernel.lengthscale_scale = torch.tensor(0.5)
     net = gp.models.GPRegression(x, y, kernel, noise=torch.tensor(0.1), jitter=0.0)
 
@@ -475,7 +473,6 @@ def gplvm():
     y = torch.randn(2, 3)  # two genes, three cells
     kernel = gp.kernels.RBF(1, variance=torch.tensor(1.0), lengthscale=torch.tensor(1.0))
     base = gp.models.GPRegression(torch.zeros(3, 1), y, kernel, noise=torch.tensor(0.5), jitter=0.0)
-    base.X = nn.Parameter(torch.zeros(3, 1))
     net = gp.models.GPLVM(base)
     net.X = PyroSample(dist.Normal(torch.zeros(3, 1), 1.0).to_event(2))
     net.autoguide("X", dist.Normal)
