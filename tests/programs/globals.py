@@ -121,7 +121,7 @@ def line(n=5):
     draws=200,
 )
 def regression_module():
-    """Weights of `PyroModule[nn.Linear]` under an AutoDiagonalNormal: x W is no batched product."""
+    """Weights of `PyroModule[nn.Linear]`, which admits no particles, by AutoDiagonalNormal."""
     model, (x, y) = Regression(), line()
     start = {"sigma": torch.tensor(1.0), "linear.weight": torch.tensor([[0.7]])}
     start["linear.bias"] = torch.tensor([0.2])
@@ -262,7 +262,9 @@ def coin():
     return model, guide, (x,), lambda: torch.where(x == 1, math.log(0.6), math.log(0.4))
 
 
-@case("tutorial/svi_part_i", JOINT + "beta-binomial", "importance prior ais quadrature", plate=None)
+@case(
+    "tutorial/svi_part_i", JOINT + "beta-binomial", "importance prior ais quadrature", plate=None
+)
 def coin_jointly():
     """The same tosses as one: their joint evidence."""
     x = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
@@ -376,7 +378,7 @@ def capture_recapture():
 
 @case("examples/capture_recapture/cjs.py, model_2", "states by hand", plate="animals")
 def capture_recapture_in_time():
-    """A survival rate for each year, sampled between two entries of the plate; all are points."""
+    """A rate for each year, sampled between entries of the plate; the mask changes in place."""
     history = captured()
 
     def model(history, sex):
@@ -472,7 +474,8 @@ def gplvm():
     """A GP latent variable model: `contrib.gp` over positions that are sampled."""
     y = torch.randn(2, 3)  # two genes, three cells
     kernel = gp.kernels.RBF(1, variance=torch.tensor(1.0), lengthscale=torch.tensor(1.0))
-    base = gp.models.GPRegression(torch.zeros(3, 1), y, kernel, noise=torch.tensor(0.5), jitter=0.0)
+    noise = torch.tensor(0.5)
+    base = gp.models.GPRegression(torch.zeros(3, 1), y, kernel, noise=noise, jitter=0.0)
     net = gp.models.GPLVM(base)
     net.X = PyroSample(dist.Normal(torch.zeros(3, 1), 1.0).to_event(2))
     net.autoguide("X", dist.Normal)
