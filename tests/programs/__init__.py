@@ -1,6 +1,30 @@
 """Programs in the patterns of Pyro's own examples, each with its log p(x) found another way."""
 
-from programs import globals, guides, mixtures, semi, sequences, topics, vae
+from programs import (
+    flows,
+    globals,
+    guides,
+    mixtures,
+    plates,
+    refused,
+    semi,
+    sequences,
+    topics,
+    vae,
+)
 from programs.cases import CASES, Case
 
-__all__ = ["CASES", "Case", "globals", "guides", "mixtures", "semi", "sequences", "topics", "vae"]
+__all__ = [
+    "CASES",
+    "Case",
+    "flows",
+    "globals",
+    "guides",
+    "mixtures",
+    "plates",
+    "refused",
+    "semi",
+    "sequences",
+    "topics",
+    "vae",
+]
