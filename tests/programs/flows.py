@@ -65,7 +65,7 @@ def Conditional():
     return pyro.nn.ConditionalAutoRegressiveNN(2, 4, [4])
 
 
-@case("tutorial/normalizing_flows", GRID, "importance")
+@case("tutorial/normalizing_flows", GRID, "importance", without="ais")
 def planar_guide():
     """A planar flow, which has no inverse: its cache alone knows the density of a draw."""
     encoder, flow = mlp(PIXELS, 2), transforms.planar(2)

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from scipy.special import voigt_profile
 from torch import nn
 
 from programs.cases import case
@@ -239,3 +240,20 @@ def kalman():
         return dist.MultivariateNormal(torch.zeros(steps), cov).log_prob(x[..., 0])
 
     return model, lambda x: None, (x,), exact
+
+
+@case("tutorial/stable", "a Voigt profile, by scipy", "importance prior")
+def stable():
+    """A stable likelihood, here Cauchy's, whose density Pyro integrates numerically."""
+    x = data()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Stable(1.0, 0.0, 0.5, z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.4 * x, 1.0))
+
+    return model, guide, (x,), lambda: torch.from_numpy(voigt_profile(x.numpy(), 1.0, 0.5)).log()
