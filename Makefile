@@ -26,6 +26,9 @@ notebooks: .venv/notebooks ## run all notebooks anew, outputs and all
 docs: .venv/docs ## the site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
+programs: .venv/test ## the table docs/programs.md, of the programs in tests/programs
+	PYTHONPATH=tests $(BIN)/python -m programs
+
 bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python tests/benchmarks/speed.py $(ARGS)
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from programs import CASES
+from programs.__main__ import PAGE, page
 
 import pyrovae as pv
 
@@ -79,6 +80,20 @@ def test_checked_and_right_in_other_blocks(case):
     agree(evidence.value, evidence.std_error, made)
 
 
+@pytest.mark.parametrize(
+    ("case", "estimator"),
+    [
+        pytest.param(case, estimator, id=f"{case.name}-{estimator}")
+        for case in ACCEPTED
+        for estimator in case.without
+    ],
+)
+def test_estimators_that_refuse(case, estimator):
+    with pytest.raises((ValueError, TypeError)) as raised:
+        run(case, estimator, case.make())
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
 def test_refused_in_a_sentence(case):
     model, guide, data = case.make()
@@ -89,3 +104,9 @@ def test_refused_in_a_sentence(case):
         with pytest.raises((ValueError, TypeError), match=case.message) as raised:
             call(model, guide, *data, plate=case.plate, num_particles=50, seed=0)
         assert "\n" not in str(raised.value)
+
+
+def test_the_table_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == page(), "make programs"
+    assert len(ACCEPTED) >= 34
+    assert len(CASES) >= 40

@@ -242,7 +242,7 @@ def kalman():
     return model, lambda x: None, (x,), exact
 
 
-@case("tutorial/stable", "a Voigt profile, by scipy", "importance prior")
+@case("tutorial/stable", "a Voigt profile, by scipy", draws=200)
 def stable():
     """A stable likelihood, here Cauchy's, whose density Pyro integrates numerically."""
     x = data()
