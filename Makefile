@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-browser lint notebooks docs bench clean
+.PHONY: run test test-browser lint notebooks docs programs bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)

@@ -12,19 +12,9 @@ from programs import (
     topics,
     vae,
 )
-from programs.cases import CASES, Case
+from programs.cases import MADE, Case
 
-__all__ = [
-    "CASES",
-    "Case",
-    "flows",
-    "globals",
-    "guides",
-    "mixtures",
-    "plates",
-    "refused",
-    "semi",
-    "sequences",
-    "topics",
-    "vae",
-]
+__all__ = ["CASES", "FAMILIES", "Case"]
+
+FAMILIES = (vae, semi, flows, sequences, topics, mixtures, globals, guides, plates, refused)
+CASES = [case for f in FAMILIES for case in MADE if case.make.__module__ == f.__name__]

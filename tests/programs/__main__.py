@@ -1,19 +1,20 @@
 """Writes docs/programs.md, the table of all programs: `make programs`."""
 
-import sys
 from pathlib import Path
 
-from programs import CASES
+from programs import CASES, FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "programs.md"
 HEAD = """# Programs of other people
 
-{count} programs in the patterns of Pyro's own examples, tutorials and `contrib`, each a test (`tests/programs/`): {right} are accepted,
-and every estimator named here gives log P(X) as the independent answer does, within 4 standard errors, in blocks of any size;
-{refused} are refused in one sentence, since no number would be right. None gives a wrong number.
+{count} programs in the patterns of Pyro's own examples, tutorials and `contrib`; each is a test
+(`tests/programs/`). {right} are accepted: every estimator named here gives log P(X) as the
+independent answer does, within 4 standard errors, in blocks of any size. {refused} are refused in
+one sentence, since no number would be right.
 
-Points (`Delta`, `AutoDelta`) for latents that all data share are parameters; draws of them give the predictive density of each datum,
-the log of the mean of p(x | shared) over the guide; with `plate=None` it is the joint evidence of all data.
+Points (`Delta`, `AutoDelta`) for latents that all data share are parameters. Draws of them give
+the predictive density of each datum, the log of the mean of p(x | shared) over the guide; with
+`plate=None` log P(X) is the joint evidence of all data.
 """
 
 
@@ -21,9 +22,9 @@ def page() -> str:
     """Returns the page: a table for each family of programs."""
     refused = sum(bool(case.refused) for case in CASES)
     parts = [HEAD.format(count=len(CASES), right=len(CASES) - refused, refused=refused)]
-    for family in dict.fromkeys(case.make.__module__ for case in CASES):
-        title = (sys.modules[family].__doc__ or "").strip().rstrip(".")
-        rows = [_row(case) for case in CASES if case.make.__module__ == family]
+    for family in FAMILIES:
+        title = (family.__doc__ or "").strip().rstrip(".")
+        rows = [_row(case) for case in CASES if case.make.__module__ == family.__name__]
         header = "| program | as in | outcome | against |\n|---|---|---|---|"
         parts.append("\n".join([f"## {title}\n", header, *rows, ""]))
     return "\n".join(parts)

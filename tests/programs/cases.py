@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-CASES: list["Case"] = []
+MADE: list["Case"] = []
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def case(
         name, what = make.__name__, (make.__doc__ or "").strip()
         names = () if refused else tuple(estimators.split())
         outcome = names, tuple(without.split()), draws, plate, refused, message
-        CASES.append(Case(name, what, pattern, make, answer, *outcome))
+        MADE.append(Case(name, what, pattern, make, answer, *outcome))
         return make
 
     return add

@@ -79,18 +79,18 @@ def planar_guide():
 
 @case("tutorial/normalizing_flows", "a change of variables by hand", "importance prior")
 def flow_model():
-    """Data by a flow of two splines: no latents."""
+    """Data by a flow, an affine map and an exponential: no latents."""
     x = torch.randn(5, 2)
-    matrix, loc = torch.tensor([[1.0, 0.4], [0.0, 0.7]]), torch.tensor([0.2, -0.3])
-    skew = [transforms.AffineTransform(loc, matrix.diagonal()), transforms.ExpTransform()]
+    loc, scale = torch.tensor([0.2, -0.3]), torch.tensor([1.0, 0.7])
+    flow = [transforms.AffineTransform(loc, scale), transforms.ExpTransform()]
 
     def model(x):
         with pyro.plate("data", len(x)):
             base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-            pyro.sample("x", dist.TransformedDistribution(base, skew), obs=x.exp())
+            pyro.sample("x", dist.TransformedDistribution(base, flow), obs=x.exp())
 
     def exact():
-        return dist.Normal(loc, matrix.diagonal()).log_prob(x).sum(-1) - x.sum(-1)
+        return dist.Normal(loc, scale).log_prob(x).sum(-1) - x.sum(-1)
 
     return model, lambda x: None, (x,), exact
 

@@ -185,7 +185,7 @@ def conditioned():
     return fixed, guide, (x,), lambda: dist.Normal(guide(x)["b"] * x[:, 0], 0.5).log_prob(y)
 
 
-@case("examples/bayesian_regression.py, examples/lkj.py", "predictive density: Gauss-Hermite")
+@case("tutorial/bayesian_regression_ii", "predictive density: Gauss-Hermite")
 def logistic_regression():
     """Sampled weights, a matrix product that has room for particles."""
     x = torch.randn(5, 2)
