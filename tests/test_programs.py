@@ -11,7 +11,7 @@ import pyrovae as pv
 
 ACCEPTED = [case for case in CASES if not case.refused]
 REFUSED = [case for case in CASES if case.refused]
-CHAINS, TEMPERATURES = 100, 8
+CHAINS, TEMPERATURES = 64, 5
 GRID = 1e-6  # to which the answers of a grid are good, nats
 
 

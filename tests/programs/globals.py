@@ -70,7 +70,7 @@ def eight_schools():
 @case(
     "infer.reparam",
     JOINT + "closed form, a grid over tau",
-    "importance prior ais",
+    "importance prior",
     plate=None,
 )
 def eight_schools_reparametrized():
@@ -262,9 +262,7 @@ def coin():
     return model, guide, (x,), lambda: torch.where(x == 1, math.log(0.6), math.log(0.4))
 
 
-@case(
-    "tutorial/svi_part_i", JOINT + "beta-binomial", "importance prior ais quadrature", plate=None
-)
+@case("tutorial/svi_part_i", JOINT + "beta-binomial", "importance quadrature", plate=None)
 def coin_jointly():
     """The same tosses as one: their joint evidence."""
     x = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])

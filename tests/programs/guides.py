@@ -352,7 +352,7 @@ def auto_multivariate_normal_of_each():
     return local, auto.AutoMultivariateNormal(local, init_loc_fn=rates(x)), (x,)
 
 
-@case("AutoMultivariateNormal", "joint evidence: " + CLOSED, "importance prior ais", plate=None)
+@case("AutoMultivariateNormal", "joint evidence: " + CLOSED, "importance", plate=None)
 def auto_multivariate_normal_of_all():
     """The same for the evidence of all data together."""
     x = events(3)
@@ -420,7 +420,7 @@ def easy_guide_jointly():
     return hierarchy, Easy(hierarchy), (torch.randn(5),)
 
 
-@case("contrib/easyguide", "joint evidence in closed form", "importance prior ais", plate=None)
+@case("contrib/easyguide", "joint evidence in closed form", "importance", plate=None)
 def easy_guide_drawn_jointly():
     """The drawn one for joint evidence."""
     x = 1 + 0.5 * torch.randn(3)

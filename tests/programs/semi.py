@@ -70,7 +70,7 @@ def labels(n=5):
     return one_hot(torch.arange(n) % CLASSES, CLASSES).to(torch.get_default_dtype())
 
 
-@case("examples/vae/ss_vae_M2.py", "a grid over z", "importance prior ais quadrature")
+@case("examples/vae/ss_vae_M2.py", "a grid over z", "importance prior")
 def ss_vae_labelled():
     """A semi-supervised VAE of data with labels: log p(x, y), unsized plate."""
     net, x, y = SemiSupervised(), binary(), labels()
@@ -233,7 +233,7 @@ def counts():
 @case(
     "examples/scanvi/scanvi.py",
     "grids over z1, z2, l",
-    "importance prior ais quadrature",
+    "importance prior",
     plate="batch",
 )
 def scanvi_labelled():

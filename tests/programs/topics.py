@@ -83,7 +83,7 @@ def lda_points():
 @case(
     "tutorial/prodlda",
     "a grid over log theta",
-    "importance prior ais quadrature",
+    "importance prior quadrature",
     plate="documents",
 )
 def prodlda():

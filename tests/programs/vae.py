@@ -50,7 +50,7 @@ def vae():
     return model, guide, (x,), lambda: by_grid(lambda z: 3 * decoder(z), x)
 
 
-@case("examples/svi_torch.py", "a grid over z", "importance prior ais quadrature")
+@case("examples/svi_torch.py", "a grid over z", "importance prior")
 def vae_of_modules():
     """The same as one `PyroModule`, with `poutine.scale` for a KL that is annealed."""
 
