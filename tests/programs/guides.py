@@ -283,7 +283,6 @@ def rates(x):
     return auto.init_to_value(values={"t": (x + 2) / 2})
 
 
-ALL = "importance prior ais quadrature"
 CLOSED = "negative binomial"
 
 
