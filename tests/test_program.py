@@ -191,36 +191,52 @@ class WronglyBroadcasting(LinearGaussian):
             pyro.sample("x", self.likelihood(z.reshape(-1, len(x), 2)[0]), obs=x)
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        (Reshaping, r"does not broadcast .* after site 'z' of shape \(3, 5, 2\)"),
-        (WronglyBroadcasting, r"broadcasts wrongly: .* model at 'z' of shape \(3, 5, 2\)"),
-    ],
-)
-def test_programs_that_do_not_broadcast_run_one_by_one(program, words):
+@pytest.mark.parametrize("program", [Reshaping, WronglyBroadcasting])
+def test_programs_that_do_not_broadcast_take_particles_as_rows(program):
     scenario = program.make()
     x = scenario.data(5)
-    with pytest.warns(UserWarning, match=words) as caught:
-        w = pv.importance_sampling(scenario.model, scenario.exact, x, num_particles=4, seed=0)
-    assert len(caught) == 1
-    torch.testing.assert_close(w.log_w, scenario.log_evidence(x).expand(4, 5), rtol=0, atol=1e-10)
-    with pytest.warns(UserWarning, match="one particle at a time"):
-        prior = pv.prior_sampling(scenario.model, x, num_particles=2000, seed=0)
-    assert ((prior.log_evidence() - scenario.log_evidence(x)) / prior.std_error()).abs().max() < 4
+    guides = scenario.exact, scenario.mean_field
+    first, wide = (
+        pv.importance_sampling(scenario.model, g, x, num_particles=400, seed=0) for g in guides
+    )
+    torch.testing.assert_close(
+        first.log_w, scenario.log_evidence(x).expand(400, 5), rtol=0, atol=1e-10
+    )
+    prior = pv.prior_sampling(scenario.model, x, num_particles=2000, seed=0)
+    annealed = pv.ais(scenario.model, x, num_particles=50, num_temperatures=20, seed=0)
+    for w in (wide, prior, annealed):
+        assert ((w.log_evidence() - scenario.log_evidence(x)) / w.std_error()).abs().max() < 4
     report = pv.check(scenario.model, scenario.exact, x)
+    assert report.ok
+    assert "particles as further rows" in report.verdict
+
+
+def test_a_program_of_fixed_size_that_does_not_broadcast_runs_one_by_one():
+    scenario = LinearGaussian.make()
+    x = scenario.data(5)
+
+    def model(x):
+        with pyro.plate("data", 5):
+            z = pyro.sample("z", scenario.prior(5))
+            pyro.sample("x", scenario.likelihood(z.view(5, 2)), obs=x)
+
+    def exact(x):
+        with pyro.plate("data", 5):
+            pyro.sample("z", dist.MultivariateNormal(scenario.posterior_mean(x), scenario.cov))
+
+    words = r"does not broadcast .* after site 'z' of shape \(3, 5, 2\)"
+    with pytest.warns(UserWarning, match=words) as caught:
+        w = pv.importance_sampling(model, exact, x, num_particles=4, seed=0, block_size=3)
+    assert [c.filename for c in caught] == [__file__]
+    torch.testing.assert_close(w.log_w, scenario.log_evidence(x).expand(4, 5), rtol=0, atol=1e-10)
+    report = pv.check(model, exact, x, block_size=3)
     assert not report.ok
     assert "one particle at a time" in report.verdict
 
 
-def make(latent_in=True, observe=True, plate="data", loop=False, size=None):
+def make(latent_in=True, observe=True, plate="data", size=None):
     def model(x):
         n = size or len(x)
-        if loop:
-            for i in pyro.plate(plate, n):
-                z = pyro.sample(f"z{i}", Z)
-                pyro.sample(f"x{i}", dist.Normal(z.sum(), 1.0), obs=x[i])
-            return
         if not latent_in:
             z = pyro.sample("z", Z)
         with pyro.plate(plate, n):
@@ -257,7 +273,6 @@ def superfluous(x):
     [
         (make(latent_in=False), guide, "latent site 'z' stands outside plate 'data'"),
         (make(plate="rows"), None, "no plate 'data', only 'rows'"),
-        (make(loop=True), None, "plate 'data' is a loop"),
         (make(size=7), None, "plate 'data' has 7 elements but the data have 5 rows"),
         (make(observe=False), guide, "observes nothing"),
         (make(), point, r"a point \(Delta\) at site 'z'"),

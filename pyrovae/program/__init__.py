@@ -10,7 +10,6 @@ from pyrovae.program.handlers import (
     Values,
     base,
     check_data,
-    check_observed,
     evaluation,
     observes_data,
 )
@@ -25,6 +24,7 @@ from pyrovae.program.sharing import (
     shares_latents,
 )
 from pyrovae.program.simulation import predict, simulate
+from pyrovae.program.supports import check_observed
 
 __all__ = [
     "SHARED_ROWS",

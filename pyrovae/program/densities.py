@@ -1,12 +1,13 @@
 """A program as functions of tensors: log-densities by particle and datum."""
 
-__all__ = ["SHARED_ROWS", "Program"]
+__all__ = ["AUXILIARY", "SHARED_ROWS", "Program", "each", "summable"]
 
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -17,19 +18,21 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.program.capture import Captured
-from pyrovae.program.enumeration import eliminate, enumerating
+from pyrovae.program.enumeration import enumerating
+from pyrovae.program.folding import fold, unfold
 from pyrovae.program.handlers import (
     Site,
     Subsample,
     Values,
     base,
-    check_support,
     observes_data,
     sample_sites,
-    support,
 )
+from pyrovae.program.sums import log_prob, sum_sites
+from pyrovae.program.supports import check_cover, check_support, support
 
 SHARED_ROWS = 4096  # rows of a block that shares its draws
+AUXILIARY = "_unconstrained"  # what Pyro's AutoNormal adds to a latent's name
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,12 +49,16 @@ class Program:
             told to a subsampling plate) or "whole" (a program of fixed size: all rows are one
             block).
         step: Rows of the first run; what a subsampling plate takes at a time.
-        dim: Dimension of the data plate, counted from the right.
+        dim: Dimension of the data plate, counted from the right; `None` where it is a loop
+            (`for n in pyro.plate("data", N)`), each datum with sites of its own.
         nesting: Number of plate dimensions; particles stand to their left.
         model_sites, guide_sites: The sample sites as they were in the first run.
         parameters: Every parameter found in the first run, by name.
         enumerated: Discrete latent sites that the guide leaves out: they are summed out.
-        trouble: Why the program does not broadcast over particles and runs one by one; or "".
+        trouble: Why the program does not broadcast over particles; or "".
+        folds: Whether it then takes particles as further rows of data, in parallel after all;
+            otherwise they run one by one.
+        masked: Latent sites that the model masks: what is masked is neither weighed nor proposed.
         shared: Whether draws from the prior serve all data alike, see `shares_latents`.
         first, total: Number of the data's first row, and of all rows, where the data are a `part`.
         graphs: Compiled functions of a block by name, see `compiled`; `None` runs all as written.
@@ -63,13 +70,15 @@ class Program:
     plate: str | None
     feed: str
     step: int
-    dim: int
+    dim: int | None
     nesting: int
     model_sites: tuple[Site, ...]
     guide_sites: tuple[Site, ...]
     parameters: Values
     enumerated: tuple[str, ...] = ()
     trouble: str = ""
+    folds: bool = False
+    masked: frozenset[str] = frozenset()
     shared: bool = False
     first: int = 0
     total: int = 0
@@ -127,46 +136,105 @@ class Program:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
         if not self.trouble:
             return self._propose(rows, num_particles)
+        if self.folds:
+            z, log_q = self.folded(rows, num_particles)._propose(range(num_particles * len(rows)))
+            return self.unfolded(z, num_particles), log_q.unflatten(0, (num_particles, -1))
         draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
         return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
 
     def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
-        return self._at(z, num_particles, lambda v, s: self.log_density(self.model, v, rows, s))
+        return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.model, *at))
 
     def log_guide(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
-        guide = self.guide
-        assert guide is not None
-        return self._at(z, num_particles, lambda v, s: self.log_density(guide, v, rows, s))
+        return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.guide, *at))
 
     def propose_prior(self, rows: range, num_particles: int) -> Values:
         """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out."""
         if not self.trouble:
             return self._prior(rows, num_particles)
+        if self.folds:
+            z = self.folded(rows, num_particles)._prior(range(num_particles * len(rows)))
+            return self.unfolded(z, num_particles)
         draws = [self._prior(rows) for _ in range(num_particles)]
         return {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
 
     def log_prior(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
-        return self._at(z, num_particles, lambda v, s: self._log_prior(v, rows, s))
+        return self._at(z, rows, num_particles, lambda p, *at: p._log_prior(*at))
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
         if not self.trouble:
             return self._log_likelihood(rows, num_particles)
+        if self.folds:
+            many = self.folded(rows, num_particles)
+            log_p = many._log_likelihood(range(num_particles * len(rows)))
+            return log_p.unflatten(0, (num_particles, -1))
         return torch.stack([self._log_likelihood(rows) for _ in range(num_particles)])
+
+    def folded(self, rows: range, num_particles: int) -> "Program":
+        """Returns the program on S copies of these rows, `(S n, ...)`, one after another."""
+        start, stop = rows.start - self.first, rows.stop - self.first
+        part = slice(start, stop, rows.step) if self.feed == "slice" else slice(None)
+        data = tuple(d[part].repeat(num_particles, *[1] * (d.ndim - 1)) for d in self.data)
+        size = num_particles * len(rows)
+        return replace(self, data=data, feed="whole", step=size, first=0, trouble="", folds=False)
+
+    def axis(self, site: Site) -> int:
+        """Returns the axis of the data in a site's value, counted from the right.
+
+        Raises:
+            ValueError: If the data plate is a loop, in which values have no such axis.
+        """
+        if self.dim is None:
+            raise ValueError(
+                f"plate {self.plate!r} is a loop; write `with pyro.plate({self.plate!r}, len(x)):`"
+                " instead of `for`, or use importance_sampling or prior_sampling"
+            )
+        return self.dim - site["fn"].event_dim
+
+    @cached_property
+    def latents(self) -> frozenset[str]:
+        """Names of the model's latent sites."""
+        return frozenset(s["name"] for s in self.model_sites if not s["is_observed"])
+
+    def common(self, site: Site) -> bool:
+        """Returns whether a site is common to all data: it stands outside the data plate."""
+        return self.plate is not None and self._frame(site) is None
 
     @property
     def summed(self) -> Callable[..., Any]:
         """The model with its `enumerated` sites in parallel, to be summed out of its density."""
         return enumerating(self.model, self.enumerated, -2 - self.nesting)
 
+    @property
+    def summed_guide(self) -> Callable[..., Any]:
+        """The guide, likewise, with those of them that it draws."""
+        assert self.guide is not None
+        return enumerating(self.guide, self.enumerated, -2 - self.nesting)
+
+    def summing(self) -> "Program":
+        """Returns the program in which discrete sites that the guide draws are summed out too."""
+        more = (s["name"] for s in self.guide_sites if s["name"] in self.latents and summable(s))
+        enumerated = tuple(dict.fromkeys((*self.enumerated, *more)))
+        return self if enumerated == self.enumerated else replace(self, enumerated=enumerated)
+
     def check_observed(self, rows: range) -> None:
-        """Raises DataError where an observed value of these rows is outside its site's support."""
+        """Raises DataError where an observed value of these rows is outside its site's support.
+
+        Raises ValueError where the guide's draws cannot reach all of a latent's support.
+        """
         dim = None if self.plate is None else self.dim
         for site in self.run(self.model, rows):
             check_support(site, dim, rows.start)
+        if self.guide is not None:
+            ours = {s["name"]: s for s in self.run(self.guide, rows) if not s["is_observed"]}
+            z = {name: s["value"] for name, s in ours.items()}
+            for site in self.run(poutine.condition(self.model, data=z), rows):
+                if site["name"] in ours and site["name"] in self.latents:
+                    check_cover(ours[site["name"]], site)
 
     @property
     def event_size(self) -> float:
@@ -177,8 +245,11 @@ class Program:
     def latent_size(self) -> int:
         """Numbers that guide, or prior without one, draw for a datum; for all data if joint."""
         sites = self.guide_sites if self.guide else self.model_sites
-        drawn = (s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta))
-        return sum(s["value"].numel() for s in drawn) // (self.step if self.plate else 1)
+        drawn = [s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta)]
+        sizes = [(s["value"].numel(), self.plate is None or self.common(s)) for s in drawn]
+        return sum(k for k, whole in sizes if whole) + (
+            sum(k for k, whole in sizes if not whole) // self.step
+        )
 
     @property
     def sha256(self) -> str:
@@ -194,27 +265,61 @@ class Program:
         regions = [support(s) for s in self.model_sites if observes_data(s)]
         return bool(regions) and all(r is not None and r.is_discrete for r in regions)
 
-    def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
-        assert self.guide is not None
-        sites = self.run(self.guide, rows, num_particles)
-        return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
-
     def spread(self, table: Tensor, site: Site, value: Tensor) -> Tensor:
         """Returns a table `(S, n)` in a shape that broadcasts with a site's values."""
         shape = [len(table)] + [1] * (value.ndim - 1)
         if self.plate:
-            axis = self.dim - site["fn"].event_dim
+            axis = self.axis(site)
             shape[axis] = value.shape[axis]
             table = torch.nn.functional.pad(table, (0, shape[axis] - table.shape[1]))  # last block
         return table.reshape(shape)
 
-    def _at(
-        self, z: Values, num_particles: int, density: Callable[[Values, int | None], Tensor]
-    ) -> Tensor:
-        """Returns a density of all particles together, or one by one where there is trouble."""
+    def drawn(self, sites: Iterable[Site], rows: range) -> list[Site]:
+        """Returns the guide's sites that are draws, masked as the model masks its latents.
+
+        What the guide observes is no part of q(z|x).
+        """
+        masks = {}
+        if self.masked:
+            sites_of_model = self.run(self.model, rows)
+            masks = {s["name"]: s["mask"] for s in sites_of_model if s["name"] in self.masked}
+        given = {s["name"] for s in self.guide_sites if s["is_observed"]}
+        return [
+            s | {"mask": masks.get(s["name"].removesuffix(AUXILIARY))}
+            for s in sites
+            if s["name"] not in given
+        ]
+
+    def _propose(self, rows: range, num_particles: int | None = None) -> tuple[Values, Tensor]:
+        assert self.guide is not None
+        sites = self.drawn(self.run(self.guide, rows, num_particles), rows)
+        return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
+
+    def _at(self, z: Values, rows: range, size: int, density: Callable[..., Tensor]) -> Tensor:
+        """Returns `density(program, z, rows, S)` of all particles, `(S, n)`."""
         if not self.trouble:
-            return density(z, num_particles)
-        return torch.stack([density(z_s, None) for z_s in each(z, num_particles)])
+            return density(self, z, rows, size)
+        if self.folds:
+            many = self.folded(rows, size)
+            log_p = density(many, fold(z, self._axes), range(size * len(rows)), None)
+            return log_p.unflatten(0, (size, -1))
+        return torch.stack([density(self, z_s, rows, None) for z_s in each(z, size)])
+
+    @property
+    def _axes(self) -> dict[str, int]:
+        return {s["name"]: self.axis(s) for s in (*self.model_sites, *self.guide_sites)}
+
+    def unfolded(self, z: Values, num_particles: int) -> Values:
+        """Returns latents on S copies of the rows, `(..., S n, ...)`, by particle."""
+        return {name: unfold(v, self._axes[name], num_particles) for name, v in z.items()}
+
+    def number(self, site: Site) -> int:
+        """Returns which row of a block a site belongs to, where the data plate is a loop."""
+        return self._frame(site).counter - 1  # Pyro counts from 1
+
+    def _frame(self, site: Site) -> Any:
+        """Returns the data plate around a site, `None` where it stands outside."""
+        return next((f for f in site["cond_indep_stack"] if f.name == self.plate), None)
 
     def _prior(self, rows: range, num_particles: int | None = None) -> Values:
         sites = self.run(self.model, rows, num_particles)
@@ -222,17 +327,22 @@ class Program:
         return {s["name"]: s["value"] for s in hidden if s["name"] not in self.enumerated}
 
     def _log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
-        hidden = {s["name"] for s in self.model_sites if not s["is_observed"]}
         sites = self.run(poutine.condition(self.summed, data=z), rows, num_particles)
-        return self.log_sum([s for s in sites if s["name"] in hidden], rows, num_particles)
+        return self.log_sum([s for s in sites if s["name"] in self.latents], rows, num_particles)
 
     def log_density(
-        self, fn: Callable[..., Any], z: Values, rows: range, num_particles: int | None = None
+        self,
+        fn: Callable[..., Any] | None,
+        z: Values,
+        rows: range,
+        num_particles: int | None = None,
     ) -> Tensor:
         """Returns `fn`'s log density (model: x, z; guide: z) at z: `(S, n)`; `(n,)` without S."""
-        fn = self.summed if fn is self.model else fn
-        sites = self.run(poutine.condition(fn, data=z), rows, num_particles)
-        return self.log_sum(sites, rows, num_particles)
+        assert fn is not None
+        of_model = fn is self.model
+        fn = poutine.condition(self.summed if of_model else fn, data=z)
+        sites = self.run(fn, rows, num_particles)
+        return self.log_sum(sites if of_model else self.drawn(sites, rows), rows, num_particles)
 
     def _log_likelihood(self, rows: range, num_particles: int | None = None) -> Tensor:
         sites = self.run(self.model, rows, num_particles)
@@ -268,38 +378,34 @@ class Program:
         sites: Iterable[Site],
         rows: range,
         num_particles: int | None,
-        term: Callable[[Site], Tensor] | None = None,
+        term: Callable[[Site], Tensor] = log_prob,
     ) -> Tensor:
         """Sums the sites' log-densities, masked and unscaled, to `(S, n)`, or `(n,)` without S.
 
-        Enumerated sites are summed out; a change of variables counts with its Jacobian. Another
-        `term` of a site than its log-density can be asked for.
+        What is common to all data is left out: given it, they are independent. Enumerated sites
+        are summed out, each a distribution also where it is masked; a change of variables counts
+        with its Jacobian. Another `term` of a site than its log-density can be asked for.
         """
-        lead = [] if num_particles is None else [num_particles]
-        shape = lead + ([len(rows)] if self.plate else [])
-        total = torch.zeros(shape, device=self.data[0].device)
-        for name, log_p in eliminate([(site, (term or log_prob)(site)) for site in sites]):
-            keep = [0] * len(lead) + ([log_p.ndim + self.dim] if self.plate else [])
-            if summed := [d for d in range(log_p.ndim) if d not in keep]:
-                log_p = log_p.sum(summed)
-            log_p = log_p[..., : len(rows)] if self.plate else log_p
-            if list(log_p.shape) != shape:
-                raise ValueError(
-                    f"site {name!r} gives log-densities of shape {tuple(log_p.shape)} "
-                    f"where {tuple(shape)} (particles, data) was expected"
-                )
-            total = total + log_p
-        return total
+        own = [self._unmasked(s) for s in sites if not self.common(s)]
+        lead = () if num_particles is None else (num_particles,)
+        if self.plate and self.dim is None:
+            alike: list[list[Site]] = [[] for _ in rows]
+            for site in own:
+                alike[self.number(site)].append(site)
+            columns = [sum_sites(group, lead, None, None, term) for group in alike]
+            return torch.stack([c.to(self.data[0].device) for c in columns], -1)
+        num_data, dim = (len(rows), self.dim) if self.plate else (None, None)
+        return sum_sites(own, lead, num_data, dim, term).to(self.data[0].device)
+
+    def _unmasked(self, site: Site) -> Site:
+        """Returns a latent's site without its mask, unless what is masked is left out of q too."""
+        bare = site["name"] in self.latents and site["name"] not in self.masked
+        return site | {"mask": None} if bare else site
 
 
-def log_prob(site: Site) -> Tensor:
-    """Returns a site's log-density as its mask leaves it, with log |dz/du| where z = T(u)."""
-    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    if "log_det" in site:
-        log_p = log_p + site["log_det"]
-    if site["mask"] is not None:
-        log_p = torch.where(torch.as_tensor(site["mask"], device=log_p.device), log_p, 0.0)
-    return log_p
+def summable(site: Site) -> bool:
+    """Returns whether a latent site has finitely many values, to be summed out."""
+    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
 def each(z: Values, num_particles: int) -> list[Values]:

@@ -9,14 +9,13 @@ __all__ = [
     "Subsample",
     "Unconstrained",
     "Values",
+    "aside",
     "base",
     "check_data",
-    "check_observed",
-    "check_support",
     "evaluation",
     "observes_data",
     "sample_sites",
-    "support",
+    "vectorized",
 ]
 
 import math
@@ -28,12 +27,10 @@ from typing import Any, Self
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import (
     Delta,
     LowRankMultivariateNormal,
     MultivariateNormal,
-    constraints,
 )
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
@@ -73,6 +70,13 @@ def evaluation() -> Iterator[None]:
         hook.remove()
         for module in met:
             module.training = True
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Runs its body as `evaluation` does, and leaves the random streams as they were."""
+    with torch.random.fork_rng(), evaluation():
+        yield
 
 
 @cache
@@ -246,17 +250,15 @@ def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
         check_finite(d, f"data[{i}]" if len(data) > 1 else "x", start)
 
 
-def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
-    """Raises DataError for an observed value outside its support; rows count from `start`."""
-    with evaluation(), torch.random.fork_rng():
-        for site in sample_sites(poutine.trace(model).get_trace(*data)):
-            check_support(site, None, start)
-
-
 def sample_sites(trace: Any) -> list[Site]:
     """Returns the sample sites of a trace in order, without the draws of subsampling plates."""
     nodes = trace.nodes.values()
     return [s for s in nodes if s["type"] == "sample" and not site_is_subsample(s)]
+
+
+def vectorized(site: Site) -> list[Any]:
+    """Returns the frames of the plates around a site that are no loops."""
+    return [f for f in site["cond_indep_stack"] if f.vectorized]
 
 
 def observes_data(site: Site) -> bool:
@@ -265,67 +267,8 @@ def observes_data(site: Site) -> bool:
     return site["is_observed"] and not made_up
 
 
-def support(site: Site) -> Any:
-    """Returns the support of a site's scalars, or `None` where its distribution names none."""
-    try:
-        region = site["fn"].support
-    except NotImplementedError:
-        return None
-    while isinstance(region, constraints.independent):
-        region = region.base_constraint
-    return region
-
-
 def base(fn: Any) -> Any:
     """Returns a distribution without the wrappers that only reshape or mask it."""
     while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         fn = fn.base_dist
     return fn
-
-
-def check_support(site: Site, dim: int | None, start: int) -> None:
-    """Raises DataError where an observed value has another shape or leaves its site's support.
-
-    Args:
-        site: A sample site; one that is not observed passes.
-        dim: The data plate's dimension, from the right; `None` takes the value's first.
-        start: The number of the value's first row.
-    """
-    region, value, shape = support(site), site["value"], site["fn"].shape()
-    if not site["is_observed"] or not value.numel():
-        return
-    if value.shape != shape:
-        raise DataError(
-            f"site {site['name']!r} observes a value of shape {tuple(value.shape)} where its "
-            f"distribution {type(base(site['fn'])).__name__} has {tuple(shape)}; give data of "
-            "that shape, or mend the distribution's with to_event"
-        )
-    if region is None:
-        return
-    inside = region.check(value)
-    event_dim = site["fn"].event_dim
-    if inside.ndim < value.ndim:
-        inside = inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim))
-    if site["mask"] is not None:
-        mask = torch.as_tensor(site["mask"], device=value.device)
-        inside = inside | ~mask.reshape(mask.shape + (1,) * event_dim)
-    if bool(inside.all()):
-        return
-    index = torch.nonzero(~inside)[0].tolist()
-    axis = 0 if dim is None else value.ndim - event_dim + dim
-    column = index[:axis] + index[axis + 1 :]
-    name = type(base(site["fn"])).__name__
-    advice = {
-        "Bernoulli": "; binarize first: pyrovae.data.binarize(x), or model grey data with the "
-        "likelihood 'continuous-bernoulli' or 'normal'",
-        "ContinuousBernoulli": "; scale it to [0, 1] first, or use the likelihood 'normal'",
-    }.get(name, "")
-    raise DataError(
-        f"x has values outside {_words(region)} but site {site['name']!r} is {name}: "
-        f"{value[tuple(index)].item():g} at row {start + index[axis]}, "
-        f"column {', '.join(map(str, column)) or 0}{advice}"
-    )
-
-
-def _words(region: Any) -> str:
-    return "{0, 1}" if region is constraints.boolean else str(region)

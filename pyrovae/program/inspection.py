@@ -1,216 +1,126 @@
 """What a program is made of, and whether per-datum evidence can be had from it."""
 
-__all__ = ["Check", "aside", "check", "check_sites", "first_run", "inspect"]
+__all__ = ["Check", "check", "check_sites", "inspect"]
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import currentframe
+from pathlib import Path
 from typing import Any
 
-import torch
-from pyro import poutine
-from pyro.distributions import Delta
-from pyro.poutine.messenger import Messenger
-from torch import Tensor
-
-from pyrovae.program.densities import Program, each
-from pyrovae.program.handlers import Parameters, Site, base, check_data, evaluation, sample_sites
-from pyrovae.rows import Rows
+from pyrovae.program.auxiliaries import check_auxiliaries
+from pyrovae.program.densities import Program
+from pyrovae.program.first import first_run
+from pyrovae.program.handlers import aside, base, vectorized
+from pyrovae.program.trials import (
+    check_masks,
+    check_rows,
+    check_steady,
+    fitted,
+)
 
 
 def inspect(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    *data: Tensor | Rows,
+    *data: Any,
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Program:
     """Returns the pair as a `Program`, having run it on its first rows.
 
-    A program that does not broadcast over particles, or does so wrongly, will run one particle
-    at a time, with a warning that names the site.
+    A program that does not broadcast over particles takes them as further rows of data; one that
+    cannot do that either runs one particle at a time, with a warning that names the site.
 
     Args:
         model: A Pyro callable of `*data`.
         guide: Another; `None` where only the prior proposes.
-        data: Tensors of equal length N.
-        plate: Name of the plate over the data; `None` for a program with global latents.
+        data: Its arguments. Tensors with an axis of length N are data; anything else (`None`,
+            flags, sizes, modules) is handed on as it is.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
         block_size: Rows of a block, at most.
 
     Raises:
         TypeError: If the data are not tensors.
-        ValueError: If there is no such plate, the data have another length than it, a site stands
-            outside it, guide and model differ in their latents, the guide is a point, or an
-            observed value lies outside its site's support.
+        ValueError: If there is no such plate, the data have another length than it, what is
+            observed stands outside it, guide and model differ in their latents or plates, or
+            running the program shows that its numbers would be wrong; see `trials`.
     """
-    check_data(data)
     with aside():
-        program = first_run(model, guide, data, plate, block_size)
-        check_sites(program)
-        program.check_observed(program.blocks(block_size)[0])
-        trouble = _trouble(program, program.blocks(block_size)[0])
-    if trouble:
-        warnings.warn(
-            f"the program runs one particle at a time, slowly: it {trouble}", stacklevel=3
-        )
-    return replace(program, trouble=trouble)
+        program = tried(first_run(model, guide, data, plate, block_size), block_size)
+    if program.trouble and not program.folds:
+        warn(f"the program runs one particle at a time, slowly: it {program.trouble}")
+    return program
 
 
-@contextmanager
-def aside() -> Iterator[None]:
-    """Runs its body as `evaluation` does, and leaves the random streams as they were."""
-    with torch.random.fork_rng(), evaluation():
-        yield
+def tried(program: Program, block_size: int) -> Program:
+    """Returns the program once its first block was found right."""
+    rows = program.blocks(block_size)[0]
+    check_sites(program)
+    check_auxiliaries(program, rows)
+    program.check_observed(rows)
+    check_steady(program, rows)
+    program = check_masks(program, rows)
+    check_rows(program, rows)
+    return fitted(program, rows)
 
 
-def first_run(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: tuple[Tensor | Rows, ...],
-    plate: str | None,
-    block_size: int = 64,
-) -> Program:
-    """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
-    num_data = len(data[0])
-    first = num_data if plate is None else min(num_data, block_size)
-    for size in sorted({first, num_data}):
-        try:
-            with Parameters() as parameters:
-                model_sites, guide_sites = (
-                    _trace(fn, *(d[:size] for d in data)) if fn else () for fn in (model, guide)
-                )
-        except Exception:
-            if size < num_data:
-                continue
-            raise
-        frames = [f for s in (*model_sites, *guide_sites) for f in s["cond_indep_stack"]]
-        frame = _data_plate(frames, plate)
-        feed, step = "slice" if size == first else "whole", size
-        if frame is None:
-            feed = "whole"
-        elif frame.size != size:
-            feed, step = "subsample", frame.size
-            if frame.full_size != size:
-                continue
-        nesting = -min((f.dim for f in frames if f.vectorized), default=0)
-        dim = frame.dim if frame else -1
-        given = {s["name"] for s in guide_sites}
-        enumerated = [s["name"] for s in model_sites if _summable(s) and s["name"] not in given]
-        sites = model_sites, guide_sites, parameters.named(), tuple(enumerated)
-        held = data if feed == "slice" else tuple(d[:] for d in data)  # not on disk
-        return Program(model, guide, held, plate, feed, step, dim, nesting, *sites)
-    raise ValueError(
-        f"plate {plate!r} has {frame.size} elements but the data have {num_data} rows; "
-        f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"
-    )
-
-
-def _data_plate(frames: list[Any], plate: str | None) -> Any:
-    """Returns the frame of the data plate, `None` without one."""
-    if plate is None:
-        return None
-    names = sorted({repr(f.name) for f in frames})
-    frame = next((f for f in frames if f.name == plate), None)
-    if frame is None:
-        raise ValueError(
-            f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; "
-            "name the plate over the data with plate=..., or pass plate=None for latents that "
-            "all data share"
-        )
-    if not frame.vectorized:
-        raise ValueError(
-            f"plate {plate!r} is a loop; write `with pyro.plate({plate!r}, len(x)):` "
-            "instead of `for`"
-        )
-    return frame
-
-
-def _trace(fn: Callable[..., Any], *data: Tensor) -> tuple[Site, ...]:
-    return tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
-
-
-def _summable(site: Site) -> bool:
-    """Returns whether a latent site has finitely many values, to be summed out."""
-    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
+def warn(message: str) -> None:
+    """Warns of the user's line that called this package."""
+    home, level, frame = str(Path(__file__).parents[1]), 1, currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith((home, contextlib.__file__)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_sites(program: Program) -> None:
     """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x)."""
-    for site in (*program.model_sites, *program.guide_sites):
-        if program.plate and program.plate not in {f.name for f in site["cond_indep_stack"]}:
-            kind = "observed" if site["is_observed"] else "latent"
+    if not any(s["is_observed"] for s in program.model_sites):
+        raise ValueError(
+            "the model observes nothing (no site has obs=x); log p(x) is about observed x"
+        )
+    for s in program.model_sites:
+        weighs = s["is_observed"] and not s["infer"].get("_deterministic")
+        if program.common(s) and (weighs or s["name"] in program.enumerated):
+            kind = "observed" if s["is_observed"] else "discrete latent"
             raise ValueError(
-                f"{kind} site {site['name']!r} stands outside plate {program.plate!r}; "
-                "move it inside, or pass plate=None for latents that all data share"
+                f"{kind} site {s['name']!r} stands outside plate {program.plate!r}; "
+                "move it inside, or pass plate=None for log p of all data at once"
             )
-    latent = {s["name"] for s in program.model_sites if not s["is_observed"]}
-    if not latent or len(latent) == len(program.model_sites):
-        what = "has no latent site" if not latent else "observes nothing (no site has obs=x)"
-        raise ValueError(f"the model {what}; log p(x) is about latents z and observed x")
-    if program.guide is None:
-        return
-    guide = {s["name"]: s for s in program.guide_sites}
-    if missing := sorted(latent - set(guide) - set(program.enumerated)):
+    if program.guide is not None:
+        _check_guide(program)
+
+
+def _check_guide(program: Program) -> None:
+    """Raises ValueError where the guide's sites or plates are not the model's."""
+    drawn = {s["name"]: s for s in program.guide_sites if not s["is_observed"]}
+    latents = {s["name"]: s for s in program.model_sites if not s["is_observed"]}
+    if missing := sorted(latents.keys() - drawn.keys() - set(program.enumerated)):
         raise ValueError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
         )
-    own = {name for name, s in guide.items() if not s["infer"].get("is_auxiliary")}
-    if extra := sorted(own - latent):
+    own = {name for name, s in drawn.items() if not s["infer"].get("is_auxiliary")}
+    if extra := sorted(own - latents.keys()):
         raise ValueError(
             f"the guide samples {extra[0]!r}, which is no latent site of the model; "
             "rename it, or mark it infer={'is_auxiliary': True}"
         )
-    points = sorted(
-        n for n in own if own == set(guide) and isinstance(base(guide[n]["fn"]), Delta)
-    )
-    if points:
-        raise ValueError(
-            f"the guide is a point (Delta) at site {points[0]!r}; importance sampling needs a "
-            "guide that covers the posterior"
-        )
-
-
-class _Last(Messenger):
-    """Remembers the sample site that was run last."""
-
-    site: Site | None = None
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        self.site = msg
-
-
-def _trouble(program: Program, rows: range) -> str:
-    """Returns how `program` fails to broadcast over particles, or ""; compares the same draws."""
-    num_particles = 2 if len(rows) == 3 else 3
-    last = _Last()
-    try:
-        with last:
-            if program.guide is None:
-                sites = program.run(program.model, rows, num_particles)
-                z = {s["name"]: s["value"] for s in sites if not s["is_observed"]}
-            else:
-                z, _ = program.propose(rows, num_particles)
-            fns = [fn for fn in (program.guide, program.model) if fn]
-            together = [program.log_density(fn, z, rows, num_particles) for fn in fns]
-    except (RuntimeError, ValueError, TypeError, IndexError) as e:
-        if last.site is None:
-            raise
-        name, shape = last.site["name"], tuple(last.site["value"].shape)
-        return (
-            f"does not broadcast over particles (failed after site {name!r} of shape {shape}: "
-            f"{str(e).splitlines()[0]})"
-        )
-    for fn, ours in zip(fns, together, strict=True):
-        singly = torch.stack(
-            [program.log_density(fn, z_s, rows) for z_s in each(z, num_particles)]
-        )
-        if not torch.allclose(ours, singly, rtol=1e-4, atol=1e-4, equal_nan=True):
-            off = (ours - singly).abs().max().item()
-            where = ", ".join(f"{name!r} of shape {tuple(v.shape)}" for name, v in z.items())
-            who = "guide" if fn is program.guide else "model"
-            return f"broadcasts wrongly: log p of the {who} at {where} is off by {off:.3g} nats"
-    return ""
+    for name in (n for n in latents if n in drawn):
+        if program.common(drawn[name]) != program.common(latents[name]):
+            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
+            raise ValueError(
+                f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
+                f"and inside it in the {inside}; put it into the same plates in both"
+            )
+    sizes = {f.name: f.size for s in program.model_sites for f in vectorized(s)}
+    for frame in (f for s in drawn.values() for f in vectorized(s)):
+        if sizes.get(frame.name, frame.size) not in (frame.size, -1) and frame.size != -1:
+            raise ValueError(
+                f"plate {frame.name!r} has {sizes[frame.name]} elements in the model and "
+                f"{frame.size} in the guide; give it the same number in both"
+            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,7 +147,7 @@ class Check:
 def check(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
-    *data: Tensor,
+    *data: Any,
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Check:
@@ -260,22 +170,20 @@ def check(
     sites: tuple[str, ...] = ()
     ok = False
     try:
-        check_data(data)
         with aside():
             program = first_run(model, guide, data, plate, block_size)
             sites = _table(program)
-            check_sites(program)
-            for rows in program.blocks(block_size):
+            program = tried(program, block_size)
+            for rows in program.blocks(block_size)[1:]:
                 program.check_observed(rows)
-            trouble = _trouble(program, program.blocks(block_size)[0])
-        ok = not trouble
+        ok = not program.trouble or program.folds
         where = f"plate {plate!r}" if plate else "one joint set"
         verdict = (
             f"{len(program)} data in {where}, {len(program.parameters)} parameters, "
-            "particles in parallel"
+            f"particles {'as further rows' if program.folds else 'in parallel'}"
         )
-        if trouble:
-            verdict = f"the program runs one particle at a time, slowly: it {trouble}"
+        if not ok:
+            verdict = f"the program runs one particle at a time, slowly: it {program.trouble}"
     except Exception as e:
         why = str(e).partition("\n")[0]  # below it, Pyro lists the shapes of all sites
         ours = isinstance(e, TypeError | ValueError)

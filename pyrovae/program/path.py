@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.program.densities import Program, each
-from pyrovae.program.handlers import Site, Unconstrained, Values, base, support
+from pyrovae.program.handlers import Site, Unconstrained, Values, base
+from pyrovae.program.sums import log_det
+from pyrovae.program.supports import support
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Path:
     rows: range
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "program", self.program.summing())
         for site in self._sites:
             _check(site, self.program)
 
@@ -83,6 +86,10 @@ class Path:
         """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
         if not self.program.trouble:
             return self._pack(self._run(num_particles))
+        if self.program.folds:
+            path = self._folded(num_particles)
+            u = path._pack(path._run(), single=True)
+            return u.unflatten(0, (num_particles, -1))
         runs = [self._pack(self._run(), single=True) for _ in range(num_particles)]
         return torch.stack(runs)
 
@@ -90,10 +97,14 @@ class Path:
         """Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`."""
         if not self.program.trouble:
             return self._guided(self._unpack(u), len(u))
+        if self.program.folds:
+            z, *terms = self._folded(len(u))._guided(self._rows_of(u), None)
+            log_q, log_dz = (t.unflatten(0, u.shape[:2]) for t in terms)
+            return self.program.unfolded(z, len(u)), log_q, log_dz
         singly = [self._guided(v, None) for v in each(self._unpack(u), len(u))]
-        z, log_q, log_det = zip(*singly, strict=True)
+        z, log_q, log_dz = zip(*singly, strict=True)
         values = {name: torch.stack([z_s[name] for z_s in z]) for name in z[0]}
-        return values, torch.stack(log_q), torch.stack(log_det)
+        return values, torch.stack(log_q), torch.stack(log_dz)
 
     def unconstrain(self, z: Values) -> Tensor:
         """Returns u of one particle's latents z by site, `(n, d)`."""
@@ -112,6 +123,10 @@ class Path:
         """
         if not self.program.trouble:
             return self._ends(self._unpack(u), len(u))
+        if self.program.folds:
+            ends = self._folded(len(u))._ends(self._rows_of(u), None)
+            log_f0, log_f1 = (end.unflatten(0, u.shape[:2]) for end in ends)
+            return log_f0, log_f1
         values = each(self._unpack(u), len(u))
         ends = zip(*(self._ends(v, None) for v in values), strict=True)
         log_f0, log_f1 = map(torch.stack, map(list, ends))
@@ -122,6 +137,19 @@ class Path:
         path = copy(self)  # its sites too: to find them, the program would be run again
         object.__setattr__(path, "program", replace(self.program, data=data))
         return path
+
+    def _folded(self, num_particles: int) -> "Path":
+        """Returns the path of S copies of the block."""
+        path = copy(self)
+        program = self.program.folded(self.rows, num_particles)
+        object.__setattr__(path, "program", program)
+        object.__setattr__(path, "rows", range(len(program)))
+        return path
+
+    def _rows_of(self, u: Tensor) -> Values:
+        """Returns u `(S, n, d)` by site, as of one particle of S n rows."""
+        [values] = each(self._unpack(u.reshape(1, -1, u.shape[-1])), 1)
+        return values
 
     @property
     def _fn(self) -> Callable[..., Any]:
@@ -143,24 +171,27 @@ class Path:
         program, size = self.program, num_particles
         if program.guide is None:
             sites = program.run(program.summed, self.rows, size, Unconstrained(values))
-            hidden = [s for s in sites if not s["is_observed"]]
+            hidden = [s for s in sites if s["name"] in program.latents]
             log_f0, log_f1 = (program.log_sum(s, self.rows, size) for s in (hidden, sites))
             return log_f0, log_f1
-        z, log_q, log_det = self._guided(values, size)
+        z, log_q, log_dz = self._guided(values, size)
         log_p = program.log_density(program.model, z, self.rows, size)
-        return log_q, log_p + log_det
+        return log_q, log_p + log_dz
 
     def _guided(self, values: Values, size: int | None) -> tuple[Values, Tensor, Tensor]:
         """Returns z by site, log f_0 and log |dz/du| of the guide's u by site."""
-        assert self.program.guide is not None
-        sites = self.program.run(self.program.guide, self.rows, size, Unconstrained(values))
-        drawn = [s for s in sites if s["name"] in values]
+        program, handler = self.program, Unconstrained(values)
+        sites = program.run(program.summed_guide, self.rows, size, handler)
+        sites = program.drawn(sites, self.rows)
+        moved = [s for s in sites if s["name"] in values]
         points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
-        log_q = self.program.log_sum(drawn, self.rows, size)
-        log_det = self.program.log_sum(drawn, self.rows, size, lambda site: site["log_det"])
+        summed = [s for s in sites if s["name"] in program.enumerated]
+        log_q = program.log_sum(moved + summed, self.rows, size)
         # a point's own density is what its map from auxiliary values does to the volume: |du/dz|
-        log_det = log_det - self.program.log_sum(points, self.rows, size)
-        return {s["name"]: s["value"] for s in sites}, log_q, log_det
+        log_dz = program.log_sum(moved, self.rows, size, log_det)
+        log_dz = log_dz - program.log_sum(points, self.rows, size)
+        z = {s["name"]: s["value"] for s in sites if s["name"] not in program.enumerated}
+        return z, log_q, log_dz
 
     def _pack(self, sites: dict[str, Site], single: bool = False) -> Tensor:
         """Returns all sites' u side by side, `(S, n, d)`; `(n, d)` of a single particle."""
@@ -184,7 +215,9 @@ class Path:
             if not self.program.trouble:
                 event_dim = biject_to(site["fn"].support).domain.event_dim
                 shape = [1] * (self.program.nesting + event_dim - len(shape)) + shape
-            n = [shape.pop(axis)] if self.program.plate else []
+            n = [u.shape[1]] if self.program.plate else []
+            if self.program.plate:
+                shape.pop(axis)
             size = prod(shape)
             value = u[..., start : start + size].reshape(len(u), *n, *shape)
             if self.program.plate:
@@ -199,22 +232,24 @@ class Path:
 
     def _axis(self, site: Site) -> int:
         """Returns the axis of the data in a site's u, counted from the right."""
-        return self.program.dim - biject_to(site["fn"].support).domain.event_dim
+        moved = site["fn"].event_dim - biject_to(site["fn"].support).domain.event_dim
+        return self.program.axis(site) + moved
 
 
 def _check(site: Site, program: Program) -> None:
     """Raises ValueError unless a bijection from the reals reaches the site's support."""
     region, name = support(site), site["name"]
     kind = type(base(site["fn"])).__name__
-    if region is not None and region.is_discrete:
-        summable = program.guide and getattr(base(site["fn"]), "has_enumerate_support", False)
+    if program.common(site):
         raise ValueError(
-            f"latent site {name!r} is {kind}: it is discrete and has no gradient; "
-            + (
-                "leave it out of the guide, and it is summed out exactly"
-                if summable
-                else "its values are too many to sum out, so use importance_sampling"
-            )
+            f"latent site {name!r} is common to all data, and stands outside plate "
+            f"{program.plate!r}: a datum alone has no posterior of it to go to; use "
+            "importance_sampling, make it a point in the guide (Delta), or pass plate=None"
+        )
+    if region is not None and region.is_discrete:
+        raise ValueError(
+            f"latent site {name!r} is {kind}: it is discrete and has no gradient, and its values "
+            "are too many to sum out; use importance_sampling"
         )
     try:
         biject_to(site["fn"].support)

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Values, base, check_data
-from pyrovae.program.inspection import aside, check_sites, first_run
+from pyrovae.program.first import first_run
+from pyrovae.program.handlers import Values, aside, base
+from pyrovae.program.inspection import check_sites
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,6 @@ def relations(
     Raises:
         TypeError, ValueError: As `inspect`, for a program that pyrovae cannot use.
     """
-    check_data(data)
     held: dict[int, list[Node]] = {}  # observed sites, by the number of the argument in them
     with aside():
         first_run(model, guide, data, plate)  # in which Pyro's autoguides make their parameters,

@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyrovae.program.densities import Program, log_prob
+from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Site, Values, base
+from pyrovae.program.sums import log_prob
 
 PARTICLES, TOLERANCE = 3, 1e-4  # of the trial; relative, of log p(x|z)
 aten = torch.ops.aten
@@ -57,7 +58,8 @@ def shares_latents(program: Program) -> bool:
     No number of the data may reach a latent. Then draws for one row are tried on others: prior and
     likelihood have to be what they are where each row has the same draws for its own.
     """
-    if program.feed != "slice" or program.trouble:
+    own = program.latents and not any(program.common(s) for s in program.model_sites)
+    if program.feed != "slice" or program.trouble or program.dim is None or not own:
         return False
     rows = range(min(program.step, len(program)))
     block = replace(program, data=tuple(d[: len(rows)].clone() for d in program.data))
@@ -73,7 +75,7 @@ def shares_latents(program: Program) -> bool:
         return False
     own = {}
     for name, value in z.items():
-        axis = value.ndim + program.dim - hidden[name]["fn"].event_dim
+        axis = value.ndim + program.axis(hidden[name])
         own[name] = value.repeat_interleave(len(rows), dim=axis)
     sites = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
     apart, log_prior = (

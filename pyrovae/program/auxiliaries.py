@@ -1,0 +1,151 @@
+"""Guides that draw auxiliary values and map them to the latents: whether q(z|x) is known."""
+
+__all__ = ["check_auxiliaries"]
+
+from typing import Any
+
+import torch
+from pyro.distributions import Delta
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import biject_to
+
+from pyrovae.program.densities import Program
+from pyrovae.program.handlers import Site, Values, base
+
+TOLERANCE = 1e-3  # of log |du/dz|, relative
+
+
+def check_auxiliaries(program: Program, rows: range) -> None:
+    r"""Raises ValueError unless the guide's auxiliary draws are its latents in other coordinates.
+
+    With u ~ q(u|x) and z = T(u), :math:`q(z|x) = q(u|x) \, |du/dz|` where T is invertible, and a
+    Delta site says log |du/dz|. Where it is not, the weight of (u, z) lacks a density r(u|z, x),
+    which nobody gave; where T is constant, z is a point and has no density at all.
+    """
+    if program.guide is None:
+        return
+    drawn = program.drawn(program.run(program.guide, rows), rows)
+    moved = [s for s in drawn if isinstance(base(s["fn"]), Delta) and s["name"] in program.latents]
+    moved = [s["name"] for s in moved if not program.common(s)]
+    auxiliary = [
+        s
+        for s in drawn
+        if s["name"] not in program.latents and not isinstance(base(s["fn"]), Delta)
+    ]
+    u = {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
+    own = {s["name"]: u[s["name"]] for s in auxiliary if not program.common(s)}
+    if not moved and not own:
+        return
+    names = ", ".join(map(repr, own))
+    missing = ValueError(
+        f"the guide draws auxiliary {names} beside the latents, which are no invertible function "
+        "of them: the weights lack a density r(u|z, x) of the auxiliaries given the latents; sum "
+        "them out of q(z|x), or make them latents of the model too"
+    )
+    if not moved:
+        raise missing
+    with torch.enable_grad():
+        sites = {s["name"]: s for s in program.run(program.guide, rows, None, _Given(u))}
+    for name in moved:
+        if not _moves(sites[name]["value"], own):
+            raise _still(name, next(iter(u), None), _moves(sites[name]["value"], u))
+    jacobian, log_dz = _derivative(program, rows, [sites[n] for n in moved], own)
+    if jacobian.shape[0] != jacobian.shape[1]:
+        raise missing
+    log_du = -torch.linalg.slogdet(jacobian).logabsdet - log_dz
+    if not log_du.isfinite():
+        raise missing
+    said = program.log_sum([sites[n] | {"mask": None} for n in moved], rows, None)
+    off = (_first(program, said) - log_du).abs().item()
+    if off > TOLERANCE * max(1.0, abs(log_du.item())):
+        raise ValueError(
+            f"the guide's Delta site {moved[0]!r} has a log_density that is off by {off:.3g} "
+            f"nats from log |du/dz| of the map that made it from {names}; give it that"
+        )
+
+
+def _derivative(
+    program: Program, rows: range, sites: list[Site], own: Values
+) -> tuple[Tensor, Tensor]:
+    """Returns dv/du of the first datum, v its unconstrained latents, and log |dz/dv|."""
+    latents, log_dz = [], []
+    with torch.enable_grad():
+        for site in sites:
+            fn = next(s for s in program.model_sites if s["name"] == site["name"])["fn"]
+            transform, z = biject_to(fn.support), site["value"]
+            v = transform.inv(z)
+            event_dim = site["fn"].event_dim
+            latents.append(_of_first(program, v, event_dim + v.ndim - z.ndim))
+            log_det = transform.log_abs_det_jacobian(v, z)
+            if more := event_dim - transform.codomain.event_dim:
+                log_det = log_det.flatten(-more).sum(-1)
+            log_dz.append(site | {"mask": None, "log_det": log_det})
+        grads = [
+            torch.autograd.grad(
+                v,
+                list(own.values()),
+                retain_graph=True,
+                materialize_grads=True,
+                allow_unused=True,
+            )
+            for v in torch.cat(latents)
+        ]
+    event_dims = {s["name"]: s["fn"].event_dim for s in program.guide_sites}
+    jacobian = torch.stack(
+        [
+            torch.cat(
+                [_of_first(program, g, event_dims[n]) for n, g in zip(own, row, strict=True)]
+            )
+            for row in grads
+        ]
+    )
+    total = program.log_sum(log_dz, rows, None, lambda site: site["log_det"])
+    return jacobian.double(), _first(program, total)
+
+
+def _moves(value: Tensor, u: Values) -> bool:
+    """Returns whether a value has a gradient in any of these draws."""
+    if not value.requires_grad or not u:
+        return False
+    ones = torch.ones_like(value)
+    grads = torch.autograd.grad(
+        value, list(u.values()), ones, retain_graph=True, materialize_grads=True, allow_unused=True
+    )
+    return any(bool((g != 0).any()) for g in grads)
+
+
+def _still(name: str, common: str | None, moves: bool) -> ValueError:
+    if moves:
+        return ValueError(
+            f"the guide draws {common!r} for all data together and {name!r} of each datum from "
+            "it: a datum has no density of its own; take a guide with sites in the data plate, "
+            "such as AutoNormal, or pass plate=None for log p of all data at once"
+        )
+    return ValueError(
+        f"the guide is a point (Delta) at site {name!r}; importance sampling needs a guide that "
+        "covers the posterior"
+    )
+
+
+def _of_first(program: Program, value: Tensor, event_dim: int) -> Tensor:
+    """Returns the first datum's numbers of a value, flat; all if joint."""
+    if program.plate is None or program.dim is None:
+        return value.reshape(-1)
+    return value.select(program.dim - event_dim, 0).reshape(-1)
+
+
+def _first(program: Program, term: Tensor) -> Tensor:
+    return (term if program.plate is None else term[0]).detach().double()
+
+
+class _Given(Messenger):
+    """Gives drawn sites these values, and leaves them drawn."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self._values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._values:
+            msg["value"] = self._values[msg["name"]]

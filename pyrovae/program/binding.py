@@ -1,0 +1,49 @@
+"""Programs of any arguments as programs of rows: what is no table of data stays as it is."""
+
+__all__ = ["Bound", "bound", "is_table"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pyrovae.rows import Rows
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A program as a callable of tables whose first axis counts the data.
+
+    Attributes:
+        fn: The program.
+        arguments: What it is called with; in the place of a table, anything.
+        places: Number of the argument that each table is, and its axis that counts the data.
+    """
+
+    fn: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    places: tuple[tuple[int, int], ...]
+
+    def __call__(self, *tables: Tensor) -> Any:
+        """Runs the program on these rows."""
+        arguments = list(self.arguments)
+        for (number, axis), table in zip(self.places, tables, strict=False):
+            arguments[number] = table.movedim(0, axis)
+        return self.fn(*arguments)
+
+
+def bound(
+    fn: Callable[..., Any] | None, arguments: Sequence[Any], places: tuple[tuple[int, int], ...]
+) -> Callable[..., Any] | None:
+    """Returns the program with all arguments bound that are no tables; itself if all are."""
+    if fn is None or (arguments and places == tuple((i, 0) for i in range(len(arguments)))):
+        return fn
+    tables = dict(places)
+    kept = tuple(None if i in tables else a for i, a in enumerate(arguments))
+    return Bound(fn, kept, places)
+
+
+def is_table(argument: Any) -> bool:
+    """Returns whether an argument is a tensor with an axis, or rows on disk."""
+    return isinstance(argument, Tensor | Rows) and argument.ndim > 0

@@ -1,0 +1,177 @@
+"""A program's first run: which arguments are data, what it is made of, how it takes its rows."""
+
+__all__ = ["first_run"]
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyrovae.program.binding import bound, is_table
+from pyrovae.program.densities import Program, summable
+from pyrovae.program.handlers import Parameters, Site, check_data, sample_sites, vectorized
+
+
+def first_run(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: tuple[Any, ...],
+    plate: str | None,
+    block_size: int = 64,
+) -> Program:
+    """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
+    lengths = {len(d) for d in data if is_table(d)}
+    places = tuple((i, 0) for i in range(len(data)))
+    if not all(map(is_table, data)) or len(lengths) != 1:
+        places = _places(data, _size(model, data, plate))
+    found = _on_rows(model, guide, data, places, plate, block_size)
+    if not isinstance(found, Program):
+        other = _places(data, found)
+        if any(axis for _, axis in other):
+            found = _on_rows(model, guide, data, other, plate, block_size)
+    if isinstance(found, Program):
+        return found
+    raise ValueError(
+        f"plate {plate!r} has {found} elements but the data have {max(lengths)} rows; "
+        f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"
+    )
+
+
+def _on_rows(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: tuple[Any, ...],
+    places: tuple[tuple[int, int], ...],
+    plate: str | None,
+    block_size: int,
+) -> Program | int:
+    """Returns the program of these tables; the data plate's size where it is none of theirs."""
+    tables = tuple(data[i] if axis == 0 else data[i].movedim(axis, 0) for i, axis in places)
+    if not tables:  # the program holds its data itself
+        tables = (torch.arange(_size(model, data, plate)),)
+    check_data(tables)
+    fns = bound(model, data, places), bound(guide, data, places)
+    num_data = len(tables[0])
+    first = min(num_data, block_size) if plate and places else num_data
+    frame = None
+    _set_up(fns[1], tables)
+    for size in sorted({first, num_data}):
+        try:
+            with Parameters() as parameters:
+                model_sites, guide_sites = _traces(fns, tables, size)
+        except Exception:
+            if size < num_data:
+                continue
+            raise
+        frame = _data_plate(model_sites, plate) or _data_plate(guide_sites, plate)
+        theirs = _data_plate(guide_sites, plate)
+        if plate and frame is None:
+            raise _no_plate((*model_sites, *guide_sites), plate)
+        if size < num_data and frame and theirs and frame.size != theirs.size:
+            continue  # the guide has parameters for each datum
+        feed, step = "slice" if size == first and places else "whole", size
+        if frame is None:
+            feed = "whole"
+        elif frame.size not in (size, -1):
+            feed, step = "subsample", frame.size
+            if frame.full_size != size:
+                continue
+        sites = (*model_sites, *guide_sites)
+        nesting = -min((f.dim for s in sites for f in vectorized(s)), default=0)
+        given = {s["name"] for s in guide_sites}
+        enumerated = [s["name"] for s in model_sites if summable(s) and s["name"] not in given]
+        held = tables if feed == "slice" else tuple(d[:] for d in tables)  # not on disk
+        dim = frame.dim if frame else -1
+        made = model_sites, guide_sites, parameters.named(), tuple(enumerated)
+        assert fns[0] is not None
+        return Program(fns[0], fns[1], held, plate, feed, step, dim, nesting, *made)
+    assert frame is not None
+    return frame.full_size
+
+
+def _traces(
+    fns: tuple[Any, Any], tables: tuple[Any, ...], size: int
+) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+    """Returns the sample sites of model and guide on the first rows.
+
+    What `pyro.param` makes in a run of some rows could be of their number: it is made of all.
+    """
+    store = pyro.get_param_store()
+    before = set(store.keys())
+    sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
+    made = [
+        k for k in store.keys() - before if not isinstance(_held(store, k), torch.nn.Parameter)
+    ]
+    if made and size < len(tables[0]):
+        for name in made:
+            del store[name]
+        for fn in filter(None, fns):
+            _trace(fn, *(d[:] for d in tables))
+        sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
+    return sites[0], sites[1]
+
+
+def _held(store: Any, name: str) -> Any:
+    return store[name].unconstrained() if hasattr(store[name], "unconstrained") else store[name]
+
+
+def _set_up(guide: Any, tables: tuple[Any, ...]) -> None:
+    """Shows all rows to a guide of Pyro's that makes its parameters at its first call."""
+    fn = getattr(guide, "fn", guide)
+    fn = getattr(fn, "__self__", fn)
+    if guide is not None and getattr(fn, "prototype_trace", fn) is None:
+        guide(*(d[:] for d in tables))
+
+
+def _places(data: tuple[Any, ...], size: int) -> tuple[tuple[int, int], ...]:
+    """Returns number and axis of each argument that counts the data along one of its axes."""
+    places = []
+    for i, d in enumerate(data):
+        axes = [a for a, n in enumerate(d.shape) if n == size] if is_table(d) else []
+        if axes and axes[0] and len(axes) > 1:
+            raise ValueError(
+                f"data[{i}] has shape {tuple(d.shape)} and the data plate {size} elements: more "
+                "than one axis could count them; put that one first"
+            )
+        places += [(i, axes[0])] if axes else []
+    return tuple(places)
+
+
+def _size(model: Callable[..., Any], data: tuple[Any, ...], plate: str | None) -> int:
+    """Returns the number of data, as the data plate has it in a run on all that is given."""
+    tables = [d for d in data if is_table(d)]
+    try:
+        sites = _trace(model, *(d[:] if is_table(d) else d for d in data))
+    except Exception:
+        if len({len(d) for d in tables}) > 1:
+            check_data(tables)
+        if not tables:
+            check_data(data)
+        raise
+    if plate is None:
+        return len(tables[0]) if tables else 1
+    frame = _data_plate(sites, plate)
+    if frame is None:
+        raise _no_plate(sites, plate)
+    return frame.full_size
+
+
+def _data_plate(sites: tuple[Site, ...], plate: str | None) -> Any:
+    """Returns the frame of the data plate, `None` without one."""
+    frames = (f for s in sites for f in s["cond_indep_stack"] if f.name == plate)
+    return next(frames, None)
+
+
+def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
+    names = sorted({repr(f.name) for s in sites for f in s["cond_indep_stack"]})
+    return ValueError(
+        f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; "
+        "name the plate over the data with plate=..., or pass plate=None for latents that "
+        "all data share"
+    )
+
+
+def _trace(fn: Callable[..., Any], *data: Any) -> tuple[Site, ...]:
+    return tuple(sample_sites(poutine.trace(fn).get_trace(*data)))

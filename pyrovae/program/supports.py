@@ -1,0 +1,150 @@
+"""Where values may lie: supports of sites, against what is observed and what a guide draws."""
+
+__all__ = ["check_cover", "check_observed", "check_support", "support"]
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, constraints
+from torch import Tensor
+
+from pyrovae.data import DataError
+from pyrovae.program.handlers import Site, base, evaluation, sample_sites
+
+
+def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
+    """Raises DataError for an observed value outside its support; rows count from `start`."""
+    with evaluation(), torch.random.fork_rng():
+        for site in sample_sites(poutine.trace(model).get_trace(*data)):
+            check_support(site, None, start)
+
+
+def support(site: Site) -> Any:
+    """Returns the support of a site's scalars, or `None` where its distribution names none."""
+    try:
+        region = site["fn"].support
+    except NotImplementedError:
+        return None
+    while isinstance(region, constraints.independent):
+        region = region.base_constraint
+    return region
+
+
+def check_support(site: Site, dim: int | None, start: int) -> None:
+    """Raises DataError where an observed value has another shape or leaves its site's support.
+
+    Args:
+        site: A sample site; one that is not observed passes.
+        dim: The data plate's dimension, from the right; `None` takes the value's first.
+        start: The number of the value's first row.
+    """
+    region, value, shape = support(site), site["value"], site["fn"].shape()
+    if not site["is_observed"] or not value.numel():
+        return
+    if value.shape != shape:
+        raise DataError(
+            f"site {site['name']!r} observes a value of shape {tuple(value.shape)} where its "
+            f"distribution {type(base(site['fn'])).__name__} has {tuple(shape)}; give data of "
+            "that shape, or mend the distribution's with to_event"
+        )
+    if region is None:
+        return
+    inside = region.check(value)
+    event_dim = site["fn"].event_dim
+    if inside.ndim < value.ndim:
+        inside = inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim))
+    if site["mask"] is not None:
+        mask = torch.as_tensor(site["mask"], device=value.device)
+        inside = inside | ~mask.reshape(mask.shape + (1,) * event_dim)
+    if bool(inside.all()):
+        return
+    index = torch.nonzero(~inside)[0].tolist()
+    axis = 0 if dim is None else value.ndim - event_dim + dim
+    column = index[:axis] + index[axis + 1 :]
+    name = type(base(site["fn"])).__name__
+    advice = {
+        "Bernoulli": "; binarize first: pyrovae.data.binarize(x), or model grey data with the "
+        "likelihood 'continuous-bernoulli' or 'normal'",
+        "ContinuousBernoulli": "; scale it to [0, 1] first, or use the likelihood 'normal'",
+    }.get(name, "")
+    raise DataError(
+        f"x has values outside {_words(region)} but site {site['name']!r} is {name}: "
+        f"{value[tuple(index)].item():g} at row {start + index[axis]}, "
+        f"column {', '.join(map(str, column)) or 0}{advice}"
+    )
+
+
+def check_cover(guide: Site, model: Site) -> None:
+    """Raises ValueError where a guide's site cannot reach all values of the model's.
+
+    What it never proposes is left out of the estimate, and no weight tells of it.
+    """
+    ours, theirs = guide["fn"], model["fn"]
+    if isinstance(base(ours), Delta) or isinstance(base(theirs), Delta):
+        return
+    region, whole = support(guide), support(model)
+    if region is None or whole is None:
+        return
+    inner, outer = _bounds(ours, region), _bounds(theirs, whole)
+    if inner is not None and outer is not None and region.is_discrete == whole.is_discrete:
+        low, high = (a.to(b) - b for a, b in zip(inner, outer, strict=True))
+        slack = 1e-5 * (outer[1] - outer[0]).nan_to_num(1.0, posinf=1.0).clamp(max=1.0)
+        if not ((low > slack).any() or (high < -slack).any()):
+            return
+    elif type(region) is type(whole) or _reaches(region, theirs):
+        return
+    raise ValueError(
+        f"the guide draws {guide['name']!r} from {_described(ours, region, inner)} where the "
+        f"model has {_described(theirs, whole, outer)}: values that it never proposes would be "
+        "left out of the estimate; give a guide that covers them"
+    )
+
+
+def _bounds(fn: Any, region: Any) -> tuple[Tensor, Tensor] | None:
+    """Returns the ends of a support that is an interval of numbers, `None` of another one."""
+    fn = base(fn)
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        # its own support is what its last transform could reach from all reals
+        inner = _bounds(fn.base_dist, support({"fn": fn.base_dist}))
+        if inner is not None and all(
+            t.bijective and t.domain.event_dim == 0 for t in fn.transforms
+        ):
+            low, high = inner
+            for transform in fn.transforms:
+                low, high = torch.as_tensor(transform(low)), torch.as_tensor(transform(high))
+            if not (low.isnan().any() or high.isnan().any()):
+                return torch.minimum(low, high), torch.maximum(low, high)
+    if region is constraints.real:
+        return torch.tensor(-inf), torch.tensor(inf)
+    if region is constraints.boolean:
+        return torch.tensor(0.0), torch.tensor(1.0)
+    low, high = (getattr(region, f"{end}_bound", None) for end in ("lower", "upper"))
+    if low is None and high is None:
+        return None
+    return torch.as_tensor(-inf if low is None else low), torch.as_tensor(
+        inf if high is None else high
+    )
+
+
+def _reaches(region: Any, fn: Any) -> bool:
+    """Returns whether draws of fn lie in a support that has no ends to compare."""
+    try:
+        with torch.random.fork_rng():
+            return bool(torch.as_tensor(region.check(fn.sample((100,)))).all())
+    except NotImplementedError:
+        return True
+
+
+def _described(fn: Any, region: Any, ends: tuple[Tensor, Tensor] | None) -> str:
+    name = type(base(fn)).__name__
+    if ends is None:
+        return f"{name}, with values in {_words(region)}"
+    low, high = ends[0].double().max().item(), ends[1].double().min().item()
+    return f"{name}, with values from {low:g} to {high:g}"
+
+
+def _words(region: Any) -> str:
+    return "{0, 1}" if region is constraints.boolean else str(region)

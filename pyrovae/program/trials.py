@@ -1,0 +1,197 @@
+"""What a program would get wrong and only running it shows: it is tried on its first rows."""
+
+__all__ = ["check_masks", "check_rows", "check_steady", "fitted"]
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.distributions import Delta
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrovae.program.densities import AUXILIARY, Program, each
+from pyrovae.program.handlers import Site, Values, base
+
+FAILURES = RuntimeError, ValueError, TypeError, IndexError
+
+
+class _Last(Messenger):
+    """Remembers the sample site that was run last."""
+
+    site: Site | None = None
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.site = msg
+
+
+def fitted(program: Program, rows: range) -> Program:
+    """Returns the program with what it needs to run for many particles: `trouble`, `folds`.
+
+    Of a program that does not broadcast over particles, particles are tried as further rows.
+    """
+    trouble = _trouble(program, rows)
+    if not trouble:
+        return program
+    program = replace(program, trouble=trouble)
+    common = any(program.common(s) for s in (*program.model_sites, *program.guide_sites))
+    if program.feed != "slice" or program.dim is None or common:
+        return program
+    return replace(program, folds=not _trouble(replace(program, folds=True), rows))
+
+
+def _trouble(program: Program, rows: range) -> str:
+    """Returns how `program` fails to run for particles at once, or ""; compares the same draws."""
+    num_particles = 2 if len(rows) == 3 else 3
+    last = _Last()
+    try:
+        with last:
+            if program.guide is None:
+                z = program.propose_prior(rows, num_particles)
+            else:
+                z, _ = program.propose(rows, num_particles)
+            fns = [fn for fn in (program.guide, program.model) if fn]
+            together = [
+                program.log_guide(z, rows, num_particles)
+                if fn is program.guide
+                else program.log_joint(z, rows, num_particles)
+                for fn in fns
+            ]
+    except FAILURES as e:
+        if last.site is None:
+            raise
+        name, shape = last.site["name"], tuple(last.site["value"].shape)
+        return (
+            f"does not broadcast over particles (failed after site {name!r} of shape {shape}: "
+            f"{str(e).splitlines()[0]})"
+        )
+    for fn, ours in zip(fns, together, strict=True):
+        singly = torch.stack(
+            [program.log_density(fn, z_s, rows) for z_s in each(z, num_particles)]
+        )
+        if not _close(ours, singly):
+            off = (ours - singly).abs().max().item()
+            where = ", ".join(f"{name!r} of shape {tuple(v.shape)}" for name, v in z.items())
+            who = "guide" if fn is program.guide else "model"
+            return f"broadcasts wrongly: log p of the {who} at {where} is off by {off:.3g} nats"
+    return ""
+
+
+def check_steady(program: Program, rows: range) -> None:
+    """Raises ValueError where densities differ from run to run at the same latents."""
+    z = _one(program, rows)
+    for who, fn in _both(program):
+        first, again = (program.log_density(fn, z, rows) for _ in range(2))
+        if not _close(first, again):
+            off = (first - again).abs().max().item()
+            raise ValueError(
+                f"log p of the {who} differs by {off:.3g} nats from run to run at the same "
+                "latents: it draws random numbers outside pyro.sample, as functional dropout "
+                "does; switch that off (training=self.training), or make it a site"
+            )
+
+
+def check_rows(program: Program, rows: range) -> None:
+    """Raises ValueError where a row's densities depend on which rows stand beside it.
+
+    The last row is run alone, and beside copies of itself; every other row in reverse.
+    """
+    if program.plate is None or len(rows) < 2:
+        return
+    z = _one(program, rows)
+    together = [program.log_density(fn, z, rows) for _, fn in _both(program)]
+    last = len(rows) - 1
+    tries: list[tuple[Program, list[int]]] = []
+    if program.feed == "slice":
+        for index in ([last], list(range(last, -1, -2))):
+            tries.append((program.take([rows[i] for i in index]), index))
+    else:
+        copies = torch.full((len(program),), rows[last] - program.first)
+        tries.append(
+            (replace(program, data=tuple(d[copies] for d in program.data)), [last] * len(rows))
+        )
+    for part, index in tries:
+        beside = range(len(index)) if program.feed == "slice" else rows
+        try:
+            apart = [
+                part.log_density(fn, _taken(program, z, index, len(rows)), beside)
+                for _, fn in _both(program)
+            ]
+        except FAILURES:
+            continue  # it takes no such number of rows
+        for (who, _), a, b in zip(_both(program), together, apart, strict=True):
+            a = a[index]
+            if program.feed != "slice":
+                a, b = a[last:], b[last:]
+            if not _close(a, b):
+                off = (a - b).abs().max().item()
+                raise ValueError(
+                    f"the rows depend on each other: log p of the {who} for the same row and "
+                    f"latents differs by {off:.3g} nats when other rows stand beside it (a mean "
+                    "over the batch, batch statistics, a walk over rows); make rows independent "
+                    f"given their latents, or pass plate=None for log p of all data at once"
+                )
+
+
+def check_masks(program: Program, rows: range) -> Program:
+    """Returns the program with the latents whose masked entries can be left out of p and q alike.
+
+    Raises:
+        ValueError: If something that is not masked depends on what is.
+    """
+    sites = {s["name"]: s for s in program.run(program.model, rows)}
+    masked = {n for n in program.latents - set(program.enumerated) if sites[n]["mask"] is not None}
+    if not masked:
+        return program
+    if program.guide is not None:
+        drawn = {s["name"] for s in program.guide_sites if not isinstance(base(s["fn"]), Delta)}
+        masked = {n for n in masked if n in drawn or n + AUXILIARY in drawn}
+    program = replace(program, masked=frozenset(masked))
+    z, other = _one(program, rows), _one(program, rows)
+    for name in masked:
+        site = sites[name]
+        mask = torch.as_tensor(site["mask"]).reshape(
+            *torch.as_tensor(site["mask"]).shape, *[1] * site["fn"].event_dim
+        )
+        other[name] = torch.where(mask, z[name], other[name])
+    other = {name: other[name] if name in masked else value for name, value in z.items()}
+    a, b = (program.log_density(program.model, at, rows) for at in (z, other))
+    if not _close(a, b):
+        raise ValueError(
+            f"latent {sorted(masked)[0]!r} is masked where what is observed still depends on it; "
+            "mask that as well, or leave the latent unmasked"
+        )
+    return program
+
+
+def _both(program: Program) -> list[tuple[str, Any]]:
+    return [("model", program.model)] + ([("guide", program.guide)] if program.guide else [])
+
+
+def _one(program: Program, rows: range) -> Values:
+    """Returns one particle's latents by site, and what the guide draws beside them."""
+    alone = replace(program, trouble="one by one", folds=False)
+    z = alone.propose_prior(rows, 1) if program.guide is None else alone.propose(rows, 1)[0]
+    return {name: value[0] for name, value in z.items()}
+
+
+def _taken(program: Program, z: Values, index: list[int], num_data: int) -> Values:
+    """Returns the latents of these data, as other rows of a block."""
+    sites = {s["name"]: s for s in (*program.model_sites, *program.guide_sites)}
+    own = {name: value for name, value in z.items() if not program.common(sites[name])}
+    taken = {name: value for name, value in z.items() if name not in own}
+    if program.dim is None:  # a loop: each datum has names of its own
+        names: list[list[str]] = [[] for _ in range(num_data)]
+        for name in own:
+            names[program.number(sites[name])].append(name)
+        for row, i in enumerate(index):
+            taken |= {a: z[b] for a, b in zip(names[row], names[i], strict=True)}
+        return taken
+    for name, value in own.items():
+        axis = value.ndim + program.axis(sites[name])
+        taken[name] = value.index_select(axis, torch.tensor(index, device=value.device))
+    return taken
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
