@@ -17,6 +17,8 @@ the predictive density of each datum, the log of the mean of p(x | shared) over 
 `plate=None` log P(X) is the joint evidence of all data.
 """
 
+SINGLY = ", one particle at a time"
+
 
 def page() -> str:
     """Returns the page: a table for each family of programs."""
@@ -33,7 +35,7 @@ def page() -> str:
 def _row(case) -> str:
     outcome, answer = f"refused: {case.refused}", ""
     if not case.refused:
-        outcome, answer = f"right: {', '.join(case.estimators)}", case.answer
+        outcome, answer = f"right: {', '.join(case.estimators)}{SINGLY * case.singly}", case.answer
         if case.without:
             outcome += f"; refused: {', '.join(case.without)}"
     name = f"`{case.name}` {case.what.rstrip('.')}"

@@ -21,6 +21,7 @@ class Case:
         estimators: What is compared with it.
         without: Estimators that refuse it in a sentence.
         draws: Particles of importance sampling.
+        singly: Whether particles run one by one, with a warning.
         plate: Name of the data plate; `None` for joint evidence.
         refused: Why there can be no number; "" where there is one.
         message: What the one sentence says then, a regular expression.
@@ -34,6 +35,7 @@ class Case:
     estimators: tuple[str, ...]
     without: tuple[str, ...]
     draws: int
+    singly: bool
     plate: str | None
     refused: str
     message: str
@@ -45,6 +47,7 @@ def case(
     estimators: str = "importance",
     without: str = "",
     draws: int = 2_000,
+    singly: bool = False,
     plate: str | None = "data",
     refused: str = "",
     message: str = "",
@@ -54,7 +57,7 @@ def case(
     def add(make: Callable[[], tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
         name, what = make.__name__, (make.__doc__ or "").strip()
         names = () if refused else tuple(estimators.split())
-        outcome = names, tuple(without.split()), draws, plate, refused, message
+        outcome = names, tuple(without.split()), draws, singly, plate, refused, message
         MADE.append(Case(name, what, pattern, make, answer, *outcome))
         return make
 

@@ -119,6 +119,7 @@ def line(n=5):
     "tutorial/bayesian_regression",
     "predictive density: closed form, Gauss-Hermite over sigma",
     draws=200,
+    singly=True,
 )
 def regression_module():
     """Weights of `PyroModule[nn.Linear]`, which admits no particles, by AutoDiagonalNormal."""
@@ -227,7 +228,12 @@ class Network(PyroModule):
             return pyro.sample("obs", dist.Normal(mean, 0.5), obs=y)
 
 
-@case("tutorial/bayesian neural networks", "predictive density: Gauss-Hermite", draws=200)
+@case(
+    "tutorial/bayesian neural networks",
+    "predictive density: Gauss-Hermite",
+    draws=200,
+    singly=True,
+)
 def neural_network():
     """A Bayesian neural network under an AutoNormal."""
     model, (x, y) = Network(), line()
@@ -437,7 +443,9 @@ def rbf(x, variance, length):
     return variance * (-0.5 * ((x[:, None] - x) / length) ** 2).exp()
 
 
-@case("contrib/gp, tutorial/gp", JOINT + "a grid over the length", plate=None, draws=200)
+@case(
+    "contrib/gp, tutorial/gp", JOINT + "a grid over the length", plate=None, draws=200, singly=True
+)
 def gaussian_process():
     """`contrib.gp` regression with a prior over its kernel's length."""
     x = torch.linspace(0, 1, 6)
@@ -467,7 +475,13 @@ def gaussian_process():
     return model, guide, (x, y), exact
 
 
-@case("tutorial/gplvm, contrib/gp", JOINT + "a grid over all positions", plate=None, draws=400)
+@case(
+    "tutorial/gplvm, contrib/gp",
+    JOINT + "a grid over all positions",
+    plate=None,
+    draws=200,
+    singly=True,
+)
 def gplvm():
     """A GP latent variable model: `contrib.gp` over positions that are sampled."""
     y = torch.randn(2, 3)  # two genes, three cells

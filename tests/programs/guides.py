@@ -123,7 +123,7 @@ def auto_multivariate_normal_jointly():
 @case("AutoIAFNormal", JOINT, plate=None)
 def auto_iaf():
     """AutoIAFNormal: an inverse autoregressive flow, made in its first run."""
-    return all_at_once(lambda m: auto.AutoIAFNormal(m, hidden_dim=[4], init_loc_fn=start()))
+    return all_at_once(lambda m: auto.AutoIAFNormal(m, hidden_dim=[4]))
 
 
 @case("AutoNormalizingFlow", JOINT, plate=None)
@@ -200,7 +200,9 @@ def auto_hierarchical_messenger():
 @case("AutoRegressiveMessenger", JOINT, plate=None)
 def auto_regressive_messenger():
     """AutoRegressiveMessenger, each latent an affine map of its prior's draw."""
-    return all_at_once(auto.AutoRegressiveMessenger)
+    return all_at_once(
+        lambda m: auto.AutoRegressiveMessenger(m, init_loc_fn=start(), init_scale=0.8)
+    )
 
 
 @case("AutoGuideList", JOINT, plate=None)
@@ -262,12 +264,12 @@ def auto_delta_jointly():
     return shared, auto.AutoDelta(shared, init_loc_fn=start()), pairs()
 
 
-# ---- a latent of each datum: t ~ Gamma(2, 1), x ~ Poisson(t)
+# ---- a latent of each datum: t ~ Gamma(4, 2), x ~ Poisson(t)
 
 
 def local(x):
     with pyro.plate("data", len(x)):
-        t = pyro.sample("t", dist.Gamma(2.0, 1.0))
+        t = pyro.sample("t", dist.Gamma(4.0, 2.0))
         pyro.sample("x", dist.Poisson(t), obs=x)
 
 
@@ -276,11 +278,11 @@ def events(n=5):
 
 
 def negative_binomial(x):
-    return dist.GammaPoisson(2.0, 1.0).log_prob(x)
+    return dist.GammaPoisson(4.0, 2.0).log_prob(x)
 
 
 def rates(x):
-    return auto.init_to_value(values={"t": (x + 2) / 2})
+    return auto.init_to_value(values={"t": (x + 4) / 3})
 
 
 CLOSED = "negative binomial"
@@ -289,7 +291,17 @@ CLOSED = "negative binomial"
 @case("AutoNormal", CLOSED, "importance ais")
 def auto_normal_of_each():
     """AutoNormal with parameters for each of 70 data, more than a block."""
-    x = events(70)
+    return auto_normal_of(70)
+
+
+@case("AutoNormal", CLOSED, "importance ais")
+def auto_normal_of_few():
+    """The same for 5 data, a block."""
+    return auto_normal_of(5)
+
+
+def auto_normal_of(size):
+    x = events(size)
     guide = auto.AutoNormal(local, init_loc_fn=rates(x), init_scale=0.6)
     return local, guide, (x,), lambda: negative_binomial(x)
 
@@ -300,7 +312,7 @@ def parameters_of_each():
     x = events(70)
 
     def guide(x):
-        loc = pyro.param("loc", lambda: ((x + 2) / 2).log())
+        loc = pyro.param("loc", lambda: ((x + 4) / 3).log())
         scale = pyro.param("scale", lambda: torch.full((len(x),), 0.7))
         with pyro.plate("data", len(x)) as rows:
             pyro.sample("t", dist.LogNormal(loc[rows], scale[rows]))
