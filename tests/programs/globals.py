@@ -444,7 +444,7 @@ def rbf(x, variance, length):
 
 
 @case(
-    "contrib/gp, tutorial/gp", JOINT + "a grid over the length", plate=None, draws=200, singly=True
+    "contrib/gp, tutorial/gp", JOINT + "a grid over the length", plate=None, draws=100, singly=True
 )
 def gaussian_process():
     """`contrib.gp` regression with a prior over its kernel's length."""

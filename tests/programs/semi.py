@@ -245,7 +245,7 @@ def scanvi_labelled():
 @case(
     "examples/scanvi/scanvi.py",
     "grids over z1, z2, l, a sum over y",
-    "importance prior ais",
+    "importance prior",
     plate="batch",
 )
 def scanvi_unlabelled():
