@@ -371,6 +371,23 @@ def auto_multivariate_normal_of_all():
     return local, guide, (x,), lambda: negative_binomial(x).sum()
 
 
+@case("AutoDiscreteParallel", "a sum over components", "importance")
+def auto_discrete_parallel():
+    """AutoDiscreteParallel: the probabilities of a class are parameters of each datum."""
+    x, loc = torch.randn(5), torch.tensor([-1.0, 1.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+            pyro.sample("x", dist.Normal(loc[k], 1.0), obs=x)
+
+    def exact():
+        log_x = dist.Normal(loc, 1.0).log_prob(x[:, None])
+        return (torch.tensor([0.3, 0.7]).log() + log_x).logsumexp(-1)
+
+    return model, auto.AutoDiscreteParallel(model), (x,), exact
+
+
 # ---- easy guides: m is shared, t ~ N(m, 1) and x ~ N(t, 1/2) are of each datum
 
 
