@@ -121,7 +121,7 @@ def dmm_iaf():
         z = x.new_zeros(len(x), 2)
         with pyro.plate("sequences", len(x)):
             for t in pyro.markov(range(2)):
-                base = dist.Normal(0.7 * z, 1.0).to_event(1)
+                base = dist.Normal(0.7 * z, 1.2).to_event(1)
                 z = pyro.sample(f"z_{t}", dist.TransformedDistribution(base, [flow]))
 
     def exact():

@@ -258,6 +258,8 @@ def scanvi_unlabelled():
 def cevae():
     """Pyro's CEVAE as it is; its guide observes treatment and outcome."""
     net = CEVAE(feature_dim=3, outcome_dist="bernoulli", latent_dim=1, hidden_dim=4, num_layers=2)
+    for head in (net.guide.z0_nn, net.guide.z1_nn):
+        head.fc[-1].bias.data[1] = 1.0  # a scale of 1.3, wide enough
     x = torch.randn(5, 3)
     t, y = (torch.arange(5) % 2).to(x), (torch.arange(5) // 2 % 2).to(x)
 
