@@ -138,7 +138,7 @@ def test_arviz_reads_saves_and_plots_it(tmp_path):
     pyplot.close("all")
 
 
-def test_programs_that_run_one_by_one():
+def test_programs_that_take_particles_as_rows():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
@@ -148,6 +148,5 @@ def test_programs_that_run_one_by_one():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(1))
 
-    with pytest.warns(UserWarning, match="one particle at a time"):
-        tree = pv.to_arviz(model, guide, torch.ones(2, 1), num_samples=5, num_particles=20, seed=0)
+    tree = pv.to_arviz(model, guide, torch.ones(2, 1), num_samples=5, num_particles=20, seed=0)
     assert tree["posterior_predictive"]["x"].shape == (1, 5, 2, 1)

@@ -93,7 +93,7 @@ def depends_on_the_place(x):
 
 @pytest.mark.parametrize(
     "model",
-    [depends_on_x, depends_on_a_constant_covariate, decides_by_a_value, depends_on_the_place],
+    [depends_on_x, depends_on_a_constant_covariate, depends_on_the_place],
 )
 def test_latents_that_depend_on_the_data_are_not_shared(model):
     data = (torch.randn(6, 5), torch.zeros(6))[: model.__code__.co_argcount]
@@ -102,6 +102,13 @@ def test_latents_that_depend_on_the_data_are_not_shared(model):
         assert not shares_latents(program)
     weights = pv.prior_sampling(model, *data, num_particles=2000, seed=0)
     assert weights.log_w.shape == (2000, 6)
+
+
+def test_a_decision_by_all_rows_makes_them_depend_on_each_other():
+    x = torch.randn(6, 5)
+    x[-1] = -x.sum(0)  # alone, and copied, it decides the other way
+    with pytest.raises(ValueError, match="the rows depend on each other"):
+        inspect(decides_by_a_value, None, x)
 
 
 def test_a_likelihood_of_covariates_shares_draws_all_the_same():

@@ -1,8 +1,7 @@
 """A program as functions of tensors: log-densities by particle and datum."""
 
-__all__ = ["AUXILIARY", "SHARED_ROWS", "Program", "each", "summable"]
+__all__ = ["AUXILIARY", "SHARED_ROWS", "Program"]
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
+from pyro.distributions import Delta, constraints
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -27,8 +26,9 @@ from pyrovae.program.handlers import (
     base,
     observes_data,
     sample_sites,
+    sha256,
 )
-from pyrovae.program.sums import log_prob, sum_sites
+from pyrovae.program.sums import each, log_prob, sum_sites, summable
 from pyrovae.program.supports import check_cover, check_support, support
 
 SHARED_ROWS = 4096  # rows of a block that shares its draws
@@ -229,12 +229,18 @@ class Program:
         dim = None if self.plate is None else self.dim
         for site in self.run(self.model, rows):
             check_support(site, dim, rows.start)
-        if self.guide is not None:
+        if self.guide is not None and self._bounded:
             ours = {s["name"]: s for s in self.run(self.guide, rows) if not s["is_observed"]}
             z = {name: s["value"] for name, s in ours.items()}
             for site in self.run(poutine.condition(self.model, data=z), rows):
                 if site["name"] in ours and site["name"] in self.latents:
                     check_cover(ours[site["name"]], site)
+
+    @cached_property
+    def _bounded(self) -> bool:
+        """Whether a latent's support, in model or guide, is less than all reals."""
+        sites = (*self.model_sites, *self.guide_sites)
+        return any(support(s) is not constraints.real for s in sites if s["name"] in self.latents)
 
     @property
     def event_size(self) -> float:
@@ -246,18 +252,15 @@ class Program:
         """Numbers that guide, or prior without one, draw for a datum; for all data if joint."""
         sites = self.guide_sites if self.guide else self.model_sites
         drawn = [s for s in sites if not s["is_observed"] and not isinstance(base(s["fn"]), Delta)]
-        sizes = [(s["value"].numel(), self.plate is None or self.common(s)) for s in drawn]
-        return sum(k for k, whole in sizes if whole) + (
-            sum(k for k, whole in sizes if not whole) // self.step
+        sizes = [(s["value"].numel(), self.plate and not self.common(s)) for s in drawn]
+        return (
+            sum(k for k, own in sizes if not own) + sum(k for k, own in sizes if own) // self.step
         )
 
     @property
     def sha256(self) -> str:
         """SHA-256 of all parameters, by name."""
-        digest = hashlib.sha256()
-        for name, p in sorted(self.parameters.items()):
-            digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sha256(self.parameters)
 
     @property
     def is_discrete(self) -> bool:
@@ -401,13 +404,3 @@ class Program:
         """Returns a latent's site without its mask, unless what is masked is left out of q too."""
         bare = site["name"] in self.latents and site["name"] not in self.masked
         return site | {"mask": None} if bare else site
-
-
-def summable(site: Site) -> bool:
-    """Returns whether a latent site has finitely many values, to be summed out."""
-    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
-
-
-def each(z: Values, num_particles: int) -> list[Values]:
-    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle."""
-    return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]

@@ -1,8 +1,9 @@
 """A program's first run: which arguments are data, what it is made of, how it takes its rows."""
 
-__all__ = ["first_run"]
+__all__ = ["first_run", "whole"]
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -10,8 +11,9 @@ import torch
 from pyro import poutine
 
 from pyrovae.program.binding import bound, is_table
-from pyrovae.program.densities import Program, summable
+from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Parameters, Site, check_data, sample_sites, vectorized
+from pyrovae.program.sums import summable
 
 
 def first_run(
@@ -37,6 +39,16 @@ def first_run(
         f"plate {plate!r} has {found} elements but the data have {max(lengths)} rows; "
         f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"
     )
+
+
+def whole(program: Program) -> Program:
+    """Returns the program as one that takes all its rows at once."""
+    fns, data = (program.model, program.guide), program.data
+    places = tuple((i, 0) for i in range(len(data)))
+    found = _on_rows(*fns, data, places, program.plate, len(program))
+    assert isinstance(found, Program)
+    data = tuple(d[:] for d in data)
+    return replace(found, data=data, feed="whole", masked=program.masked)
 
 
 def _on_rows(

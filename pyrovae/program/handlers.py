@@ -15,9 +15,11 @@ __all__ = [
     "evaluation",
     "observes_data",
     "sample_sites",
+    "sha256",
     "vectorized",
 ]
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -259,6 +261,14 @@ def sample_sites(trace: Any) -> list[Site]:
 def vectorized(site: Site) -> list[Any]:
     """Returns the frames of the plates around a site that are no loops."""
     return [f for f in site["cond_indep_stack"] if f.vectorized]
+
+
+def sha256(parameters: Values) -> str:
+    """Returns the SHA-256 of parameters, by name."""
+    digest = hashlib.sha256()
+    for name, p in sorted(parameters.items()):
+        digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def observes_data(site: Site) -> bool:

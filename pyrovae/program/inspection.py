@@ -12,7 +12,7 @@ from typing import Any
 
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.densities import Program
-from pyrovae.program.first import first_run
+from pyrovae.program.first import first_run, whole
 from pyrovae.program.handlers import aside, base, vectorized
 from pyrovae.program.trials import (
     check_masks,
@@ -63,7 +63,10 @@ def tried(program: Program, block_size: int) -> Program:
     program.check_observed(rows)
     check_steady(program, rows)
     program = check_masks(program, rows)
-    check_rows(program, rows)
+    if not check_rows(program, rows):
+        program = whole(program)
+        rows = program.blocks(block_size)[0]
+        check_rows(program, rows)
     return fitted(program, rows)
 
 

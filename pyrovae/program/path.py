@@ -15,9 +15,9 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyrovae.program.densities import Program, each
+from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Site, Unconstrained, Values, base
-from pyrovae.program.sums import log_det
+from pyrovae.program.sums import each, log_det
 from pyrovae.program.supports import support
 
 
@@ -248,8 +248,8 @@ def _check(site: Site, program: Program) -> None:
         )
     if region is not None and region.is_discrete:
         raise ValueError(
-            f"latent site {name!r} is {kind}: it is discrete and has no gradient, and its values "
-            "are too many to sum out; use importance_sampling"
+            f"latent site {name!r} is {kind}: it is discrete and has no gradient; its values "
+            "are too many to sum out, so use importance_sampling"
         )
     try:
         biject_to(site["fn"].support)

@@ -8,8 +8,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyrovae.program.densities import Program, each
+from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Values, observes_data
+from pyrovae.program.sums import each
 
 
 def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]:

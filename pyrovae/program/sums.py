@@ -1,6 +1,6 @@
 """Log-densities of sites, summed to one number for each particle and datum."""
 
-__all__ = ["log_det", "log_prob", "sum_sites"]
+__all__ = ["each", "log_det", "log_prob", "sum_sites", "summable"]
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.program.enumeration import eliminate
-from pyrovae.program.handlers import Site
+from pyrovae.program.handlers import Site, Values
 
 
 def sum_sites(
@@ -58,3 +58,13 @@ def _masked(site: Site, term: Tensor) -> Tensor:
     if site["mask"] is None:
         return term
     return torch.where(torch.as_tensor(site["mask"], device=term.device), term, 0.0)
+
+
+def summable(site: Site) -> bool:
+    """Returns whether a latent site has finitely many values, to be summed out."""
+    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
+
+
+def each(z: Values, num_particles: int) -> list[Values]:
+    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle."""
+    return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]

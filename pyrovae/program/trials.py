@@ -10,8 +10,9 @@ from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.program.densities import AUXILIARY, Program, each
+from pyrovae.program.densities import AUXILIARY, Program
 from pyrovae.program.handlers import Site, Values, base
+from pyrovae.program.sums import each
 
 FAILURES = RuntimeError, ValueError, TypeError, IndexError
 
@@ -91,46 +92,47 @@ def check_steady(program: Program, rows: range) -> None:
             )
 
 
-def check_rows(program: Program, rows: range) -> None:
-    """Raises ValueError where a row's densities depend on which rows stand beside it.
+def check_rows(program: Program, rows: range) -> bool:
+    """Returns whether rows can be taken in other blocks; ValueError if they depend on each other.
 
-    The last row is run alone, and beside copies of itself; every other row in reverse.
+    The last row is run alone, and every other row in reverse: where that changes a row's
+    densities, or fails, the program may know rows by their place (a parameter for each). It then
+    takes all rows at once, and the last row must not notice when the others become copies of it.
     """
     if program.plate is None or len(rows) < 2:
-        return
+        return True
     z = _one(program, rows)
     together = [program.log_density(fn, z, rows) for _, fn in _both(program)]
     last = len(rows) - 1
-    tries: list[tuple[Program, list[int]]] = []
     if program.feed == "slice":
-        for index in ([last], list(range(last, -1, -2))):
-            tries.append((program.take([rows[i] for i in index]), index))
-    else:
-        copies = torch.full((len(program),), rows[last] - program.first)
-        tries.append(
-            (replace(program, data=tuple(d[copies] for d in program.data)), [last] * len(rows))
-        )
-    for part, index in tries:
-        beside = range(len(index)) if program.feed == "slice" else rows
-        try:
-            apart = [
-                part.log_density(fn, _taken(program, z, index, len(rows)), beside)
-                for _, fn in _both(program)
-            ]
-        except FAILURES:
-            continue  # it takes no such number of rows
-        for (who, _), a, b in zip(_both(program), together, apart, strict=True):
-            a = a[index]
-            if program.feed != "slice":
-                a, b = a[last:], b[last:]
-            if not _close(a, b):
-                off = (a - b).abs().max().item()
-                raise ValueError(
-                    f"the rows depend on each other: log p of the {who} for the same row and "
-                    f"latents differs by {off:.3g} nats when other rows stand beside it (a mean "
-                    "over the batch, batch statistics, a walk over rows); make rows independent "
-                    f"given their latents, or pass plate=None for log p of all data at once"
-                )
+        parts = [last], list(range(last, -1, -2))
+        return all(_alike(program, rows, z, together, index) for index in parts)
+    copies = torch.full((len(program),), rows[last])
+    beside = replace(program, data=tuple(d[copies] for d in program.data))
+    z = _taken(program, z, [last] * len(rows), len(rows))
+    for (who, fn), log_p in zip(_both(program), together, strict=True):
+        own, other = log_p[last], beside.log_density(fn, z, rows)[last]
+        if not _close(own, other):
+            raise ValueError(
+                f"the rows depend on each other: log p of the {who} for the same row and latents "
+                f"differs by {(own - other).abs().item():.3g} nats when other rows stand beside "
+                "it (a mean over the batch, batch statistics, a walk over rows); make rows "
+                "independent given their latents, or pass plate=None for log p of all data at once"
+            )
+    return True
+
+
+def _alike(
+    program: Program, rows: range, z: Values, together: list[Tensor], index: list[int]
+) -> bool:
+    """Returns whether these rows have the same densities without the others."""
+    part = program.take([rows[i] for i in index])
+    try:
+        z = _taken(program, z, index, len(rows))
+        apart = [part.log_density(fn, z, range(len(index))) for _, fn in _both(program)]
+    except FAILURES:
+        return False
+    return all(_close(a[index], b) for a, b in zip(together, apart, strict=True))
 
 
 def check_masks(program: Program, rows: range) -> Program:
