@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-browser lint notebooks docs bench clean
+.PHONY: run test test-browser lint notebooks docs programs bench clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -25,6 +25,9 @@ notebooks: .venv/notebooks ## run all notebooks anew, outputs and all
 
 docs: .venv/docs ## the site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+programs: .venv/test ## the table docs/programs.md, of the programs in tests/programs
+	PYTHONPATH=tests $(BIN)/python -m programs
 
 bench: .venv/bench ## our times beside the peers': a table and bench.json
 	$(BIN)/python tests/benchmarks/speed.py $(ARGS)
