@@ -24,8 +24,8 @@ from pyrovae.program.sharing import (
     shares_latents,
 )
 from pyrovae.program.simulation import predict, simulate
-from pyrovae.program.supports import check_observed
 from pyrovae.program.state import buffers_of, put_back, state_of
+from pyrovae.program.supports import check_observed
 
 __all__ = [
     "SHARED_ROWS",

@@ -135,13 +135,7 @@ class Program:
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
-        if not self.trouble:
-            return self._propose(rows, num_particles)
-        if self.folds:
-            z, log_q = self.folded(rows, num_particles)._propose(range(num_particles * len(rows)))
-            return self.unfolded(z, num_particles), log_q.unflatten(0, (num_particles, -1))
-        draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
-        return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
+        return self._drawn(rows, num_particles, lambda p, *at: p._propose(*at))
 
     def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
@@ -153,13 +147,7 @@ class Program:
 
     def propose_prior(self, rows: range, num_particles: int) -> Values:
         """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out."""
-        if not self.trouble:
-            return self._prior(rows, num_particles)
-        if self.folds:
-            z = self.folded(rows, num_particles)._prior(range(num_particles * len(rows)))
-            return self.unfolded(z, num_particles)
-        draws = [self._prior(rows) for _ in range(num_particles)]
-        return {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
+        return self._drawn(rows, num_particles, lambda p, *at: (p._prior(*at), torch.ones(0)))[0]
 
     def log_prior(self, z: Values, rows: range, num_particles: int) -> Tensor:
         """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
@@ -167,13 +155,7 @@ class Program:
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
         """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
-        if not self.trouble:
-            return self._log_likelihood(rows, num_particles)
-        if self.folds:
-            many = self.folded(rows, num_particles)
-            log_p = many._log_likelihood(range(num_particles * len(rows)))
-            return log_p.unflatten(0, (num_particles, -1))
-        return torch.stack([self._log_likelihood(rows) for _ in range(num_particles)])
+        return self._drawn(rows, num_particles, lambda p, *at: ({}, p._log_likelihood(*at)))[1]
 
     def folded(self, rows: range, num_particles: int) -> "Program":
         """Returns the program on S copies of these rows, `(S n, ...)`, one after another."""
@@ -303,8 +285,20 @@ class Program:
         sites = self.drawn(self.run(self.guide, rows, num_particles), rows, num_particles)
         return {s["name"]: s["value"] for s in sites}, self.log_sum(sites, rows, num_particles)
 
+    def _drawn(
+        self, rows: range, size: int, draw: Callable[..., tuple[Values, Tensor]]
+    ) -> tuple[Values, Tensor]:
+        """Returns `draw(program, rows, S)`, latents by site and a table `(S, n)`, as it can be."""
+        if not self.trouble:
+            return draw(self, rows, size)
+        if self.folds:
+            z, table = draw(self.folded(rows, size), range(size * len(rows)), None)
+            return self.unfolded(z, size), table.unflatten(0, (size, -1))
+        draws, tables = zip(*(draw(self, rows, None) for _ in range(size)), strict=True)
+        return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(tables)
+
     def _at(self, z: Values, rows: range, size: int, density: Callable[..., Tensor]) -> Tensor:
-        """Returns `density(program, z, rows, S)` of all particles, `(S, n)`."""
+        """Returns `density(program, z, rows, S)` of all particles, `(S, n)`, likewise."""
         if not self.trouble:
             return density(self, z, rows, size)
         if self.folds:

@@ -37,6 +37,7 @@ from pyro.distributions import (
     LowRankMultivariateNormal,
     MaskedDistribution,
     MultivariateNormal,
+    constraints,
 )
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.digest import Reached
-from pyrovae.program.handlers import Parameters, Values
-from pyrovae.program.inspection import aside
+from pyrovae.program.handlers import Parameters, Values, aside
 from pyrovae.storage import StateError
 
 
