@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
+HANGS = 600  # seconds after which something will never end, however busy the machine is
+
 
 def pytest_addoption(parser):
     parser.addoption("--dtype", default="float64", help="default floating type of the tests")
@@ -54,12 +56,13 @@ def interrupted():
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            for _ in range(1200):
-                if ready():
-                    break
+            give_up = time.monotonic() + HANGS
+            while not ready():
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < give_up
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=HANGS)
         finally:
             process.kill()
         return process.returncode, err

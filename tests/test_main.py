@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -243,11 +242,9 @@ def test_default_folder(tmp_path, monkeypatch):
     assert not (folder / "figures" / "samples.png").exists()  # rows of 6 are no images
 
 
-def test_help_is_quick_and_warns_of_nothing():
-    start = time.perf_counter()
+def test_help_warns_of_nothing():
     command = [sys.executable, "-W", "error", "-m", "pyrovae.svi", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "--num-particles" in done.stdout
-    assert time.perf_counter() - start < 2  # measured 0.3 s; a busy machine may take longer

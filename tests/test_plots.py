@@ -86,9 +86,19 @@ def test_manifold_runs_right_in_z1_and_up_in_z2():
 def test_images():
     rows = [torch.rand(3, 6), torch.rand(2, 6)]
     figure = plots.images(rows, ["X", ""], (2, 3), "title")
-    drawn = [a.images[0].get_array() for a in figure.axes if a.images]
+    [axes] = figure.axes
+    drawn = {tuple(i.get_extent()): i.get_array() for i in axes.images}
     assert len(drawn) == 5
-    np.testing.assert_allclose(drawn[0], rows[0][0].reshape(2, 3))
+    tops = sorted({top for _, _, _, top in drawn})  # downwards, as y runs
+    for row, top in zip(rows, tops, strict=True):
+        shown = [drawn[place] for place in sorted(drawn) if place[3] == top]
+        np.testing.assert_allclose(np.stack(shown), row.reshape(-1, 2, 3))
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["X", ""]
+    low, high = axes.get_ylim()
+    for left, right, bottom, top in drawn:
+        assert (right - left, bottom - top) == pytest.approx((3, 2))
+        assert axes.get_xlim()[0] < left < right < axes.get_xlim()[1]
+        assert high < top < bottom < low
 
 
 def test_save_is_a_png(tmp_path):
