@@ -275,14 +275,10 @@ def anneal(
     with evaluation(), pyro.validation_enabled(False):
         with seeded(seed, SCALE, rows.start):
             program.check_observed(rows)
-            path, part = Path(program, rows), slice(None)
-            if program.graphs is not None:
-                path, part = Path(program.block(rows), range(program.step)), slice(len(rows))
-            scale = _scale(path)
-
-        def states(u: Tensor) -> hmc.State:
-            what = "the gradient of log p(x, z)"
-            return path.program.captured(what, lambda data, u: hmc.at(path.on(data), u), u)
+            path = Path(program, rows)
+            scale, states = _scale(path), partial(hmc.at, path)
+            if program.graphs is not None:  # after the draws, as the program is run once more
+                states = partial(_compiled, Path(program.block(rows), range(program.step)))
 
         with seeded(seed, FORWARD if z is None else REVERSE, rows.start):
             if z is None:
@@ -297,10 +293,22 @@ def anneal(
                 if 0 <= i < len(step):
                     width = float(step[i]) * scale
                     state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)
-                    rates[i] = rate[..., part].mean().cpu()
-    log_w = log_w[..., part]
+                    rates[i] = rate.mean().cpu()
     check_weights(log_w, rows)
     return log_w, rates
+
+
+def _compiled(block: Path, u: Tensor) -> hmc.State:
+    """Returns the state at u `(S, n, d)` from the graph of a full block, which u fills up."""
+    n, program = u.shape[1], block.program
+    full = u
+    if program.plate and n < len(block.rows):
+        full = torch.cat([u, u[:, -1:].expand(-1, len(block.rows) - n, -1)], dim=1)
+    what = "the gradient of log p(x, z)"
+    state = program.captured(what, lambda data, u: hmc.at(block.on(data), u), full)
+    if full is u:
+        return state
+    return hmc.State(u, state.log_f[..., :n], state.grad[..., :n, :])
 
 
 def _scale(path: Path) -> Tensor:

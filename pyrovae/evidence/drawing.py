@@ -165,15 +165,8 @@ def _chunks(
     """Yields tables `(s, n)` of a block's log-weights, as they are decoded."""
     if program.shared:
         return _from_shared(program, rows, num_particles, chunk_size)
-    block, count = program, len(rows)
-    if program.graphs is not None:
-        # a graph takes full blocks, and one that is mostly filled up is not worth it
-        full = 2 * count > program.step
-        block = program.block(rows) if full else replace(program, graphs=None)
-        rows = range(len(block)) if full else rows
     sample = _from_prior if program.guide is None else _from_guide
-    tables = sample(block, rows, num_particles, how, chunk_size)
-    return (table[:, :count] if program.plate else table for table in tables)
+    return sample(program, rows, num_particles, how, chunk_size)
 
 
 def _draw_auto(
@@ -232,61 +225,88 @@ def _from_prior(
 ) -> Iterator[Tensor]:
     """Decodes draws of the prior in chunks."""
     most = max(1, min(num_particles, chunk_size // len(rows)))
+    block = program.block(rows) if _takes_graphs(program, rows, how) else None
 
     def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
-        return replace(program, data=data).log_likelihood(rows, most)
+        return replace(block or program, data=data).log_likelihood(range(len(rows)), most)
 
     for size, quasi in _passes(program, rows, num_particles, most, how.qmc):
         with quasi:
-            if how.qmc or program.graphs is None:
-                yield program.log_likelihood(rows, size)
+            if block and size == most:
+                yield block.captured(f"log p(x|z) of {most} draws", log_likelihood)
             else:
-                what = f"log p(x|z) of {most} draws"
-                yield program.captured(what, log_likelihood)[:size]
+                yield program.log_likelihood(rows, size)
 
 
 def _from_guide(
     program: Program, rows: range, num_particles: int, how: Draws, chunk_size: int
 ) -> Iterator[Tensor]:
     """Encodes once for many draws, a fixed number, and decodes them in chunks of one size."""
-    most = max(PROPOSED // (len(rows) * max(1, program.latent_size)), DECODED // len(rows), 1)
-    chunk = ceil(most / ceil(most * len(rows) / chunk_size))
+    most, chunk = _at_a_time(program, len(rows), chunk_size)
     propose: Sampler = partial(program.propose, rows)
     if how.proposal:
         propose = how.proposal.sampler(program, rows)
-    elif program.graphs is not None and not how.qmc:
+    elif _takes_graphs(program, rows, how):
         propose = partial(_propose, program, rows, most)
-
-    def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
-        return replace(program, data=data).log_joint(z, rows, chunk)
-
+    log_joint = partial(program.log_joint, rows=rows)
+    if program.graphs is not None and 2 * len(rows) > program.step:  # else hardly worth it
+        _, chunk = _at_a_time(program, program.step, chunk_size)
+        log_joint = partial(_log_joint, program, rows, chunk)
     for draws, quasi in _passes(program, rows, num_particles, most, how.qmc):
         with quasi:
             z, log_q = propose(draws)
         for start in range(0, draws, chunk):
             size = min(chunk, draws - start)
             z_part = {name: value[start : start + size] for name, value in z.items()}
-            if program.graphs is None:
-                log_p = program.log_joint(z_part, rows, size)
-            else:
-                filled = {name: _filled(value, chunk) for name, value in z_part.items()}
-                log_p = program.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)[:size]
-            yield log_p - log_q[start : start + size]
+            yield log_joint(z_part, num_particles=size) - log_q[start : start + size]
+
+
+def _at_a_time(program: Program, num_data: int, chunk_size: int) -> tuple[int, int]:
+    """Returns how many draws to propose for so many data at once, and how many to decode."""
+    numbers = num_data * max(1, program.latent_size)
+    most = max(PROPOSED // numbers, DECODED // num_data, 1)
+    return most, ceil(most / ceil(most * num_data / chunk_size))
+
+
+def _takes_graphs(program: Program, rows: range, how: Draws) -> bool:
+    """Returns whether a graph may make a block's draws: of no other shape are they the same."""
+    return program.graphs is not None and len(rows) == program.step and not how.qmc
 
 
 def _propose(program: Program, rows: range, most: int, num_particles: int) -> Any:
-    """Returns draws of the guide and log q, from a graph that always makes as many."""
+    """Returns draws of the guide and log q, from a graph where they are as many as it makes."""
+    if num_particles != most:
+        return program.propose(rows, num_particles)
+    block = program.block(rows)
 
     def propose(data: tuple[Tensor, ...]) -> Any:
-        return replace(program, data=data).propose(rows, most)
+        return replace(block, data=data).propose(range(len(rows)), most)
 
-    z, log_q = program.captured(f"{most} draws of q(z|x)", propose)
-    return {name: value[:num_particles] for name, value in z.items()}, log_q[:num_particles]
+    return block.captured(f"{most} draws of q(z|x)", propose)
 
 
-def _filled(x: Tensor, size: int) -> Tensor:
-    """Returns x `(s, ...)` with its last row repeated, `(size, ...)`."""
-    return x if len(x) == size else x[torch.arange(size).clamp(max=len(x) - 1)]
+def _log_joint(program: Program, rows: range, chunk: int, z: Values, num_particles: int) -> Tensor:
+    """Returns log p(x, z) from a graph of full blocks and chunks, which z fills up."""
+    block = program.block(rows)
+
+    def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
+        return replace(block, data=data).log_joint(z, range(program.step), chunk)
+
+    filled = {name: _filled(value, 0, chunk) for name, value in z.items()}
+    for s in program.guide_sites if program.plate else ():
+        value = filled[s["name"]]
+        axis = value.ndim + program.dim - s["fn"].event_dim
+        filled[s["name"]] = _filled(value, axis, program.step)
+    log_p = block.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)[:num_particles]
+    return log_p[:, : len(rows)] if program.plate else log_p
+
+
+def _filled(x: Tensor, axis: int, size: int) -> Tensor:
+    """Returns x with the last of an axis repeated until there are `size`."""
+    length = x.shape[axis]
+    if length == size:
+        return x
+    return x.index_select(axis, torch.arange(size, device=x.device).clamp(max=length - 1))
 
 
 def _passes(

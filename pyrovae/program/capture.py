@@ -38,7 +38,8 @@ class Captured:
     of Pyro's handlers nothing is left. `torch.compile` makes machine code of that, and CUDA graphs
     where the tensors are on a GPU. Inputs of other shapes go to the function itself. Parameters
     that the function holds are read at each call; random numbers are drawn by torch as the
-    function would draw them, so that a seed means the same.
+    function would draw them for inputs of those shapes, so that a seed means the same draws;
+    results are the function's to rounding.
 
     What Python decides is decided at the first call. A function that reads values to decide
     (`.item()`, `if x > 0`), or whose graph gives other results than itself, is given up with one
