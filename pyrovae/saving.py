@@ -126,7 +126,8 @@ def _not_as_configured(vae: VAE) -> str:
     if type(vae) is not VAE:
         return f"its class is not VAE but {type(vae).__name__}"
     try:
-        again = VAE.from_config(json.loads(json.dumps(vae.config())))
+        with seeded(0):  # initial weights are drawn
+            again = VAE.from_config(json.loads(json.dumps(vae.config())))
         again.load_state_dict(vae.state_dict(), assign=True)
     except (TypeError, ValueError, RuntimeError) as e:
         return f"its configuration makes another ({str(e).splitlines()[-1].strip()})"

@@ -292,6 +292,83 @@ def test_resume_of_another_program_or_schedule():
         fit(vae.model, vae.guide, x, num_epochs=2, resume=states[-1])
 
 
+def batch_normed():
+    """A guide with batch statistics, a buffer that validation and evaluation depend on."""
+    with seeded(3):
+        oracle = pv.LinearGaussian(4, 2)
+        net = torch.nn.Sequential(torch.nn.BatchNorm1d(4, affine=False), torch.nn.Linear(4, 2))
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 0.5).to_event(1))
+
+    return oracle.model, guide, net
+
+
+def test_buffers_are_resumed_and_those_of_the_best_epoch_kept(tmp_path):
+    with seeded(0):
+        x, valid = 5 + 3 * torch.randn(30, 4), 5 + 3 * torch.randn(9, 4)
+
+    def run(**options):
+        model, guide, net = batch_normed()
+        options = {"num_epochs": 9, "batch_size": 8, "lr": 2.0, "seed": 4, **options}
+        return fit(model, guide, x, valid=valid, **options), net.state_dict()
+
+    states = []
+    whole, buffers = run(callback=lambda state: states.append(state))
+    assert whole.best_epoch < 9
+    kept = states[whole.best_epoch]["buffers"]["Sequential.0.running_mean"]
+    assert torch.equal(buffers["0.running_mean"], kept)
+    assert not torch.equal(kept, states[-1]["buffers"]["Sequential.0.running_mean"])
+    storage.save_state(tmp_path / "state", states[3])
+    resumed, again = run(resume=storage.load_state(tmp_path / "state"))
+    assert resumed.valid_elbo == whole.valid_elbo
+    assert all(torch.equal(v, buffers[k]) for k, v in again.items())
+    with pytest.raises(ValueError, match="resume with the model that was trained"):
+        run(resume={**states[3], "buffers": {}})
+
+
+def test_options_of_a_resumed_run_take_effect_or_are_refused():
+    x, states, steps = data(), [], []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            steps.append((self.param_groups[0]["lr"], self.param_groups[0]["params"][0].grad))
+            return super().step(closure)
+
+    def run(resume=None, **options):
+        with seeded(3):
+            vae = pv.VAE(4, 2)
+        options = {"num_epochs": 1, "optimizer": Watched, "lr": 1e-3, "batch_size": 5} | options
+        steps.clear()
+        fit(vae.model, vae.guide, x, resume=resume, callback=states.append, seed=0, **options)
+        return [lr for lr, _ in steps]
+
+    run()
+    begun = states[-1]
+    assert run(begun, num_epochs=3, lr=0.5) == [0.5] * 8
+    assert states[-1]["optimizer"]["param_groups"][0]["lr"] == 0.5
+    assert len(run(begun, num_epochs=2, batch_size=10)) == 2
+    run(begun, num_epochs=2, clip_norm=1e-6)
+    assert all(grad.norm() <= 1e-6 for _, grad in steps)
+    for other, words in (
+        (
+            partial(Watched, betas=(0.5, 0.999)),
+            r"with betas \[0.9, 0.999\], and this run asks for",
+        ),
+        (partial(Watched, weight_decay=0.1), "with weight_decay 0"),
+        (torch.optim.SGD, "asks for none; resume with its own optimizer"),
+    ):
+        with pytest.raises(storage.StateError, match=words):
+            run(begun, num_epochs=2, optimizer=other)
+    run(num_epochs=4, lr_schedule="one-cycle")
+    inside = states[-2]
+    with pytest.raises(storage.StateError, match="inside a one-cycle schedule with lr 0.001"):
+        run(inside, num_epochs=4, lr_schedule="one-cycle", lr=0.5)
+    assert len(run(inside, num_epochs=4, lr_schedule="one-cycle")) == 4
+
+
 def test_a_finished_cycle_begins_anew_over_the_epochs_added():
     vae, x = pv.VAE(4, 2), data()
     states, rates = [], []

@@ -95,7 +95,9 @@ def test_a_vae_that_could_not_be_loaded_is_refused(make, why, tmp_path):
 def test_a_vae_comes_back_as_it_was(likelihood, dtype, tmp_path):
     vae = small(likelihood=likelihood).to(dtype)
     vae.note = "kept by nobody, and no matter"
+    stream = torch.get_rng_state()
     pv.save(vae, tmp_path)
+    assert torch.equal(torch.get_rng_state(), stream)
     x = torch.ones(4, 3, dtype=dtype)
     again = pv.load(tmp_path)
     options = {"num_particles": 7, "seed": 0}

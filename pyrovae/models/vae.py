@@ -50,7 +50,8 @@ class VAE(Registered):
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
     ) -> None:
         super().__init__()
-        self.x_dim, self.z_dim, self.hidden_dims = x_dim, z_dim, tuple(hidden_dims)
+        x_dim, z_dim, *widths = map(int, (x_dim, z_dim, *hidden_dims))  # not of a parser's types
+        self.x_dim, self.z_dim, self.hidden_dims = x_dim, z_dim, tuple(widths)
         self.likelihood = likelihoods.make(likelihood)
         self.encoder = Encoder(x_dim, self.hidden_dims, z_dim)
         self.decoder = MLP(z_dim, self.hidden_dims[::-1], self.likelihood.outputs * x_dim)

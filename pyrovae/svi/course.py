@@ -13,6 +13,9 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from pyrovae.storage import StateError
 
 State = dict[str, Any]
+# of an optimizer's groups: what the schedule sets, and how the step is computed, not what
+MOVING = {"params", "lr", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+MOVING |= {"fused", "foreach", "capturable", "differentiable"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,13 @@ class Fit:
 class Course:
     """Where training stands: all that a checkpoint must hold."""
 
-    def __init__(self, named: dict[str, Tensor], optim: torch.optim.Optimizer) -> None:
-        self.named, self.optim = named, optim
+    def __init__(
+        self,
+        named: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        optim: torch.optim.Optimizer,
+    ) -> None:
+        self.named, self.buffers, self.optim = named, buffers, optim
         self.schedule: LRScheduler
         self.begun: State | None = None
         self.elbo: list[float] = []
@@ -74,7 +82,7 @@ class Course:
             self.valid_elbo.append(valid_elbo)
         if valid_elbo is None or valid_elbo > best or not self.best_epoch:
             self.best_epoch = self.epoch
-            self.best = {} if valid_elbo is None else _copy(self.named)
+            self.best = {} if valid_elbo is None else _copy(self.named | self.buffers)
 
     def last(self) -> dict[str, str]:
         """Returns the newest ELBOs, for the progress bar."""
@@ -88,6 +96,7 @@ class Course:
             random["cuda"] = torch.cuda.get_rng_state()
         return {
             "parameters": _copy(self.named),
+            "buffers": _copy(self.buffers),
             "best": self.best,
             "optimizer": deepcopy(self.optim.state_dict()),
             "schedule": self.schedule.state_dict(),
@@ -100,13 +109,15 @@ class Course:
 
     def restore(self, state: State) -> None:
         """Goes to where `state` was taken; StateError where it is no state of this program."""
-        shapes = {k: tuple(p.shape) for k, p in self.named.items()}
-        if {k: tuple(p.shape) for k, p in state["parameters"].items()} != shapes:
+        held = self.named | self.buffers
+        saved = {**state["parameters"], **state.get("buffers", {})}
+        shapes = {k: tuple(p.shape) for k, p in held.items()}
+        if {k: tuple(p.shape) for k, p in saved.items()} != shapes:
             raise StateError(
-                f"resume holds parameters {_shapes(state['parameters'])} but the program has "
-                f"{_shapes(self.named)}; resume with the model that was trained"
+                f"resume holds parameters {_shapes(saved)} but the program has "
+                f"{_shapes(held)}; resume with the model that was trained"
             )
-        _assign(self.named, state["parameters"])
+        _assign(held, saved)
         self.begun = state
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"]:
@@ -121,8 +132,11 @@ class Course:
     def plan(self, name: str, lr: float, num_steps: int) -> None:
         """Sets the learning rates of the steps left: goes on with a schedule or begins one.
 
+        A constant rate may be another than before. All else stays with what was begun.
+
         Raises:
-            StateError: If another schedule was begun, or one with another number of steps left.
+            StateError: If another schedule was begun, or one with another number of steps left or
+                another rate, or another optimizer.
         """
         begun = self.begun["schedule"] if self.begun else {}
         total = begun.get("total_steps")
@@ -133,6 +147,8 @@ class Course:
                 f"resume was on a learning-rate schedule {was}, and this run asks for {name} with "
                 f"{num_steps}; resume with its own lr_schedule, num_epochs and batch_size"
             )
+        if begun:
+            self._check_optimizer(bool(total), lr if left else None)
         if left == 0:
             self._load_optimizer()
         if name == "constant":
@@ -142,8 +158,32 @@ class Course:
             length = total if left else num_steps + 1
             self.schedule = OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
         if begun and left != 0:  # after the schedule, which sets rates of its own when it is made
+            rates = [group["lr"] for group in self.optim.param_groups]
             self._load_optimizer()
             self.schedule.load_state_dict(begun)
+            for group, rate in zip(self.optim.param_groups, rates, strict=True):
+                group["lr"] = group["lr"] if total else rate
+
+    def _check_optimizer(self, cycled: bool, lr: float | None) -> None:
+        """Raises StateError where the optimizer, or a cycle's highest rate, is another."""
+        assert self.begun is not None
+        ours, theirs = self.optim.param_groups, self.begun["optimizer"]["param_groups"]
+        moving = MOVING | ({"betas", "momentum"} if cycled else set())
+        for one, other in zip(ours, theirs, strict=False):
+            if lr is not None and other["max_lr"] != lr:
+                raise StateError(
+                    f"resume is inside a one-cycle schedule with lr {other['max_lr']:g}, and this "
+                    f"run asks for {lr:g}; resume with its own lr, which another cycle may change"
+                )
+            for name in sorted((one.keys() | other.keys()) - moving):
+                asked, had = (_plain(group.get(name, "none")) for group in (one, other))
+                if asked != had:
+                    raise StateError(
+                        f"resume was optimised with {name} {had}, and this run asks for {asked}; "
+                        "resume with its own optimizer"
+                    )
+        if len(ours) != len(theirs):
+            raise StateError("resume was optimised in other groups; resume with its own optimizer")
 
     def _load_optimizer(self) -> None:
         assert self.begun is not None
@@ -153,7 +193,7 @@ class Course:
 
     def finish(self, stopped_early: bool) -> Fit:
         """Sets the best parameters and returns the course."""
-        _assign(self.named, self.best)
+        _assign(self.named | self.buffers, self.best)
         return Fit(
             tuple(self.elbo),
             tuple(self.valid_elbo),
@@ -171,6 +211,10 @@ def _copy(named: dict[str, Tensor]) -> dict[str, Tensor]:
 def _assign(named: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     for name, value in values.items():
         named[name].copy_(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value  # as a file has it
 
 
 def _shapes(named: dict[str, Tensor]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrovae.precision import float32_matmul, precision_is_set
-from pyrovae.program import Captured, CleanStore, evaluation
+from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.svi.batches import Batches, Data, batches
 from pyrovae.svi.course import Course, Fit, State
@@ -80,8 +80,8 @@ def fit(
 
     The parameters are found by running the program once, as `SVI.step` does: those of
     `pyro.module`, `pyro.param` and `PyroModule` train, whatever else stands in Pyro's global
-    store. They end at the best validation epoch. Random streams and global settings are left as
-    found.
+    store. They and the modules' buffers end at the best validation epoch. Random streams and
+    global settings are left as found.
 
     Where `torch.distributed` is initialised (as `torchrun` and `python -m pyrovae.svi` do), every
     rank calls this with the same arguments. Each takes its share of a batch, and all take the
@@ -113,13 +113,15 @@ def fit(
         progress: Show a bar; `None` does so on a terminal.
         callback: Given the whole state after each epoch, and once before the first. It may write
             it down, or stop training by raising.
-        resume: Such a state: goes on bit for bit as if never stopped. Buffers of modules (batch
-            normalisation) are no part of it.
+        resume: Such a state: goes on bit for bit as if never stopped, with the buffers of modules
+            (batch normalisation) and its own random streams, whatever the seed. Another constant
+            `lr`, `batch_size` or `clip_norm` takes effect from here on.
 
     Raises:
         ValueError: If no parameter gets a gradient, some tensor gets one that Pyro does not know
             of, data are empty, unequal in length, not finite or outside a site's support, an
-            option is out of range, or `resume` is the state of another program or schedule.
+            option is out of range, or `resume` is the state of another program, optimizer or
+            schedule.
         Diverged: If a loss or gradient is not finite.
 
     References:
@@ -158,7 +160,8 @@ def fit(
         step = gradients(loss_of, model, guide, trained)
         if compile:
             step = compiled_gradients(objective, model, guide, trained)
-        course = Course(named, optimizer(params, lr=lr))
+        buffers = buffers_of(model, guide, named)
+        course = Course(named, buffers, optimizer(params, lr=lr))
         if resume is not None:
             course.restore(resume)
         ranks.same(params)
