@@ -294,9 +294,10 @@ def _log_joint(program: Program, rows: range, chunk: int, z: Values, num_particl
 
     filled = {name: _filled(value, 0, chunk) for name, value in z.items()}
     for s in program.guide_sites if program.plate else ():
-        value = filled[s["name"]]
-        axis = value.ndim + program.dim - s["fn"].event_dim
-        filled[s["name"]] = _filled(value, axis, program.step)
+        if s["name"] in filled and not program.common(s):
+            value = filled[s["name"]]
+            axis = value.ndim + program.axis(s)
+            filled[s["name"]] = _filled(value, axis, program.step)
     log_p = block.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)[:num_particles]
     return log_p[:, : len(rows)] if program.plate else log_p
 
@@ -320,9 +321,12 @@ def _passes(
     if not qmc:
         yield from ((size, nullcontext()) for size in _sizes(num_particles, most))
         return
-    if program.trouble or not program.latent_size:
-        why = "runs one particle at a time" if program.trouble else "draws nothing"
-        raise ValueError(f"the program {why}; quasi-random draws need particles in parallel")
+    common = any(program.common(s) for s in program.guide_sites or program.model_sites)
+    if program.trouble or common or program.dim is None or not program.latent_size:
+        raise ValueError(
+            "quasi-random draws need latents of each datum, in a data plate that is no loop, and "
+            "a program that broadcasts over particles; this one has not: draw with qmc=False"
+        )
     joint = program.plate is None
     num_data = program.step if program.feed == "subsample" else len(rows)
     dims, digits = program.latent_size, 2**SobolEngine.MAXBIT

@@ -111,8 +111,8 @@ class Program:
 
         That is, particles in parallel and a block's data given as arguments.
         """
-        if self.trouble or self.feed == "subsample":
-            why = self.trouble or f"plate {self.plate!r} subsamples the data"
+        if (self.trouble and not self.folds) or self.dim is None or self.feed == "subsample":
+            why = self.trouble or f"plate {self.plate!r} subsamples the data, or is a loop"
             warnings.warn(f"the program runs uncompiled, slower: {why}", stacklevel=3)
             return self
         return replace(self, graphs={})
