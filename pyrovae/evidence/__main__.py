@@ -59,7 +59,7 @@ def parser() -> ArgumentParser:
     add("--max-seconds", type=AMOUNT | None, help="time after which auto asks for no more")
     add("--num-temperatures", type=COUNT, default=100, help="of annealing")
     add("--num-chains", type=COUNT, default=8, help="annealing runs per datum")
-    add("--plate", default="data", help="name of the plate over the data")
+    add("--plate", type=str | None, default="data", help="over the data; null: all at once")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
     add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
     add("--seed", type=NonNegativeInt, default=0, help="of the draws")

@@ -82,17 +82,24 @@ class Job:
         if source == "ais":
             assert self.kernel is not None
             runs = anneal(program, rows, self.num_chains, self.seed, self.kernel)
-            return {"ais": _annealed(*runs, self.grid)}, None
+            return {"ais": _annealed(_columns(runs[0]), runs[1], self.grid)}, None
         if source == "quadrature":
             return {"quadrature": _exact(program, rows, self.grid)}, None
         how, chunk = self.draws[source], self.chunks[source]
         if how.num_particles == "auto":
             weights = draw(program, rows, how, self.seed, chunk, self.start)
+            if not program.plate:
+                weights = LogWeights(_columns(weights.log_w), weights.num_draws[None])
         else:
             weights = tally(program, rows, how, self.seed, chunk, self.grid)
         names = [n for n in self.names if SOURCES[n] == source]
         batches = weights.batches() if isinstance(weights, Tally) and program.shared else None
         return {n: _REDUCE[n](weights, self.grid) for n in names}, batches
+
+
+def _columns(log_w: Tensor) -> Tensor:
+    """Returns a table `(S, n)`; joint weights `(S,)` are those of one datum."""
+    return log_w if log_w.ndim > 1 else log_w[:, None]
 
 
 def mapped(

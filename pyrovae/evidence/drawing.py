@@ -93,13 +93,16 @@ def draw(
 def tally(
     program: Program, rows: range, how: Draws, seed: int, chunk_size: int, grid: Sequence[int]
 ) -> Tally:
-    """Returns the sums of what `draw` makes, for a number of draws that no table would hold."""
+    """Returns the sums of what `draw` makes, for a number of draws that no table would hold.
+
+    Joint weights of all data are those of one datum.
+    """
     _check(program, rows, seed)
     size = int(how.num_particles)
-    total = Tally(size, grid, rows)
+    total = Tally(size, grid, rows if program.plate else range(1))
     with evaluation(), pyro.validation_enabled(False), seeded(seed, *_stream(program, rows)):
         for chunk in _chunks(program, rows, size, how, chunk_size):
-            total.add(chunk)
+            total.add(chunk if program.plate else chunk[:, None])
     return total
 
 

@@ -35,7 +35,7 @@ def evaluate(
     num_temperatures: int = 100,
     num_chains: int = 8,
     seed: int | None = None,
-    plate: str = "data",
+    plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
     chunk_size: int | None = None,
     compile: bool = False,
@@ -67,7 +67,7 @@ def evaluate(
         num_chains: Annealing runs per datum of "ais".
         seed: Fixes the draws: a block's depend on seed, proposal and its first row alone, those of
             "ais" also on its pilot.
-        plate: Name of the plate over the data.
+        plate: Name of the plate over the data; `None` for log p of all data at once, as one datum.
         block_size: Data per block.
         chunk_size: Particles x data decoded at once; `None`: what the cores' caches hold.
         compile: Run log-weights, and the gradients of "ais", as compiled graphs, once some ten
@@ -153,7 +153,7 @@ def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the numbers depend on, as far as the program and the call know it."""
     return {
         "rows": len(program),
-        "dims": program.event_size,
+        "dims": program.event_size * (1 if program.plate else program.step),
         "discrete": program.is_discrete,
         **options,
         "dtype": str(program.data[0].dtype),

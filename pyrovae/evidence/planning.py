@@ -64,11 +64,6 @@ def plan(
     workers: int | None,
 ) -> Plan:
     """Returns the plan of what `evaluate` is asked for; errors are its."""
-    if plate is None:
-        raise ValueError(
-            "evaluate works per datum and plate is None; for latents that all data share, use "
-            "importance_sampling(..., plate=None)"
-        )
     names = _known(estimators, guide)
     auto = num_particles == "auto"
     drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)

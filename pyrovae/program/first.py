@@ -12,7 +12,14 @@ from pyro import poutine
 
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Parameters, Site, check_data, sample_sites, vectorized
+from pyrovae.program.handlers import (
+    Parameters,
+    Site,
+    check_data,
+    observes_data,
+    sample_sites,
+    vectorized,
+)
 from pyrovae.program.sums import summable
 
 
@@ -39,6 +46,11 @@ def first_run(
         f"plate {plate!r} has {found} elements but the data have {max(lengths)} rows; "
         f"write `pyro.plate({plate!r}, len(x))`, with x the program's data argument"
     )
+
+
+def _of_all(sites: tuple[Site, ...]) -> bool:
+    """Returns whether a site observes other rows than the program was given."""
+    return any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
 
 
 def whole(program: Program) -> Program:
@@ -81,8 +93,8 @@ def _on_rows(
         theirs = _data_plate(guide_sites, plate)
         if plate and frame is None:
             raise _no_plate((*model_sites, *guide_sites), plate)
-        if size < num_data and frame and theirs and frame.size != theirs.size:
-            continue  # the guide has parameters for each datum
+        if size < num_data and (_of_all(model_sites) or (theirs and frame.size != theirs.size)):
+            continue  # what is observed, or the guide's parameters, are those of all rows
         feed, step = "slice" if size == first and places else "whole", size
         if frame is None:
             feed = "whole"

@@ -53,12 +53,22 @@ class Path:
             check_summed_masks(self.program, self.rows)
 
     def check_gradient(self) -> None:
-        """Raises ValueError unless log p(x, z) has a gradient in u."""
-        if self._sites:
+        """Raises ValueError unless log p(x, z) has a gradient in u, and log q a value there."""
+        if not self._sites:
+            raise ValueError(
+                "log p(x, z) has no gradient with respect to any continuous latent: none is left "
+                "to anneal, as all are summed out or given; importance_sampling is exact then"
+            )
+        try:
             with torch.enable_grad():
                 if self(self.start(1).requires_grad_())[1].requires_grad:
                     return
-        names = ", ".join(repr(s["name"]) for s in self._sites) or "any continuous latent"
+        except (KeyError, NotImplementedError) as e:
+            raise ValueError(
+                "the guide's density is known at its own draws alone (a flow without an inverse); "
+                "leave the guide out and anneal from the prior, or use importance_sampling"
+            ) from e
+        names = ", ".join(repr(s["name"]) for s in self._sites)
         raise ValueError(
             f"log p(x, z) has no gradient with respect to {names}; annealing needs one: write "
             "the program without .item(), .detach() and numpy, or use importance_sampling"
