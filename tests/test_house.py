@@ -18,6 +18,8 @@ ROWS = [
     {"evidence.drawing"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "evidence.calibration", "evidence.blocks"},
+    {"evidence.confirmation"},
+    {"evidence.estimate"},
     {"evidence.results"},
     {"evidence.planning"},
     {"evidence.evaluate"},

@@ -42,6 +42,7 @@ LINES = {
 }
 WORDS = {
     "ok": GREEN,
+    "not contradicted": BLUE,
     "more samples": YELLOW,
     "use ais": ORANGE,
     "more temperatures": ORANGE,

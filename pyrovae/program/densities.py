@@ -130,11 +130,11 @@ class Program:
         draws, log_q = zip(*(self._propose(rows) for _ in range(num_particles)), strict=True)
         return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(log_q)
 
-    def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_joint(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         return self._at(z, num_particles, lambda v, s: self.log_density(self.model, v, rows, s))
 
-    def log_guide(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_guide(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         guide = self.guide
         assert guide is not None
@@ -147,7 +147,7 @@ class Program:
         draws = [self._prior(rows) for _ in range(num_particles)]
         return {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
 
-    def log_prior(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         return self._at(z, num_particles, lambda v, s: self._log_prior(v, rows, s))
 
@@ -209,10 +209,13 @@ class Program:
         return table.reshape(shape)
 
     def _at(
-        self, z: Values, num_particles: int, density: Callable[[Values, int | None], Tensor]
+        self, z: Values, num_particles: int | None, density: Callable[[Values, int | None], Tensor]
     ) -> Tensor:
-        """Returns a density of all particles together, or one by one where there is trouble."""
-        if not self.trouble:
+        """Returns a density of all particles together, or one by one where there is trouble.
+
+        `num_particles=None` is one particle without an axis of its own: `(n,)`.
+        """
+        if num_particles is None or not self.trouble:
             return density(z, num_particles)
         return torch.stack([density(z_s, None) for z_s in each(z, num_particles)])
 
