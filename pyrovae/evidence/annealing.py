@@ -310,7 +310,8 @@ def _scale(path: Path) -> Tensor:
     standard deviation, it is the scale of where the chains are.
     """
     draws = path.start(SCALE_DRAWS).sort(0).values
-    low, high = draws[round(0.1 * SCALE_DRAWS)], draws[round(0.9 * SCALE_DRAWS) - 1]
+    tail = SCALE_DRAWS // 10
+    low, high = draws[tail], draws[-1 - tail]
     scale = (high - low) / (2 * NormalDist().inv_cdf(0.9))
     return torch.where(scale > 0, scale, 1.0)
 

@@ -133,8 +133,6 @@ def confirm_sampling(
         seed: Of the evaluation; the random streams are others.
         chunk_size: Particles x data decoded at once.
     """
-    if program.guide is not None and not program.latent_size:
-        return Confirmation()
     total = num_draws.double().median()
     most = int(num_draws.max())
     size = int((WORTH * total / ess.median()).clamp(min(256, most), most))
@@ -198,6 +196,9 @@ def confirm_annealing(
     words = annealed_verdicts(weights.ess(), weights.num_draws, error)
     fine = torch.tensor([word == VERDICTS[0] for word in words])
     gap = _gap(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
+    found = _summary(gap, error, fine)
+    if found.agrees is False:
+        return found
     chosen = good.nonzero()[:, 0]
     chosen = chosen[torch.linspace(0, len(chosen) - 1, min(LONGER, len(chosen))).long()]
     rows = range(len(chosen))
@@ -211,7 +212,7 @@ def confirm_annealing(
     longer = again.log_evidence() - value[chosen]
     squares = again.std_error().square() + std_error[chosen].square()
     return replace(
-        _summary(gap, error, fine),
+        found,
         num_longer=len(chosen),
         longer=longer.mean().item(),
         longer_error=squares.sum().sqrt().item() / len(chosen),

@@ -124,6 +124,8 @@ class Estimate:
         if self.name == "quadrature":
             return ["ok" if e <= EXACT else "use ais" for e in self.std_error.tolist()]
         words = self.own_verdict()
+        if self.confirmation.exact:
+            return ["ok"] * n
         if (agrees := self.confirmation.agrees) is None:
             return words
         worse = "more temperatures" if self.name == "ais" else "use ais"
@@ -135,6 +137,11 @@ class Estimate:
             return annealed_verdicts(self.ess, self.num_draws, self.std_error, self.tolerance)
         columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
         return [VERDICTS[i] for i in verdicts(*columns).tolist()]
+
+    @property
+    def good(self) -> Tensor:
+        """Where the weights show nothing wrong, `(N,)`."""
+        return torch.tensor([word == VERDICTS[0] for word in self.own_verdict()])
 
     @property
     def trusted(self) -> float:

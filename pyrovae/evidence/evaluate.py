@@ -22,7 +22,6 @@ from pyrovae.evidence.importance import BLOCK_SIZE
 from pyrovae.evidence.planning import Plan
 from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
-from pyrovae.evidence.weights import VERDICTS
 from pyrovae.program import Program
 from pyrovae.rows import Rows
 
@@ -46,7 +45,7 @@ def evaluate(
     workers: int | None = None,
     progress: bool | None = None,
     protocol: Mapping[str, Any] | None = None,
-    blocks: MutableMapping[str, dict[str, Tensor]] | None = None,
+    blocks: MutableMapping[str, dict[str, Any]] | None = None,
 ) -> Evidence:
     """Returns estimates of log p(x) for each datum by several estimators, same data, same K.
 
@@ -112,7 +111,7 @@ def evaluate(
         workers=workers,
     )
     programs, job, auto = plan.programs, plan.job, num_particles == "auto"
-    done = {} if blocks is None else blocks
+    done: MutableMapping[str, dict[str, Any]] = {} if blocks is None else blocks
     left = {name: task for name, task in plan.blocks.items() if name not in done}
     bar = tqdm(
         total=sum(len(rows) for _, rows in plan.blocks.values()),
@@ -122,7 +121,7 @@ def evaluate(
     )
     with bar:
         bar.update(bar.total - sum(len(rows) for _, rows in left.values()))
-        if "ais" in programs and (left or "ais-second" not in done):
+        if "ais" in {source for source, _ in left.values()}:
             kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, job.seed)
             job = replace(job, kernel=kernel)
         records = mapped(job, programs, list(left.values()), workers)
@@ -151,7 +150,9 @@ def evaluate(
 
 def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Estimate:
     """Returns one estimator's results of all blocks."""
-    columns = {f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS}
+    columns: dict[str, Any] = {
+        f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS
+    }
     seconds = sum(part["seconds"].item() for part in parts)
     batches = None
     if "batches" in parts[0]:
@@ -166,27 +167,27 @@ def _confirmed(
     confirmed = dict(estimates)
     for name, estimate in estimates.items():
         source = SOURCES[name]
-        good = torch.tensor([word == VERDICTS[0] for word in estimate.own_verdict()])
-        if source == "quadrature" or name == "elbo" or not good.any():
+        key, good = f"{source}-second", estimate.good
+        if source == "quadrature" or name == "elbo":
             continue
-        key = f"{source}-second"
-        if key not in done:
-            with settings(plan.workers, torch.get_default_dtype()):
-                found = _second(estimate, good, plan.programs[source], source, job)
-            done[key] = asdict(found)
-        record: Any = done[key]
-        confirmed[name] = replace(estimate, confirmation=Confirmation(**record))
+        if source == "guide" and not plan.programs[source].latent_size:
+            confirmed[name] = replace(estimate, confirmation=Confirmation())
+        elif good.any():
+            if key not in done:
+                with settings(plan.workers, torch.get_default_dtype()):
+                    done[key] = asdict(_second(estimate, good, plan, source, job))
+            confirmed[name] = replace(estimate, confirmation=Confirmation(**done[key]))
     return confirmed
 
 
-def _second(e: Estimate, good: Tensor, program: Program, source: str, job: Job) -> Confirmation:
+def _second(e: Estimate, good: Tensor, plan: Plan, source: str, job: Job) -> Confirmation:
+    """Returns the confirmation of the estimates of one source."""
+    program, seed = plan.programs[source], job.seed
     if source == "ais":
-        assert job.kernel is not None
-        return confirm_annealing(
-            program, job.kernel, job.num_chains, e.value, e.std_error, good, job.seed
-        )
+        kernel = job.kernel or tune(program, plan.num_temperatures, "tuned", NUM_LEAPFROG, seed)
+        return confirm_annealing(program, kernel, job.num_chains, e.value, e.std_error, good, seed)
     how, chunk = job.draws[source], job.chunks[source]
-    return confirm_sampling(program, how, e.num_draws[good], e.ess[good], job.seed, chunk)
+    return confirm_sampling(program, how, e.num_draws[good], e.ess[good], seed, chunk)
 
 
 def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
