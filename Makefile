@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-browser lint notebooks docs programs bench clean
+.PHONY: run test test-browser lint notebooks docs programs bench hard clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -43,6 +43,9 @@ bench: .venv/bench ## our times beside the peers': a table and bench.json
 $(EXTRAS:%=.venv/%): .venv/%: .venv/user
 	$(BIN)/python -m pip install -q -e '.[$*]' -c constraints.txt
 	touch $@
+
+hard: .venv/test ## verdicts on models with known log p(x): docs/hard.md
+	$(BIN)/python tests/benchmarks/hard.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist docs/_build docs/notebooks docs/*.svg

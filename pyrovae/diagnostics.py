@@ -105,15 +105,17 @@ def khat_threshold(num_particles: int) -> float:
 
 
 def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
-    r"""Returns k-hats `(N,)` drawn towards their mean, as far as chance alone would scatter them.
+    r"""Returns k-hats `(N,)`, low ones drawn up to their mean as far as chance would scatter them.
 
     .. math::
-        \bar k + \frac{\tau^2}{\tau^2 + s_n^2} (k_n - \bar k), \quad s_n^2 = (1 + \bar k)^2 / M_n
+        \max\Bigl(k_n,\; \bar k + \frac{\tau^2}{\tau^2 + s_n^2} (k_n - \bar k)\Bigr), \quad
+        s_n^2 = (1 + \bar k)^2 / M_n
 
     with M the number of tail draws that each was fitted to, and tau^2 the variance between data
     beyond the mean s^2. Of data whose weights are equally heavy-tailed, the k-hat is lowest where
     the large weights happened to be missed, and there the estimate is furthest off: a verdict by
-    each datum's own k-hat would pick those. Infinite k-hats stay.
+    each datum's own k-hat would pick those. Large ones stay: a few data that the guide fits badly
+    would be drawn down to the many that it fits well.
 
     References:
         Data analysis using Stein's estimator and its generalizations (Efron and Morris, 1975),
@@ -127,7 +129,8 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     mean = k[finite].mean()
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
-    k[finite] = mean + between / (between + chance) * (k[finite] - mean)
+    drawn = mean + between / (between + chance) * (k[finite] - mean)
+    k[finite] = np.maximum(k[finite], drawn)
     return k
 
 

@@ -212,7 +212,7 @@ def test_acceptance_by_temperature_is_in_the_result():
     assert w.temperatures.shape == (51,)
     assert w.acceptance.shape == w.step_size.shape == (49,)
     assert w.acceptance.mean().item() == pytest.approx(0.8, abs=0.1)
-    assert w.verdict() == ["ok"] * 10
+    assert w.verdict() == ["not contradicted"] * 10
     assert w.verdict(tolerance=1e-6) == ["more temperatures"] * 10
     short = pv.ais(scenario.model, scenario.data(10), num_temperatures=2, seed=0)
     assert "more temperatures" in short.verdict()

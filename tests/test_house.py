@@ -19,6 +19,8 @@ ROWS = [
     {"evidence.drawing"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "saving", "evidence.calibration", "evidence.blocks"},
+    {"evidence.confirmation"},
+    {"evidence.estimate"},
     {"evidence.results"},
     {"evidence.planning"},
     {"evidence.evaluate"},

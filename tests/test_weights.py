@@ -142,21 +142,21 @@ def test_verdicts_in_words():
     quantiles = (torch.arange(1000) + 0.5) / 1000
     columns = [-k * quantiles.log() for k in (0.2, 0.6, 1.5)]
     words = [pv.LogWeights(c[:, None]).verdict() for c in columns]
-    assert words == [["ok"], ["more samples"], ["use ais"]]
+    assert words == [["not contradicted"], ["more samples"], ["use ais"]]
     assert pv.LogWeights(columns[0][:, None]).verdict(tolerance=0.001) == ["more samples"]
     assert pv.LogWeights(columns[0][:10, None]).verdict() == ["more samples"]
-    assert pv.LogWeights(torch.zeros(100)).verdict() == ["ok"]
+    assert pv.LogWeights(torch.zeros(100)).verdict() == ["not contradicted"]
 
 
 @pytest.mark.parametrize(
     ("x_dim", "z_dim", "scale"),
     [(6, 3, 1.0), (6, 3, 1.5), (20, 6, 1.0), (20, 6, 1.5), (8, 4, 1.0)],
 )
-def test_intervals_cover_where_the_verdict_is_ok(x_dim, z_dim, scale):
+def test_intervals_cover_where_nothing_contradicts(x_dim, z_dim, scale):
     """95 % intervals of 200 data x 20 seeds, K = 1,000.
 
     With the eight-dimensional data two of three intervals miss where a datum's own k-hat is good:
-    it is good because the large weights were missed. There the verdict is ok for none.
+    it is good because the large weights were missed. There the verdict is good for none.
     """
     scenario = LinearGaussian.make(x_dim=x_dim, z_dim=z_dim)
     x = scenario.data(200)
@@ -168,7 +168,7 @@ def test_intervals_cover_where_the_verdict_is_ok(x_dim, z_dim, scale):
             seed=seed,
         )  # fmt: skip
         inside = (w.log_evidence() - truth).abs() < 1.96 * w.std_error()
-        ok = torch.tensor([word == "ok" for word in w.verdict()])
+        ok = torch.tensor([word == "not contradicted" for word in w.verdict()])
         covered.append(inside[ok])
         good.append(inside[~w.bad()])
     covered, good = torch.cat(covered).double(), torch.cat(good).double()

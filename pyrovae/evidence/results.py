@@ -1,19 +1,20 @@
 """What the estimators found: the table, its reading in words, and the data behind it."""
 
-__all__ = ["Estimate", "Evidence"]
+__all__ = ["LABELS", "Evidence"]
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import inf, isnan, log, sqrt
+from dataclasses import dataclass, field, fields
+from math import isnan, log, sqrt
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pyrovae.evidence.weights import VERDICTS, annealed_verdicts, thresholds, verdicts
+from pyrovae.evidence.confirmation import Confirmation
+from pyrovae.evidence.estimate import Estimate
+from pyrovae.evidence.weights import thresholds
 from pyrovae.export import to_xarray
 
 LABELS = {
@@ -24,110 +25,8 @@ LABELS = {
     "ais": "annealing",
     "quadrature": "quadrature",
 }
-RANKED = "quadrature", "importance", "prior", "ais"  # what can answer the question
-EXACT = 1e-3  # nats that quadrature may be off
+RANKED = "quadrature", "importance", "ais", "prior"  # what can answer the question
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
-
-
-@dataclass(frozen=True, repr=False)
-class Estimate:
-    """One estimator's results, per datum, in nats.
-
-    Attributes:
-        name: As `evaluate` knows it.
-        value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x), but
-            for the jackknife, which is no bound, and quadrature, which is exact.
-        std_error: Its Monte Carlo standard error, `(N,)`; of quadrature, its error estimate.
-        ess: Effective sample size, `(N,)`; NaN where nothing is weighed.
-        pareto_k: Pareto k-hat, `(N,)`; NaN likewise, and of fewer than 25 annealing runs.
-        num_draws: K, draws made for each datum, `(N,)`.
-        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means
-            over disjoint subsets of the samples; NaN where there are none.
-        path_std_error: Standard error of one such estimate, `(G, N)`.
-        seconds: Time for the draws and reductions of its proposal, shared between its estimators.
-        tolerance: Standard error that a verdict asks for.
-        batches: Estimates by batch of draws, `(B, N)`, where all data were scored on the same
-            draws; else `None`.
-    """
-
-    name: str
-    value: Tensor
-    std_error: Tensor
-    ess: Tensor
-    pareto_k: Tensor
-    num_draws: Tensor
-    path: Tensor
-    path_std_error: Tensor
-    seconds: float
-    tolerance: float = inf
-    batches: Tensor | None = None
-
-    @property
-    def mean(self) -> float:
-        """Mean over data, nats per datum."""
-        return self.value.mean().item()
-
-    @property
-    def monte_carlo_error(self) -> float:
-        """Standard error of `mean` from finitely many samples: what more samples would move.
-
-        On shared draws the data's errors go together. The delta method then asks for the spread of
-        the mean over data of w / mean(w), which is taken between batches of draws.
-        """
-        if self.batches is not None:
-            share = (self.batches - self.value).exp().mean(1)
-            return share.std().item() / sqrt(len(share)) if len(share) > 1 else torch.nan
-        return self.std_error.square().sum().sqrt().item() / len(self.value)
-
-    @property
-    def path_error(self) -> Tensor:
-        """Standard error of the path's means over data, `(G,)`, as `monte_carlo_error`."""
-        apart = self.path_std_error.square().sum(1).sqrt() / self.path.shape[1]
-        if self.batches is None:
-            return apart
-        together = self.monte_carlo_error / (
-            self.std_error.square().sum().sqrt() / len(self.value)
-        )
-        return apart * together  # as much as draws in common change the error of all of them
-
-    @property
-    def data_error(self) -> float:
-        """Standard error of `mean` from finitely many data: what other data would move."""
-        return (
-            self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
-        )
-
-    @property
-    def bad(self) -> float:
-        """Share of data whose k-hat is bad; NaN where there is none."""
-        bad = (self.pareto_k > thresholds(self.num_draws)).double().mean().item()
-        return torch.nan if self.pareto_k.isnan().all() else bad
-
-    def verdict(self) -> list[str]:
-        """Returns for each datum what its estimate is worth, in words.
-
-        Of sampling: "ok", "more samples", "use ais" (see `pyrovae.evidence.weights.verdicts`). Of
-        annealing: "ok" where a quarter of the runs count, or "more temperatures". Of quadrature:
-        "ok" within 1e-3 nats, or "use ais". The ELBO is "a bound".
-        """
-        n = len(self.value)
-        if self.name == "elbo":
-            return ["a bound"] * n
-        if self.name == "quadrature":
-            return ["ok" if e <= EXACT else "use ais" for e in self.std_error.tolist()]
-        if self.name == "ais":
-            return annealed_verdicts(self.ess, self.num_draws)
-        columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
-        return [VERDICTS[i] for i in verdicts(*columns).tolist()]
-
-    def share(self, word: str) -> float:
-        """Returns the share of data with this verdict."""
-        return self.verdict().count(word) / len(self.value)
-
-    def draws(self) -> str:
-        """Returns the number of draws in words: "K = 5,000", or "K = 128 to 40,000"."""
-        low, high = int(self.num_draws.min()), int(self.num_draws.max())
-        return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,22 +53,27 @@ class Evidence:
         return self.estimates[name]
 
     def best(self) -> Estimate:
-        """Returns the estimate that comes nearest: quadrature, or the highest lower bound.
+        """Returns the estimate to go by: quadrature, or the lower bound to be trusted most.
 
-        Importance sampling comes first where its verdicts trust it, annealing where they do not;
-        another one only if it is clearly higher. ELBO and jackknife only stand beside.
+        That is the first of importance sampling, annealing and naive sampling that is ok for
+        nearly all data, else that nothing contradicts, else that nothing contradicts for most;
+        else of annealing and importance sampling the higher: naive sampling may only have been
+        lucky. One trusted as much that is clearly higher contradicts the first. ELBO and
+        jackknife only stand beside.
         """
         estimates = [self[name] for name in RANKED if name in self.estimates]
         if not estimates:
             return self["elbo"] if "elbo" in self.estimates else self["jackknife"]
-        best = estimates[0]
-        if best.name == "importance" and best.share("ok") < 1 - FEW:
-            best = self.estimates.get("ais", best)
-        if best.name != "quadrature":  # all are lower bounds: a clearly higher one is nearer
-            for other in estimates:
-                gap, error = self._difference(other.name, best.name)
-                clearly = 4 if best.share("ok") >= 1 - FEW else 2
-                best = other if gap > clearly * error else best
+        if estimates[0].name == "quadrature":
+            return estimates[0]
+        trusted = [e for e in estimates if e.share("ok") >= 1 - FEW]
+        for least in (1 - FEW, MANY):
+            trusted = trusted or [e for e in estimates if e.trusted >= least]
+        rivals = trusted or [self[n] for n in ("ais", "importance") if n in self.estimates]
+        best = (rivals or estimates)[0]
+        for other in rivals:  # all are lower bounds: a clearly higher one is nearer
+            gap, error = self._difference(other.name, best.name)
+            best = other if gap > (4 if trusted else 2) * error else best
         return best
 
     def rows(self) -> list[dict[str, Any]]:
@@ -280,6 +184,10 @@ class Evidence:
             torch.tensor([self[name].tolerance for name in names]),
             "standard error that a verdict asks for, nats",
         )
+        for f in fields(Confirmation):
+            column = [getattr(self[name].confirmation, f.name) for name in names]
+            text = f"of the second way: {f.name.replace('_', ' ')}"
+            variables[f"second_{f.name}"] = (("estimator",), np.array(column), text)
         for name in names:
             if (batches := self[name].batches) is not None:
                 text = "estimate by batch of the draws that all data share, nats"
@@ -295,14 +203,17 @@ class Evidence:
     @classmethod
     def from_xarray(cls, dataset: Any) -> "Evidence":
         """Returns the evidence of which `to_xarray` made this Dataset, as of an `evidence.nc`."""
-        fields = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
+        tables = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
         estimates = {}
         for name in dataset["estimator"].values.tolist():
             one = dataset.sel(estimator=name)
-            columns = {f: torch.from_numpy(one[f].values.copy()) for f in fields}
+            columns = {f: torch.from_numpy(one[f].values.copy()) for f in tables}
             if f"{name}_batches" in dataset:
                 columns["batches"] = torch.from_numpy(dataset[f"{name}_batches"].values.copy())
             scalars = {f: one[f].item() for f in ("seconds", "tolerance")}
+            if "second_reason" in dataset:  # evidence of before has none
+                second = {f.name: one[f"second_{f.name}"].item() for f in fields(Confirmation)}
+                scalars["confirmation"] = Confirmation(**second)
             estimates[name] = Estimate(name, **columns, **scalars)
         protocol = {k: _plain(v) for k, v in dataset.attrs.items()}
         return cls(estimates, tuple(dataset["samples"].values.tolist()), protocol)
@@ -328,8 +239,13 @@ class Evidence:
         """Returns how another estimator compares with the best."""
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
+        higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
         text = f"{LABELS[other.name].capitalize()}{self._how(other)} " + (
-            f"falls {short} short" if gap > 2 * error else f"agrees ({short} below)"
+            f"falls {short} short"
+            if gap > 2 * error
+            else higher
+            if gap < -2 * error
+            else f"agrees ({short} below)"
         )
         if other.name in ("ais", "quadrature"):
             return f"{text}."
@@ -341,34 +257,38 @@ class Evidence:
     def _trust(self, best: Estimate) -> str:
         """Returns whether the best estimate can be trusted, and for which data it cannot."""
         words = best.verdict()
-        left = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(words) if w != "ok")
+        counts = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(["ok", *words]))
         if best.name == "quadrature":
             worst = f"estimated error at most {best.std_error.max():.1e} nats"
-            return (
-                f"It is exact: {worst}." if not left else f"It is not exact everywhere ({left})."
-            )
-        if best.name == "ais":
+            left = set(words) != {"ok"}
+            return f"It is not exact everywhere ({counts})." if left else f"It is exact: {worst}."
+        annealed = best.name == "ais"
+        if annealed:
             facts = f"median ESS {best.ess.median():.1f} of {int(best.num_draws.max())} chains"
-            return (
-                f"Annealing went well for {words.count('ok')} of {len(words)} data ({facts}); "
-                "pv.bdmc tells what gap it leaves on data of the model's own."
+        else:
+            limit = thresholds(best.num_draws).max().item()
+            facts = (
+                f"k-hat is bad (above {limit:.2f}) for {best.bad:.1%} of the data, median ESS "
+                f"{best.ess.median():.0f}, smallest {best.ess.min():.1f}"
             )
-        limit = thresholds(best.num_draws).max().item()
-        facts = (
-            f"k-hat is bad (above {limit:.2f}) for {best.bad:.1%} of the data, median ESS "
-            f"{best.ess.median():.0f}, smallest {best.ess.min():.1f}"
-        )
-        facts += f" (verdicts: ok: {words.count('ok')}{'; ' * bool(left)}{left})"
+        facts += f" (verdicts: {counts})"
+        second = f"{best.confirmation}" if best.trusted or not best.confirmation.reason else ""
         if best.share("ok") >= 1 - FEW:
-            return f"The estimate can be trusted: {facts}."
-        if best.share("use ais") <= MANY:
-            return (
+            text = f"The estimate can be trusted: {facts}."
+        elif best.trusted >= 1 - FEW:
+            text = f"Nothing contradicts the estimate, as a lower bound: {facts}."
+        elif annealed:
+            text = f"Trust it as a lower bound: {facts}; anneal with more temperatures."
+        elif best.share("use ais") <= MANY:
+            text = (
                 f"Trust it as a lower bound: {facts}; draw more samples, or add the estimator ais."
             )
-        return (
-            f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses mass, "
-            "and the standard error does not notice. Add the estimator ais."
-        )
+        else:
+            text = (
+                f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses "
+                "mass, and the standard error does not notice. Add the estimator ais."
+            )
+        return f"{text} {second}".rstrip()
 
 
 def _plain(value: Any) -> Any:

@@ -43,6 +43,7 @@ LINES = {
 }
 WORDS = {
     "ok": GREEN,
+    "not contradicted": BLUE,
     "more samples": YELLOW,
     "use ais": ORANGE,
     "more temperatures": ORANGE,

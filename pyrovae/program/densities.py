@@ -137,11 +137,11 @@ class Program:
         """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
         return self._drawn(rows, num_particles, lambda p, *at: p._propose(*at))
 
-    def log_joint(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_joint(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.model, *at))
 
-    def log_guide(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_guide(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.guide, *at))
 
@@ -149,7 +149,7 @@ class Program:
         """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out."""
         return self._drawn(rows, num_particles, lambda p, *at: (p._prior(*at), torch.ones(0)))[0]
 
-    def log_prior(self, z: Values, rows: range, num_particles: int) -> Tensor:
+    def log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
         return self._at(z, rows, num_particles, lambda p, *at: p._log_prior(*at))
 
@@ -297,9 +297,11 @@ class Program:
         draws, tables = zip(*(draw(self, rows, None) for _ in range(size)), strict=True)
         return {k: torch.stack([z[k] for z in draws]) for k in draws[0]}, torch.stack(tables)
 
-    def _at(self, z: Values, rows: range, size: int, density: Callable[..., Tensor]) -> Tensor:
+    def _at(
+        self, z: Values, rows: range, size: int | None, density: Callable[..., Tensor]
+    ) -> Tensor:
         """Returns `density(program, z, rows, S)` of all particles, `(S, n)`, likewise."""
-        if not self.trouble:
+        if size is None or not self.trouble:
             return density(self, z, rows, size)
         if self.folds:
             many = self.folded(rows, size)

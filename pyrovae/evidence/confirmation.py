@@ -1,0 +1,289 @@
+"""A second, different way to log p(x): on data simulated from the model the exact z is known."""
+
+__all__ = ["Confirmation", "confirm_annealing", "confirm_sampling"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import nan, sqrt
+
+import numpy as np
+import pyro
+import torch
+from pyro.distributions import Delta
+from torch import Tensor
+
+from pyrovae.evidence.annealing import Kernel, anneal
+from pyrovae.evidence.drawing import Draws, draw
+from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
+from pyrovae.program import Program, Values, base, evaluation, simulate
+from pyrovae.rng import seeded, stream_seed
+
+SAMPLED, ANNEALED, LONGER = 256, 48, 8  # data that sampling and annealing are confirmed on
+FEWEST = 16  # of them, to say anything
+DRAWS, SHARE = 2**16, 0.05  # draws that it may cost, or what share of the evaluation's own
+WORTH = 20  # effective draws of a simulated datum
+SIZE = 64  # rows of a block
+SPREAD = 1.645  # of the gap's standard errors, that it may be larger than it seems
+ALLOWED = 0.5  # of the stated error: a bias of half of it takes 3 % off a 95 % interval's coverage
+ROUNDING = 1e-4  # nats
+DATA, OWN, TWICE = 30, 31, 32  # random streams
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    r"""How an estimator did where more is known: bounds on simulated data, and a longer run.
+
+    A datum x simulated with its z hands over an exact draw of the posterior. Its weight w*, beside
+    the S weights of the estimator, bounds log p(x) from above:
+
+    .. math::
+        \mathrm{E}[\log \tfrac1S \sum_s w_s] \le \log p(x) \le
+        \mathrm{E}[\log \tfrac1{S+1} (w^* + \sum_s w_s)]
+
+    The gap is as small as the squared standard error where the proposal reaches all of the
+    posterior, and nats where z* lies in what it misses. Of annealing, w* is the weight of a
+    reverse run from z*, as in `pyrovae.bdmc`.
+
+    Attributes:
+        num_simulated: Data simulated from the model; 0 where no draw enters the estimate.
+        num_good: Those among them whose own weights show nothing wrong. Of these:
+        gap: Mean of upper less lower bound, nats.
+        gap_error: Its standard error.
+        std_error: Mean of the standard errors that the estimator states.
+        num_longer: Real data that were annealed at twice the temperatures.
+        longer: What that adds, in the mean, nats.
+        longer_error: Its standard error.
+        reason: Why nothing could be confirmed; else "".
+
+    References:
+        Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015),
+        https://arxiv.org/abs/1511.02543
+        Importance weighted hierarchical variational inference (Sobolev and Vetrov, 2019),
+        https://arxiv.org/abs/1905.03290: the upper bound.
+    """
+
+    num_simulated: int = 0
+    num_good: int = 0
+    gap: float = nan
+    gap_error: float = nan
+    std_error: float = nan
+    num_longer: int = 0
+    longer: float = 0.0
+    longer_error: float = 0.0
+    reason: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is drawn that a second way could confirm: all latents are summed out."""
+        return not (self.num_simulated or self.reason)
+
+    @property
+    def allowed(self) -> float:
+        """Nats that the gap may have: a share of the stated error."""
+        return ALLOWED * self.std_error + ROUNDING
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the second way agrees with the estimator; `None` where it cannot be told."""
+        if self.exact:
+            return True
+        if self.reason or self.num_good < FEWEST:
+            return None
+        gap = self.gap + SPREAD * self.gap_error
+        return max(gap, self.longer - 3 * self.longer_error) <= self.allowed
+
+    def __str__(self) -> str:
+        n = self.num_simulated
+        if self.exact:
+            return "No draw enters it: it is exact."
+        if self.reason:
+            return f"Nothing confirms it: {self.reason}."
+        if self.agrees is None:
+            return (
+                f"Nothing confirms it: of {n} data simulated from the model, only {self.num_good} "
+                "have good weights."
+            )
+        text = (
+            f"on {n} data simulated from the model, whose exact z is known, upper and lower bound "
+            f"lie {self.gap:.4f} +- {self.gap_error:.4f} nats apart"
+        )
+        if self.num_longer:
+            text += (
+                f", and twice the temperatures add {self.longer:.4f} +- {self.longer_error:.4f} "
+                f"for {self.num_longer} of these data"
+            )
+        if not self.agrees:
+            return f"A second way contradicts it: {text}; its error allows {self.allowed:.4f}."
+        return (
+            f"A second way confirms it: {text}. What is missed of less than {3 / n:.1%} of such "
+            "data would go unseen."
+        )
+
+
+def confirm_sampling(
+    program: Program, how: Draws, num_draws: Tensor, ess: Tensor, seed: int, chunk_size: int
+) -> Confirmation:
+    """Returns the confirmation of importance sampling, or of naive sampling without a guide.
+
+    Args:
+        program: The pair; its data give sizes and covariates.
+        how: What the evaluation drew by.
+        num_draws: Draws that it made for each datum, `(n,)`, of data whose weights look good.
+        ess: Their effective sample sizes, `(n,)`.
+        seed: Of the evaluation; the random streams are others.
+        chunk_size: Particles x data decoded at once.
+    """
+    total = num_draws.double().median()
+    most = int(num_draws.max())
+    size = int((WORTH * total / ess.median()).clamp(min(256, most), most))
+    budget = max(DRAWS, SHARE * len(program) * total.item())
+    count = int(min(SAMPLED, max(2 * FEWEST, budget // size)))
+    program = replace(program, shared=False, graphs=None)
+    if program.guide is None:
+        program = replace(program, enumerated=())  # naive sampling draws them, too
+    tables, exact = [], []
+    try:
+        for part, rows, z, own in _simulations(program, count, seed):
+            tables.append(_table(draw(part, rows, Draws(size), own, chunk_size).log_w))
+            with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+                log_q = part.log_guide if part.guide else part.log_prior
+                log_w = part.log_joint(z, rows, None) - log_q(z, rows, None)
+            exact.append(log_w.cpu().double().reshape(-1))
+    except ValueError as e:
+        return Confirmation(reason=str(e))
+    weights = LogWeights(torch.cat(tables, dim=1))
+    variance = (size / weights.ess() - 1).clamp(min=0)
+    if how.num_particles == "auto":
+        s = (variance / how.tolerance**2).nan_to_num(torch.inf).clamp(128, how.max_particles)
+    else:
+        s = torch.full_like(variance, total.item())
+    error = (variance / (s - 1).clamp(min=1)).sqrt()
+    good = verdicts(weights.pareto_k(), weights.ess() * s / size, error, weights.num_draws) == 0
+    gap = _gap(torch.cat(exact) - weights.log_evidence(), s)
+    return _summary(gap, error, good)
+
+
+def confirm_annealing(
+    program: Program,
+    kernel: Kernel,
+    num_particles: int,
+    value: Tensor,
+    std_error: Tensor,
+    good: Tensor,
+    seed: int,
+) -> Confirmation:
+    """Returns the confirmation of annealing: reverse runs, and twice the temperatures.
+
+    Args:
+        program: The pair and the data.
+        kernel: The frozen course that the evaluation took.
+        num_particles: Its runs for each datum.
+        value: Its estimates, `(N,)`.
+        std_error: Their standard errors, `(N,)`.
+        good: Which of them look good, `(N,)`.
+        seed: Of the evaluation; the random streams are others.
+    """
+    program = replace(program, graphs=None)
+    tables, exact = [], []
+    try:
+        for part, rows, z, own in _simulations(program, ANNEALED, seed):
+            tables.append(_table(anneal(part, rows, num_particles, own, kernel)[0]))
+            exact.append(anneal(part, rows, 1, own, kernel, z)[0][0].reshape(-1))
+    except ValueError as e:
+        return Confirmation(reason=str(e))
+    weights = LogWeights(torch.cat(tables, dim=1))
+    error = weights.std_error()
+    words = annealed_verdicts(weights.ess(), weights.num_draws, error)
+    fine = torch.tensor([word == VERDICTS[0] for word in words])
+    gap = _gap(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
+    found = _summary(gap, error, fine)
+    if found.agrees is False:
+        return found
+    chosen = good.nonzero()[:, 0]
+    chosen = chosen[torch.linspace(0, len(chosen) - 1, min(LONGER, len(chosen))).long()]
+    rows = range(len(chosen))
+    if program.feed == "slice":
+        program = program.take(chosen.tolist())
+    else:
+        rows = program.blocks(SIZE)[0]
+        chosen = torch.tensor(rows if program.plate else [0])
+    own = stream_seed(seed, TWICE)
+    again = LogWeights(_table(anneal(program, rows, num_particles, own, _twice(kernel))[0]))
+    longer = again.log_evidence() - value[chosen]
+    squares = again.std_error().square() + std_error[chosen].square()
+    return replace(
+        found,
+        num_longer=len(chosen),
+        longer=longer.mean().item(),
+        longer_error=squares.sum().sqrt().item() / len(chosen),
+    )
+
+
+def _table(log_w: Tensor) -> Tensor:
+    """Returns log-weights `(S, n)`; joint ones `(S,)` are those of one datum."""
+    return log_w if log_w.ndim > 1 else log_w[:, None]
+
+
+def _gap(log_ratio: Tensor, num_draws: Tensor) -> Tensor:
+    """Returns log (w* + sum w) / (S + 1) less log (sum w) / S of log w* / mean(w), `(m,)`."""
+    s = num_draws.double()
+    return torch.logaddexp(log_ratio - s.log(), torch.zeros_like(s)) - (1 / s).log1p()
+
+
+def _summary(gap: Tensor, error: Tensor, good: Tensor) -> Confirmation:
+    """Returns what is kept of simulated data's gaps and errors, of the good ones among them."""
+    n, gap = len(gap), gap[good]
+    spread = gap.std().item() / sqrt(len(gap)) if len(gap) > 1 else nan
+    return Confirmation(n, len(gap), gap.mean().item(), spread, error[good].mean().item())
+
+
+def _simulations(
+    program: Program, count: int, seed: int
+) -> Iterator[tuple[Program, range, Values, int]]:
+    """Yields the program on simulated blocks, their rows, the z that made them, and a seed.
+
+    Sizes and covariates are those of the data, spread evenly, as often as it takes.
+
+    Raises:
+        ValueError: If the data cannot be simulated, or the guide has no density at that z.
+    """
+    if common := sorted(s["name"] for s in program.model_sites if program.common(s)):
+        raise ValueError(
+            f"{common[0]!r} is common to all data, and drawn from what the guide learned of others"
+        )
+    if program.feed == "slice":
+        program = program.take([i * len(program) // count for i in range(count)])
+    guided = {
+        s["name"]
+        for s in program.guide_sites
+        if not s["is_observed"] and not isinstance(base(s["fn"]), Delta)
+    }
+    made, turn = 0, 0
+    while made < count:
+        for rows in program.blocks(SIZE):
+            with (
+                evaluation(),
+                pyro.validation_enabled(False),
+                seeded(seed, DATA, turn, rows.start),
+            ):
+                data, z = simulate(program, rows)
+            if missing := sorted(guided - set(z)):
+                raise ValueError(
+                    f"the guide draws {missing[0]!r} and maps it to the latents, so that its "
+                    "density at the exact z is unknown"
+                )
+            yield replace(program.part(rows), data=data), rows, z, stream_seed(seed, OWN, turn)
+            made += len(rows) if program.plate else 1
+            if made >= count:
+                return
+        turn += 1
+
+
+def _twice(kernel: Kernel) -> Kernel:
+    """Returns a course with another temperature between each two."""
+    b = kernel.temperatures
+    finer = np.interp(np.arange(2 * len(b) - 1) / 2, np.arange(len(b)), b)
+    steps = np.full(len(finer) - 2, 0.1)
+    if len(kernel.step_size):
+        steps = np.interp(finer[1:-1], b[1:-1], kernel.step_size)
+    return Kernel(finer, steps, kernel.num_leapfrog)
