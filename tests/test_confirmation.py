@@ -247,16 +247,16 @@ def test_confirmations_are_kept_and_come_back(tmp_path):
         "estimators": ["importance", "prior", "ais"], "num_particles": 200, "seed": 0,
         "num_temperatures": 10,
     }  # fmt: skip
-    blocks = {}
-    whole = pv.evaluate(model.model, model.guide, model.x, blocks=blocks, **options)
-    calls = []
+    blocks, calls = {}, []
 
     def counted(x):
         calls.append(len(x))
         model.model(x)
 
+    whole = pv.evaluate(counted, model.guide, model.x, blocks=blocks, **options)
+    runs = len(calls)
     again = pv.evaluate(counted, model.guide, model.x, blocks=blocks, **options)
-    assert len(calls) < 40  # what finds out what the program is, and no more
+    assert len(calls) - runs < runs / 3  # what finds out what the program is, and no more
     workers = pv.evaluate(model.model, model.guide, model.x, workers=1, **options)
     back = pv.Evidence.from_xarray(whole.to_xarray())
     for e in (again, workers, back):

@@ -78,7 +78,9 @@ def test_khats_are_shrunk_as_far_as_chance_scatters_them():
     alike = 0.6 + chance * rng.normal(size=500)
     drawn = diagnostics.shrunk_khat(alike, 1000)
     assert drawn.min() > 0.6 - 0.6 * chance
-    assert (drawn >= alike).all()  # a large one of one's own stays
+    assert drawn.max() < 0.6 + 0.6 * chance
+    few_bad = np.concatenate([chance / 2 * rng.normal(size=490), np.full(10, 0.75)])
+    assert (diagnostics.shrunk_khat(few_bad, 1000)[490:] == 0.75).all()  # no chance: they stay
     truth = rng.normal(0.3, 0.3, size=5000)
     noisy = truth + 1.3 / np.sqrt(tail) * rng.normal(size=5000)
     shrunk = diagnostics.shrunk_khat(noisy, 1000)

@@ -96,5 +96,5 @@ def test_intervals_are_those_of_student():
         torch.testing.assert_close(high - w.log_evidence(), quantile * w.std_error())
         torch.testing.assert_close(w.log_evidence() - low, quantile * w.std_error())
     assert pv.LogWeights(log_w[:1]).interval()[0].isnan().all()
-    with pytest.raises(ValueError, match=r"coverage is 95; give a probability between 0 and 1"):
+    with pytest.raises(ValueError, match=r"prob is 95; give a probability between 0 and 1"):
         w.interval(95)

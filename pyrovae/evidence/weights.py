@@ -272,8 +272,8 @@ def verdicts(
     0, not contradicted: k-hat at most 0.5, so that the variance is finite and +- 2 standard errors
     mean what they say of the mass the proposal visits, ESS at least 50, and the standard error
     within the tolerance. 1, more samples: k-hat up to 0.7, or of fewer than 25 draws, which tell
-    nothing. 2, use ais: above, where more draws of the same proposal hardly help. Low k-hats are
-    drawn up to their mean by their own uncertainty (`pyrovae.diagnostics.shrunk_khat`).
+    nothing. 2, use ais: above, where more draws of the same proposal hardly help. k-hats that
+    chance may have scattered are drawn to their mean (`pyrovae.diagnostics.shrunk_khat`).
     """
     flat = pareto_k.reshape(-1).numpy(), num_draws.reshape(-1).numpy()
     k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
@@ -300,7 +300,9 @@ def interval(
 
     Eight annealing runs know their own spread so badly that 1.96 of it cover 85 to 93 %.
     """
-    freedom = (num_draws - 1).clamp(min=1).numpy()
+    if not 0 < prob < 1:
+        raise ValueError(f"prob is {prob}; give a probability between 0 and 1")
+    freedom = (num_draws - 1).clamp(min=1).double().numpy()
     reach = torch.from_numpy(np.asarray(stdtrit(freedom, (1 + prob) / 2))) * std_error
     return value - reach, value + reach
 
