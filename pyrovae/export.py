@@ -87,6 +87,11 @@ def to_arviz(
     """
     check_sizes(num_samples=num_samples, num_particles=num_particles, block_size=block_size)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
+    if common := program.common_latents:
+        raise ValueError(
+            f"latent {common[0]!r} is common to all data, and the groups here have draws of each "
+            "datum; make it a point in the guide (Delta)"
+        )
     seed = draw_seed(seed)
     blocks = [
         _block(program, rows, num_samples, num_particles, seed)

@@ -507,3 +507,54 @@ def test_a_discrete_site_of_the_guide_is_summed_out_by_annealing():
         probs.log() + dist.Normal(locs, 1.25**0.5).log_prob(bounds.data[0][:, None])
     ).logsumexp(1)
     torch.testing.assert_close(bounds.upper, truth, atol=0.1, rtol=0)
+
+
+def test_errors_of_draws_that_all_data_have_in_common_go_together():
+    """q(m) is drawn once for all data: the error of their mean does not shrink with their number."""
+    x = torch.full((130,), 0.5) + 0.01 * torch.randn(130)
+
+    def posterior(_):
+        pyro.sample("m", dist.Normal(0.0, 1.0))
+
+    truth = dist.Normal(0.0, 2**0.5).log_prob(x).mean()
+    off, said = [], []
+    for seed in range(20):
+        evidence = pv.evaluate(
+            GlobalMean().model,
+            posterior,
+            x,
+            estimators=["importance"],
+            num_particles=320,
+            seed=seed,
+        )
+        e = evidence["importance"]
+        off.append(e.mean - truth)
+        said.append(e.monte_carlo_error)
+    assert 0.5 < torch.tensor(off).std() / torch.tensor(said).mean() < 1.6
+    assert set(e.verdict()) <= {"not contradicted", "more samples"}
+    assert "given what the guide knows of m, common to all data" in evidence.reading()
+    for call in (
+        lambda: pv.importance_sampling(
+            GlobalMean().model, posterior, x, num_particles=9, proposal=pv.Widened(2.0)
+        ),
+        lambda: pv.to_arviz(GlobalMean().model, posterior, x, num_particles=9),
+    ):
+        with pytest.raises(ValueError, match="'m' is common to all data"):
+            call()
+
+
+def test_fit_hands_on_what_is_no_data():
+    vae = pv.VAE(x_dim=4, z_dim=1, hidden_dims=(3,))
+
+    def model(x, y, flag):
+        assert y is None
+        assert flag
+        vae.model(x)
+
+    def guide(x, y, flag):
+        vae.guide(x)
+
+    x = torch.ones(9, 4)
+    options = {"num_epochs": 2, "seed": 0, "progress": False}
+    there = pv.svi.fit(model, guide, (x, None, True), valid=(x, None, True), **options)
+    assert len(there.valid_elbo) == 2

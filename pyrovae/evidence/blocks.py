@@ -93,7 +93,9 @@ class Job:
         else:
             weights = tally(program, rows, how, self.seed, chunk, self.grid)
         names = [n for n in self.names if SOURCES[n] == source]
-        batches = weights.batches() if isinstance(weights, Tally) and program.shared else None
+        batches = None
+        if isinstance(weights, Tally) and (program.shared or program.common_latents):
+            batches = weights.batches()
         return {n: _REDUCE[n](weights, self.grid) for n in names}, batches
 
 

@@ -247,7 +247,7 @@ def _simulations(
     Raises:
         ValueError: If the data cannot be simulated, or the guide has no density at that z.
     """
-    if common := sorted(s["name"] for s in program.model_sites if program.common(s)):
+    if common := program.common_latents:
         raise ValueError(
             f"{common[0]!r} is common to all data, and drawn from what the guide learned of others"
         )

@@ -135,7 +135,7 @@ def sharing(program: Program) -> Program:
 
 
 def _stream(program: Program, rows: range) -> tuple[int, ...]:
-    if program.shared:
+    if program.shared or program.common_latents:
         return (SHARED,)
     return (PRIOR if program.guide is None else GUIDE, rows.start)
 
@@ -246,6 +246,11 @@ def _from_guide(
 ) -> Iterator[Tensor]:
     """Encodes once for many draws, a fixed number, and decodes them in chunks of one size."""
     most, chunk = _at_a_time(program, len(rows), chunk_size)
+    if how.proposal and program.common_latents:
+        raise ValueError(
+            f"latent {program.common_latents[0]!r} is common to all data, and its draws are not "
+            "weighed for each datum: a wider proposal would change the answer; leave it out"
+        )
     propose: Sampler = partial(program.propose, rows)
     if how.proposal:
         propose = how.proposal.sampler(program, rows)
@@ -324,8 +329,7 @@ def _passes(
     if not qmc:
         yield from ((size, nullcontext()) for size in _sizes(num_particles, most))
         return
-    common = any(program.common(s) for s in program.guide_sites or program.model_sites)
-    if program.trouble or common or program.dim is None or not program.latent_size:
+    if program.trouble or program.common_latents or program.dim is None or not program.latent_size:
         raise ValueError(
             "quasi-random draws need latents of each datum, in a data plate that is no loop, and "
             "a program that broadcasts over particles; this one has not: draw with qmc=False"

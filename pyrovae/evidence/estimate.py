@@ -72,6 +72,8 @@ class Estimate:
         On shared draws the data's errors go together. The delta method then asks for the spread of
         the mean over data of w / mean(w), which is taken between batches of draws.
         """
+        if self.batches is not None and self.name == "elbo":
+            return self.std_error.mean().item()  # errors that go together are at most that
         if self.batches is not None:
             share = (self.batches - self.value).exp().mean(1)
             return share.std().item() / sqrt(len(share)) if len(share) > 1 else torch.nan

@@ -197,6 +197,9 @@ def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
         "dims": program.event_size * (1 if program.plate else program.step),
         "discrete": program.is_discrete,
         **options,
+        **(
+            {"common_latents": ", ".join(program.common_latents)} if program.common_latents else {}
+        ),
         "dtype": str(program.data[0].dtype),
         "device": str(program.data[0].device),
         "model_sha256": program.sha256,

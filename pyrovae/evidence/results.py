@@ -133,6 +133,11 @@ class Evidence:
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]
+        if common := self.protocol.get("common_latents"):
+            lines.append(
+                f"It is the predictive density, given what the guide knows of {common}, common to "
+                "all data; naive sampling draws that from the prior."
+            )
         if "elbo" in self.estimates:
             gap, error = self._difference(best.name, "elbo")
             lines.append(

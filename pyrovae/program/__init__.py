@@ -1,5 +1,6 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
+from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
 from pyrovae.program.densities import SHARED_ROWS, Program
 from pyrovae.program.handlers import (
@@ -41,6 +42,7 @@ __all__ = [
     "Replaced",
     "Values",
     "base",
+    "bound",
     "buffers_of",
     "check",
     "check_data",
@@ -48,6 +50,7 @@ __all__ = [
     "draw_latents",
     "evaluation",
     "inspect",
+    "is_table",
     "log_likelihood_of_all",
     "negative_elbo",
     "observes_data",

@@ -12,7 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, constraints
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from pyrovae.program.handlers import (
     sha256,
 )
 from pyrovae.program.sums import each, log_prob, sum_sites, summable
-from pyrovae.program.supports import check_cover, check_support, support
+from pyrovae.program.supports import check_supports, support
 
 SHARED_ROWS = 4096  # rows of a block that shares its draws
 AUXILIARY = "_unconstrained"  # what Pyro's AutoNormal adds to a latent's name
@@ -192,6 +192,13 @@ class Program:
         """Returns whether a site is common to all data: it stands outside the data plate."""
         return self.plate is not None and self._frame(site) is None
 
+    @cached_property
+    def common_latents(self) -> tuple[str, ...]:
+        """Names of the latents that are common to all data, and drawn."""
+        return tuple(
+            s["name"] for s in self.model_sites if s["name"] in self.latents and self.common(s)
+        )
+
     @property
     def summed(self) -> Callable[..., Any]:
         """The model with its `enumerated` sites in parallel, to be summed out of its density."""
@@ -214,21 +221,7 @@ class Program:
 
         Raises ValueError where the guide's draws cannot reach all of a latent's support.
         """
-        dim = None if self.plate is None else self.dim
-        for site in self.run(self.model, rows):
-            check_support(site, dim, rows.start)
-        if self.guide is not None and self._bounded:
-            ours = {s["name"]: s for s in self.run(self.guide, rows) if not s["is_observed"]}
-            z = {name: s["value"] for name, s in ours.items()}
-            for site in self.run(poutine.condition(self.model, data=z), rows):
-                if site["name"] in ours and site["name"] in self.latents:
-                    check_cover(ours[site["name"]], site)
-
-    @cached_property
-    def _bounded(self) -> bool:
-        """Whether a latent's support, in model or guide, is less than all reals."""
-        sites = (*self.model_sites, *self.guide_sites)
-        return any(support(s) is not constraints.real for s in sites if s["name"] in self.latents)
+        check_supports(self, rows)
 
     @property
     def event_size(self) -> float:

@@ -1,10 +1,10 @@
 """Where values may lie: supports of sites, against what is observed and what a guide draws."""
 
-__all__ = ["check_cover", "check_observed", "check_support", "support"]
+__all__ = ["check_observed", "check_supports", "support"]
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro import poutine
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from pyrovae.data import DataError
 from pyrovae.program.handlers import Site, base, evaluation, observes_data, sample_sites
+
+if TYPE_CHECKING:
+    from pyrovae.program.densities import Program
 
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
@@ -75,6 +78,23 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
         f"{value[tuple(index)].item():g} at row {start + index[axis]}, "
         f"column {', '.join(map(str, column)) or 0}{advice}"
     )
+
+
+def check_supports(program: "Program", rows: range) -> None:
+    """Raises as `Program.check_observed` says, for these rows."""
+    dim = None if program.plate is None else program.dim
+    for site in program.run(program.model, rows):
+        check_support(site, dim, rows.start)
+    sites = [
+        s for s in (*program.model_sites, *program.guide_sites) if s["name"] in program.latents
+    ]
+    if program.guide is None or all(support(s) is constraints.real for s in sites):
+        return
+    ours = {s["name"]: s for s in program.run(program.guide, rows) if not s["is_observed"]}
+    z = {name: s["value"] for name, s in ours.items()}
+    for site in program.run(poutine.condition(program.model, data=z), rows):
+        if site["name"] in ours and site["name"] in program.latents:
+            check_cover(ours[site["name"]], site)
 
 
 def check_cover(guide: Site, model: Site) -> None:

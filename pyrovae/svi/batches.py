@@ -1,6 +1,6 @@
 """Where batches come from: tensors, rows on disk, or a DataLoader."""
 
-__all__ = ["Batches", "Data", "batches"]
+__all__ = ["Batches", "Data", "batches", "bound_to", "tables"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyrovae.program import check_data, check_observed
+from pyrovae.program import bound, check_data, check_observed, is_table
 from pyrovae.rng import seeded, stream_seed
 from pyrovae.rows import Rows, as_tensors
 from pyrovae.svi.ranks import Ranks
@@ -27,6 +27,18 @@ def batches(data: Data, size: int, transform: Callable[..., Any] | None, device:
         return _Loaded(data, transform, device)
     tensors = (data,) if isinstance(data, Tensor | Rows) else tuple(data)
     return _Indexed(tensors, size, transform, device)
+
+
+def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:
+    """Returns a program of the tables among the data; what is none (`None`, a flag) stays."""
+    if not isinstance(data, tuple | list) or all(map(is_table, data)):
+        return fn
+    return bound(fn, data, tuple((i, 0) for i, d in enumerate(data) if is_table(d))) or fn
+
+
+def tables(data: Any) -> Any:
+    """Returns the data without what is no table."""
+    return tuple(filter(is_table, data)) if isinstance(data, tuple | list) else data
 
 
 class Batches(ABC):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
 from pyrovae.rng import draw_seed, seeded
-from pyrovae.svi.batches import Batches, Data, batches
+from pyrovae.svi.batches import Batches, Data, batches, bound_to, tables
 from pyrovae.svi.course import Course, Fit, State
 from pyrovae.svi.objectives import (
     compiled_gradients,
@@ -90,7 +90,8 @@ def fit(
     Args:
         model: A Pyro callable of the data.
         guide: Another.
-        data: A tensor, or tensors of equal length passed to the program in that order; or a
+        data: A tensor, or tensors of equal length passed to the program in that order, with what
+            is no tensor (`None`, a flag) handed on as it is; or a
             `torch.utils.data.DataLoader` of such, whose batches are taken as they come: it alone
             decides on their size and order, and is gone through once more at the start, to check.
         valid: Validation data, likewise; scored after each epoch without touching a weight.
@@ -136,10 +137,11 @@ def fit(
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
-    train = batches(data, batch_size, transform, device).check(model)
+    model, guide = bound_to(model, data), bound_to(guide, data)
+    train = batches(tables(data), batch_size, transform, device).check(model)
     held_out = None
     if valid is not None:
-        held_out = batches(valid, batch_size, None, device).check(model)
+        held_out = batches(tables(valid), batch_size, None, device).check(model)
     ranks = Ranks.current()
     if ranks.size > 1:
         with seeded(0):
