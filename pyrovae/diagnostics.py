@@ -20,6 +20,7 @@ import numpy as np
 from scipy.stats import binom
 
 FLAT = 1e-3  # nats that log-weights differ by in float32 where they are equal
+OUTLYING = 3  # standard errors above the mean from which on a k-hat is no chance
 TAIL = 1000  # largest weights that a k-hat is fitted to, at most
 
 
@@ -105,17 +106,17 @@ def khat_threshold(num_particles: int) -> float:
 
 
 def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
-    r"""Returns k-hats `(N,)`, low ones drawn up to their mean as far as chance would scatter them.
+    r"""Returns k-hats `(N,)` drawn towards their mean, as far as chance alone would scatter them.
 
     .. math::
-        \max\Bigl(k_n,\; \bar k + \frac{\tau^2}{\tau^2 + s_n^2} (k_n - \bar k)\Bigr), \quad
-        s_n^2 = (1 + \bar k)^2 / M_n
+        \bar k + \frac{\tau^2}{\tau^2 + s_n^2} (k_n - \bar k), \quad s_n^2 = (1 + \bar k)^2 / M_n
 
     with M the number of tail draws that each was fitted to, and tau^2 the variance between data
     beyond the mean s^2. Of data whose weights are equally heavy-tailed, the k-hat is lowest where
     the large weights happened to be missed, and there the estimate is furthest off: a verdict by
-    each datum's own k-hat would pick those. Large ones stay: a few data that the guide fits badly
-    would be drawn down to the many that it fits well.
+    each datum's own k-hat would pick those. One that lies more than 3 s_n above the mean is no
+    chance and stays: a few data that the guide fits badly would be drawn down to the many that it
+    fits well. Infinite k-hats stay.
 
     References:
         Data analysis using Stein's estimator and its generalizations (Efron and Morris, 1975),
@@ -130,7 +131,8 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
     drawn = mean + between / (between + chance) * (k[finite] - mean)
-    k[finite] = np.maximum(k[finite], drawn)
+    outlying = k[finite] - mean > OUTLYING * np.sqrt(chance)
+    k[finite] = np.where(outlying, k[finite], drawn)
     return k
 
 
