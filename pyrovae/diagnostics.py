@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import binom
 
 FLAT = 1e-3  # nats that log-weights differ by in float32 where they are equal
-APART = 3  # standard deviations by which chance does not scatter a k-hat upwards
+OUTLYING = 3  # standard errors above the mean from which on a k-hat is no chance
 TAIL = 1000  # largest weights that a k-hat is fitted to, at most
 
 
@@ -114,8 +114,9 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     with M the number of tail draws that each was fitted to, and tau^2 the variance between data
     beyond the mean s^2. Of data whose weights are equally heavy-tailed, the k-hat is lowest where
     the large weights happened to be missed, and there the estimate is furthest off: a verdict by
-    each datum's own k-hat would pick those. What lies more than 3 s above the mean is no chance,
-    and stays: a few data that the guide fits badly would be drawn down to the many that it fits.
+    each datum's own k-hat would pick those. One that lies more than 3 s_n above the mean is no
+    chance and stays: a few data that the guide fits badly would be drawn down to the many that it
+    fits well. Infinite k-hats stay.
 
     References:
         Data analysis using Stein's estimator and its generalizations (Efron and Morris, 1975),
@@ -130,7 +131,8 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
     drawn = mean + between / (between + chance) * (k[finite] - mean)
-    k[finite] = np.where(k[finite] > mean + APART * np.sqrt(chance), k[finite], drawn)
+    outlying = k[finite] - mean > OUTLYING * np.sqrt(chance)
+    k[finite] = np.where(outlying, k[finite], drawn)
     return k
 
 

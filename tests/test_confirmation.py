@@ -92,7 +92,7 @@ def test_a_few_data_with_a_narrow_guide_are_not_drawn_to_the_others():
     narrow = model.x[:, 0] > torch.quantile(data[:, 0], 0.98)
     words = np.array(w.verdict())
     assert 10 <= narrow.sum() <= 40
-    assert (words[narrow.numpy()] == "not contradicted").mean() < 0.25
+    assert not (words[narrow.numpy()] == "not contradicted").any()
     assert (words[~narrow.numpy()] == "not contradicted").mean() > 0.8
 
 

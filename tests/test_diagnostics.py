@@ -76,18 +76,16 @@ def test_khats_are_shrunk_as_far_as_chance_scatters_them():
     tail = np.ceil(3 * np.sqrt(1000))
     chance = 1.6 / np.sqrt(tail)
     alike = 0.6 + chance * rng.normal(size=500)
-    drawn = diagnostics.shrunk_khat(alike, 1000)
-    assert drawn.min() > 0.6 - 0.6 * chance
-    assert (drawn > 0.6 + 0.6 * chance).sum() <= 2  # of 500, one lies 3 of them above
-    few_bad = np.concatenate([chance / 2 * rng.normal(size=490), np.full(10, 0.75)])
-    assert (diagnostics.shrunk_khat(few_bad, 1000)[490:] == 0.75).all()  # no chance: they stay
+    assert diagnostics.shrunk_khat(alike, 1000).std() < 0.3 * chance
     truth = rng.normal(0.3, 0.3, size=5000)
     noisy = truth + 1.3 / np.sqrt(tail) * rng.normal(size=5000)
     shrunk = diagnostics.shrunk_khat(noisy, 1000)
-    assert np.square(shrunk - truth).mean() < 0.95 * np.square(noisy - truth).mean()
+    assert np.square(shrunk - truth).mean() < 0.9 * np.square(noisy - truth).mean()
     low = noisy < 0  # among those that look best, the truth is worse, and shrinking knows
     assert abs((shrunk - truth)[low].mean()) < 0.02
     assert (noisy - truth)[low].mean() < -0.03
+    bad = np.append(0.1 * rng.normal(size=980), np.full(20, 0.8))  # a few that are no chance
+    assert (diagnostics.shrunk_khat(bad, 1000)[-20:] == 0.8).all()
     few = np.array([0.1, np.inf])
     assert np.array_equal(diagnostics.shrunk_khat(few, 1000), few)
     kept = diagnostics.shrunk_khat(np.array([0.1, 0.2, 0.3, np.inf]), [100, 200, 1000, 5])

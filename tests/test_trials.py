@@ -510,7 +510,7 @@ def test_a_discrete_site_of_the_guide_is_summed_out_by_annealing():
 
 
 def test_errors_of_draws_that_all_data_have_in_common_go_together():
-    """q(m) is drawn once for all data: the error of their mean does not shrink with their number."""
+    """q(m) is drawn for all data at once: many data do not make the error of their mean small."""
     x = torch.full((130,), 0.5) + 0.01 * torch.randn(130)
 
     def posterior(_):

@@ -272,8 +272,9 @@ def verdicts(
     0, not contradicted: k-hat at most 0.5, so that the variance is finite and +- 2 standard errors
     mean what they say of the mass the proposal visits, ESS at least 50, and the standard error
     within the tolerance. 1, more samples: k-hat up to 0.7, or of fewer than 25 draws, which tell
-    nothing. 2, use ais: above, where more draws of the same proposal hardly help. k-hats that
-    chance may have scattered are drawn to their mean (`pyrovae.diagnostics.shrunk_khat`).
+    nothing. 2, use ais: above, where more draws of the same proposal hardly help. k-hats are
+    shrunk towards their mean by their own uncertainty, but for those that are no chance
+    (`pyrovae.diagnostics.shrunk_khat`).
     """
     flat = pareto_k.reshape(-1).numpy(), num_draws.reshape(-1).numpy()
     k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
