@@ -317,6 +317,34 @@ def test_plates_of_another_size_in_the_guide():
         pv.importance_sampling(SCENARIO.model, guide, SCENARIO.data(6), num_particles=2)
 
 
+def rowwise(x):
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", SCENARIO.prior(len(x)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", SCENARIO.likelihood(z), obs=x)
+
+
+def rowwise_guide(x):
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.MultivariateNormal(SCENARIO.posterior_mean(x), SCENARIO.cov))
+
+
+def turned(x):
+    with pyro.plate("data", len(x), dim=-2):
+        pyro.sample(
+            "z", dist.MultivariateNormal(SCENARIO.posterior_mean(x)[:, None], SCENARIO.cov)
+        )
+
+
+def test_latents_of_each_row_in_another_plate_are_not_common():
+    """Taken for common, they would give log E_q p(x|z) for log p(x)."""
+    for n in (6, 70):
+        with pytest.raises(ValueError, match="'z' stands outside plate 'data' and seems to have"):
+            pv.importance_sampling(rowwise, rowwise_guide, SCENARIO.data(n), num_particles=3)
+    with pytest.raises(ValueError, match="dimension -1 of the model and -2 of the guide"):
+        pv.importance_sampling(SCENARIO.model, turned, SCENARIO.data(6), num_particles=3)
+
+
 def test_points_of_latents_common_to_all_data_are_parameters():
     x = torch.randn(7)
 

@@ -15,6 +15,7 @@ from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, whole
 from pyrovae.program.handlers import aside, base, vectorized
 from pyrovae.program.trials import (
+    check_common,
     check_masks,
     check_rows,
     check_steady,
@@ -60,6 +61,7 @@ def tried(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right."""
     rows = program.blocks(block_size)[0]
     check_sites(program)
+    check_common(program, rows)
     program = settled(program, rows)
     check_auxiliaries(program, rows)
     program.check_observed(rows)
@@ -118,6 +120,13 @@ def _check_guide(program: Program) -> None:
             raise ValueError(
                 f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
                 f"and inside it in the {inside}; put it into the same plates in both"
+            )
+    frames = [f for s in drawn.values() for f in vectorized(s) if f.name == program.plate]
+    for frame in frames:
+        if frame.dim != program.dim:
+            raise ValueError(
+                f"plate {frame.name!r} is dimension {program.dim} of the model and {frame.dim} of "
+                "the guide; give it the same dim in both"
             )
     sizes = {f.name: f.size for s in program.model_sites for f in vectorized(s)}
     for frame in (f for s in drawn.values() for f in vectorized(s)):

@@ -1,7 +1,15 @@
 """What a program would get wrong and only running it shows: it is tried on its first rows."""
 
-__all__ = ["check_masks", "check_rows", "check_steady", "check_summed_masks", "fitted"]
+__all__ = [
+    "check_common",
+    "check_masks",
+    "check_rows",
+    "check_steady",
+    "check_summed_masks",
+    "fitted",
+]
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +85,31 @@ def _trouble(program: Program, rows: range) -> str:
             who = "guide" if fn is program.guide else "model"
             return f"broadcasts wrongly: log p of the {who} at {where} is off by {off:.3g} nats"
     return ""
+
+
+def check_common(program: Program, rows: range) -> None:
+    """Raises ValueError where a latent outside the data plate has a value for each row after all.
+
+    Taken for common to all data, its density would be left out of the weights.
+    """
+    common = {s["name"]: s for s in program.model_sites if s["name"] in program.latents}
+    common = {name: s["value"].shape for name, s in common.items() if program.common(s)}
+    if not common or len(program) == 1:
+        return
+    shapes = None
+    if program.feed == "slice" and len(rows) > 1:
+        with suppress(*FAILURES):
+            alone = program.take([rows[-1]])
+            sites = alone.run(program.model, range(1))
+            shapes = {s["name"]: s["value"].shape for s in sites}
+    for name, shape in common.items():
+        each = len(program) in shape if shapes is None else shapes[name] != shape
+        if each:
+            raise ValueError(
+                f"latent site {name!r} stands outside plate {program.plate!r} and seems to have a "
+                f"value for each of its rows (shape {tuple(shape)}); put it into that plate, or "
+                "pass plate=None for log p of all data at once"
+            )
 
 
 def settled(program: Program, rows: range) -> Program:
