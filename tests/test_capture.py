@@ -83,6 +83,7 @@ def test_loss_and_gradients_are_those_of_trace_elbo():
     assert captured(x)[0] != captured(x)[0]  # fresh draws in every call
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("make", [lambda: vae_and_data(), lambda: (Scaled(), torch.randn(50, 2))])
 def test_fit_compiled_is_fit(make):
     results = []
@@ -118,6 +119,7 @@ def test_a_function_that_hides_values_from_the_graph_runs_itself():
         assert torch.equal(captured(x), 2 * x)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_fit_notices_that_the_program_changes():
     """A weight that Python changes between epochs would stay as it was in the graph."""
     oracle = LinearGaussian.make()
@@ -178,6 +180,7 @@ def test_without_a_compiler_all_runs_as_ever(monkeypatch):
     assert compiled.elbo == pv.svi.fit(vae.model, vae.guide, x, **options).elbo
 
 
+@pytest.mark.usefixtures("compiler")
 def test_evidence_compiled_is_evidence():
     """Same draws for importance sampling; of all blocks, short ones too, and of all chunks."""
     vae, x = vae_and_data(70)
@@ -196,6 +199,7 @@ def test_evidence_compiled_is_evidence():
         assert estimate.num_draws.eq(200).all()
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     "how",
     [
@@ -220,6 +224,7 @@ def test_every_kind_of_draw_compiles(how):
     assert (off / error).abs().max() < 5
 
 
+@pytest.mark.usefixtures("compiler")
 def test_the_prior_and_annealing_compile():
     vae, x = vae_and_data(64)
 
