@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine
 
 import pyro
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.distributions import Distribution
 
 HANGS = 600  # seconds after which something will never end, however busy the machine is
@@ -68,6 +71,24 @@ def interrupted():
         return process.returncode, err
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are made but not drawn, which takes most of a small run's time."""
+
+    def savefig(figure, file, **options):
+        with open(file, "wb") if isinstance(file, Path) else nullcontext(file) as f:
+            f.write(b"\x89PNG")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture(params=["graph", pytest.param("compiled", marks=pytest.mark.slow)])
+def compiler(request, monkeypatch):
+    """Graphs run as they were captured, and, slow, as the compiler makes them."""
+    if request.param == "graph":
+        monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
 
 
 @pytest.fixture

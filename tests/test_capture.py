@@ -92,6 +92,7 @@ def test_loss_and_gradients_are_those_of_trace_elbo():
     assert captured(x)[0] != captured(x)[0]  # fresh draws in every call
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("make", [lambda: vae_and_data(), lambda: (Scaled(), torch.randn(50, 2))])
 def test_fit_compiled_is_fit(make):
     results = []
@@ -127,6 +128,7 @@ def test_a_function_that_hides_values_from_the_graph_runs_itself():
         assert torch.equal(captured(x), 2 * x)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_fit_notices_that_the_program_changes():
     """A weight that Python changes between epochs would stay as it was in the graph."""
     oracle = LinearGaussian.make()
@@ -187,6 +189,7 @@ def test_without_a_compiler_all_runs_as_ever(monkeypatch):
     assert compiled.elbo == pv.svi.fit(vae.model, vae.guide, x, **options).elbo
 
 
+@pytest.mark.usefixtures("compiler")
 def test_evidence_compiled_is_evidence():
     """Same draws, of all blocks, short ones too, and of all chunks."""
     vae, x = vae_and_data(70)
@@ -199,6 +202,7 @@ def test_evidence_compiled_is_evidence():
         assert estimate.num_draws.eq(200).all()
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     "how",
     [
@@ -247,6 +251,7 @@ def test_annealing_takes_the_same_way_in_blocks_of_every_length():
     assert parted <= 5  # of 32 x 36
 
 
+@pytest.mark.usefixtures("compiler")
 def test_the_prior_and_annealing_compile():
     _, x = vae_and_data(64)
     run = {"seed": 0, "num_particles": 300}

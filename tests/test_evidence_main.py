@@ -17,7 +17,7 @@ from pyrovae.evidence import blocks
 from pyrovae.evidence.__main__ import main
 from pyrovae.svi.__main__ import main as fit_main
 
-pytestmark = pytest.mark.usefixtures("float32")
+pytestmark = pytest.mark.usefixtures("float32", "undrawn")
 QUICK = "--num-particles 40 --num-temperatures 3 --num-chains 2 --rows 30 --no-progress".split()
 PROGRAM = """
 import pyro, pyro.distributions as dist, torch
@@ -241,10 +241,8 @@ def test_workers_are_counted(run_folder, capsys):
 
 def test_blocks_of_other_options_are_not_taken(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.Blocks, "discard", lambda self: None)
-    job(run_folder, "--out", tmp_path)
-    job(run_folder, "--out", tmp_path, "--seed", 1)
-    job(run_folder, "--out", tmp_path, "--rows", 29)
-    job(run_folder, "--out", tmp_path)
+    for other in ((), ("--seed", 1), ("--rows", 29), ()):
+        job(run_folder, "--out", tmp_path, "--estimators", "importance", *other)
     assert len(os.listdir(tmp_path / runs.BLOCKS)) == 3
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -52,6 +53,7 @@ def test_run_folder(run_folder):
     assert attrs["sha256_test"] == splits.protocol["sha256_test"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_output(tmp_path, capsys):
     out = job("--out", tmp_path / "run", capsys=capsys).out
     assert "ELBO" in out
@@ -61,6 +63,7 @@ def test_output(tmp_path, capsys):
     assert f"run folder: {tmp_path / 'run'}" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_json_on_stdout_alone(tmp_path, capsys):
     captured = job("--out", tmp_path / "run", "--json", capsys=capsys)
     result = json.loads(captured.out)
@@ -69,6 +72,7 @@ def test_json_on_stdout_alone(tmp_path, capsys):
     assert "naive sampling" in captured.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_config_reproduces_the_run(run_folder, tmp_path):
     config = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert config["hidden_dims"] == [8]
@@ -100,6 +104,7 @@ def test_load(run_folder, tmp_path):
         pv.load(tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_resume_is_bit_for_bit(run_folder, tmp_path, monkeypatch):
     """Stopped after the first epoch and resumed, the run ends with the same bytes."""
     folder = tmp_path / "run"
@@ -157,6 +162,7 @@ def test_exit_codes(args, code, words, capsys, tmp_path, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_holds_a_run(run_folder, tmp_path, capsys):
     before = {p: p.read_bytes() for p in run_folder.iterdir() if p.is_file()}
     assert "already holds a run" in job("--out", run_folder, code=2, capsys=capsys).err
@@ -192,9 +198,8 @@ def test_divergence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "other data", "gone", "other model"])
-def test_broken_checkpoints(damage, tmp_path, capsys):
-    folder = tmp_path / "run"
-    job("--out", folder)
+def test_broken_checkpoints(damage, run_folder, tmp_path, capsys):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
     path = folder / runs.CHECKPOINT
     args = ["--out", folder, "--resume"]
     if damage == "truncate":
@@ -225,9 +230,10 @@ def test_nothing_to_resume(tmp_path, capsys):
         ["--binarize", "static", "--estimators", "prior", "elbo"],
         ["--estimators", "elbo", "--patience", "1", "--clip-norm", "1"],
         ["--lr-schedule", "one-cycle", "--z-dim", "1", "--valid-size", "100"],
-        ["--estimators", "jackknife", "ais", "quadrature"],
+        ["--estimators", "jackknife", "ais", "quadrature", "--z-dim", "1"],
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_options(args, tmp_path):
     job("--out", tmp_path / "run", *args)
     assert (tmp_path / "run" / "figures" / "evidence.png").exists()

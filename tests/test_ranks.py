@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import psutil
+import pytest
 import torch
 from conftest import HANGS
 
@@ -24,6 +25,7 @@ torch.set_default_dtype(torch.float64)
 
 def make():
     """A program without noise, of a net and of a parameter of Pyro's own."""
+    pyro.clear_param_store()
     torch.manual_seed(0)
     net = torch.nn.Linear(3, 2)
 
@@ -66,66 +68,60 @@ def run(folder, script, **kwargs):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_gradients_are_those_of_one_process_and_the_batch(tmp_path):
-    """A step of SGD is its gradient; seven data, and batches that leave one rank idle."""
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What either rank of one job learned, with seven data, in batches that leave one idle."""
+    folder = tmp_path_factory.mktemp("ranks")
     code, output = run(
-        tmp_path,
+        folder,
         """
 with joined("cpu") as (ranks, _):
     learned, fit = train(batch_size=7, num_epochs=1)
     later, _ = train(batch_size=3, num_epochs=4)
-    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later, elbo=fit.elbo)
+    loaded, _ = train(batch_size=7, num_epochs=1, loader=True)
+    loaded_later, _ = train(batch_size=3, num_epochs=4, loader=True)
+    order = ranks.order(10, 0, 1)
+    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later, elbo=fit.elbo,
+             loaded=loaded, loaded_later=loaded_later, order=order, noise=torch.randn(3))
 """,
     )
     assert code == 0, output
+    return [np.load(folder / f"{rank}.npz", allow_pickle=False) for rank in (0, 1)]
+
+
+@pytest.fixture
+def alone():
+    """What one process learns in a step of all data."""
     space = {}
     exec(PROGRAM, space)
-    alone, fit = space["train"](7, 1)
-    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
+    return space["train"](7, 1)
+
+
+def test_gradients_are_those_of_one_process_and_the_batch(ranks, alone):
+    """A step of SGD is its gradient."""
+    (zero, one), (learned, fit) = ranks, alone
     assert np.array_equal(zero["learned"], one["learned"])
     assert np.array_equal(zero["later"], one["later"])
     torch.manual_seed(0)
     start = torch.cat([p.detach().flatten() for p in torch.nn.Linear(3, 2).parameters()]).numpy()
-    steps = zero["learned"][:-1] - start, alone[:-1] - start
+    steps = zero["learned"][:-1] - start, learned[:-1] - start
     np.testing.assert_allclose(*steps, rtol=1e-6)
-    np.testing.assert_allclose(zero["learned"][-1], alone[-1], rtol=1e-6)
+    np.testing.assert_allclose(zero["learned"][-1], learned[-1], rtol=1e-6)
     np.testing.assert_allclose(zero["elbo"], fit.elbo, rtol=1e-6)
     assert not np.allclose(zero["later"], zero["learned"])
 
 
-def test_ranks_share_the_batches_of_a_loader(tmp_path):
+def test_ranks_share_the_batches_of_a_loader(ranks, alone):
     """Each goes through all of it, in the one order, and takes its part of every batch."""
-    code, output = run(
-        tmp_path,
-        """
-with joined("cpu") as (ranks, _):
-    learned, _ = train(batch_size=7, num_epochs=1, loader=True)
-    later, _ = train(batch_size=3, num_epochs=4, loader=True)
-    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later)
-""",
-    )
-    assert code == 0, output
-    space = {}
-    exec(PROGRAM, space)
-    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
-    assert np.array_equal(zero["learned"], one["learned"])
-    assert np.array_equal(zero["later"], one["later"])
+    zero, one = ranks
+    assert np.array_equal(zero["loaded"], one["loaded"])
+    assert np.array_equal(zero["loaded_later"], one["loaded_later"])
     # the gradient of all seven data, whatever their order
-    np.testing.assert_allclose(zero["learned"], space["train"](7, 1)[0], rtol=1e-6)
+    np.testing.assert_allclose(zero["loaded"], alone[0], rtol=1e-6)
 
 
-def test_ranks_draw_noise_of_their_own(tmp_path):
-    code, output = run(
-        tmp_path,
-        """
-from pyrovae.svi.ranks import Ranks
-with joined("cpu") as (ranks, _):
-    order = ranks.order(10, 0, 1)
-    np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", order=order, noise=torch.randn(3))
-""",
-    )
-    assert code == 0, output
-    zero, one = (np.load(tmp_path / f"{rank}.npz", allow_pickle=False) for rank in (0, 1))
+def test_ranks_draw_noise_of_their_own(ranks):
+    zero, one = ranks
     assert np.array_equal(zero["order"], one["order"])
     assert not np.allclose(zero["noise"], one["noise"])
 
@@ -144,6 +140,7 @@ with joined("cpu") as (ranks, _):
     assert "rank 1 holds other data than rank 0 (sha256" in output
 
 
+@pytest.mark.slow
 def test_the_main_job_over_two_ranks_dies_with_one_and_goes_on(tmp_path):
     """Killed in the middle, it ends by itself and not well; the checkpoint is whole."""
     folder = tmp_path / "run"

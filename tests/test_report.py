@@ -2,6 +2,7 @@ import html
 import json
 import re
 import shlex
+import shutil
 from base64 import b64decode
 from io import BytesIO
 
@@ -19,12 +20,19 @@ pytestmark = pytest.mark.usefixtures("float32")
 EVIL = "</script><script>alert(1)"
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A run on digits, small."""
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run on digits, small; not to be altered."""
+    folder = tmp_path_factory.mktemp("run")
     options = "--num-epochs 2 --hidden-dims 8 --num-particles 40 --no-progress".split()
-    assert main(["svi", *options, "--z-dim", "3", "--out", str(tmp_path / "run")]) == 0
-    return tmp_path / "run"
+    assert main(["svi", *options, "--z-dim", "3", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(run_folder, tmp_path, undrawn):
+    """A copy of it, whose page and pictures are not drawn again."""
+    return shutil.copytree(run_folder, tmp_path / "run")
 
 
 def rendered(z_dim=2, shape=(3, 4), labels=True, binary=True, name="a run"):
@@ -47,9 +55,9 @@ def pixels(url):
     return np.asarray(picture) / 255
 
 
-def test_a_run_has_its_page(folder):
-    page = (folder / "report.html").read_text()
-    evidence = runs.load_evidence(folder)
+def test_a_run_has_its_page(run_folder):
+    page = (run_folder / "report.html").read_text()
+    evidence = runs.load_evidence(run_folder)
     assert f"<strong>{evidence.best().mean:.3f}</strong>" in page
     for line in evidence.reading().splitlines()[:1]:
         assert line.split(":")[0] in page
@@ -59,12 +67,12 @@ def test_a_run_has_its_page(folder):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
 
 
-def test_the_command_writes_it_anew(folder, capsys):
-    page = (folder / "report.html").read_text()
-    (folder / "report.html").unlink()
-    assert main(["report", str(folder)]) == 0
-    assert str(folder / "report.html") in capsys.readouterr().out
-    assert (folder / "report.html").read_text() == page
+def test_the_command_writes_it_anew(run_folder, capsys):
+    page = (run_folder / "report.html").read_text()
+    (run_folder / "report.html").unlink()
+    assert main(["report", str(run_folder)]) == 0
+    assert str(run_folder / "report.html") in capsys.readouterr().out
+    assert (run_folder / "report.html").read_text() == page
 
 
 def test_rows_that_were_chosen_are_those_shown(folder):
@@ -80,6 +88,7 @@ def test_the_commands_make_the_numbers_again(folder):
         page = (folder / "report.html").read_text()
         return re.search(r"<pre>(.*?)</pre>", page, re.DOTALL).group(1).split("\n")[:-1]
 
+    assert main(["report", str(folder)]) == 0  # it is a copy
     assert shown() == [f"python -m pyrovae.svi --config {folder}/config.yaml"]
     options = "--rows 20 --num-particles 30 --estimators elbo importance --seed 4 --no-progress"
     assert main(["evidence", str(folder), *options.split()]) == 0
