@@ -9,8 +9,10 @@ __all__ = [
     "check_device",
     "command",
     "guarded",
+    "make_program",
 ]
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +46,38 @@ def add_common(parser: ArgumentParser) -> None:
         action="store_true",
         help="the table as JSON on stdout, everything else on stderr",
     )
+
+
+def make_program(name: str, seed: int, device: str) -> Any:
+    """Returns the (model, guide) that `package.module:make` gives, its modules on the device.
+
+    The module is imported, from the working directory too, and `make` called on random streams
+    that the seed fixes.
+
+    Raises:
+        ValueError: If there is no such module or name in it.
+        TypeError: If it gives no pair.
+    """
+    from pyrovae.digest import Reached
+    from pyrovae.rng import seeded
+
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    with seeded(seed):
+        try:
+            make = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as e:
+            raise ValueError(
+                f"--program {name} cannot be had ({e}); give package.module:make"
+            ) from e
+        pair = make()
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        raise TypeError(f"{name} returned {type(pair).__name__}, not (model, guide)")
+    if device != "cpu":
+        for network in Reached(*pair, read=False).modules:
+            network.to(device)
+    return pair
 
 
 def command(

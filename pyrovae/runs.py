@@ -7,22 +7,27 @@ __all__ = [
     "MODEL",
     "Blocks",
     "clear",
+    "drop_evidence",
+    "holds_program",
     "holds_run",
     "load",
     "load_evidence",
     "overview",
     "read_config",
     "read_metrics",
+    "read_notes",
     "save",
+    "saved_sha256",
     "write_config",
     "write_evidence",
     "write_figures",
     "write_metrics",
+    "write_state",
 ]
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +42,13 @@ from pyrovae.export import read_dataset
 from pyrovae.models.vae import VAE
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
-from pyrovae.saving import MODEL, load, save
+from pyrovae.saving import MODEL, holds_program, load, save, saved_sha256, write_state
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
 TABLE, BLOCKS, REPORT = "evidence.csv", "blocks", "report.html"
+OF_EVIDENCE = "evidence", "histogram", "khat_importance", "khat_prior", "two_estimates", "extremes"
+OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold"  # pictures
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -52,10 +59,19 @@ def holds_run(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Removes the files of a run from a folder, and nothing else."""
-    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE, TABLE, REPORT):
+    drop_evidence(folder)
+    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL)):
         (folder / name).unlink(missing_ok=True)
-    for picture in (folder / FIGURES).glob("*.png"):
-        picture.unlink()
+
+
+def drop_evidence(folder: Path) -> None:
+    """Removes evidence with all that was made of it: before other evidence takes its place."""
+    for name in (EVIDENCE, TABLE, REPORT, *map(_picture, OF_EVIDENCE)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _picture(name: str) -> str:
+    return f"{FIGURES}/{name}.png"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -66,9 +82,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise storage.StateError(f"{folder / CONFIG} cannot be read: {e}") from e
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.yaml`: every option that decides the numbers, resolved."""
-    storage.write_lines(folder / CONFIG, [yaml.safe_dump(dict(config), sort_keys=False).rstrip()])
+def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
+    """Writes `config.yaml`: every option that decides the numbers, resolved.
+
+    Notes stand above it as comments: what a run was trained with before it went on with these.
+    """
+    lines = [*(f"# {note}" for note in notes), yaml.safe_dump(dict(config), sort_keys=False)]
+    storage.write_lines(folder / CONFIG, [line.rstrip() for line in lines])
+
+
+def read_notes(folder: Path) -> list[str]:
+    """Returns the notes that `write_config` wrote."""
+    lines = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
 
 
 def write_metrics(folder: Path, history: Mapping[str, Any]) -> None:
@@ -144,7 +170,11 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
 def write_evidence(
     folder: Path, evidence: Any, x: Tensor | Rows, shape: tuple[int, int] | None
 ) -> None:
-    """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data."""
+    """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data.
+
+    What other evidence left there is removed first, the report with it.
+    """
+    drop_evidence(folder)
     storage.write_dataset(folder / EVIDENCE, evidence.to_xarray())
     storage.write_lines(folder / TABLE, evidence.to_csv())
     best = evidence.best()
@@ -165,18 +195,18 @@ def write_evidence(
         title = "Data of lowest and of highest log p(x), nats"
         figures["extremes"] = plots.images(rows, labels, shape, title)
     for name, figure in figures.items():
-        plots.save(figure, folder / FIGURES / f"{name}.png")
+        plots.save(figure, folder / _picture(name))
 
 
 @torch.no_grad()
 def overview(
-    vae: VAE,
+    vae: VAE | None,
     x: Tensor,
     shape: tuple[int, int] | None,
     history: Mapping[str, Any],
     evidence: Evidence,
 ) -> dict[str, Any]:
-    """Returns the pictures of a run by name, those of data x `(n, D)` where they have a shape."""
+    """Returns the pictures of a run by name, of a VAE also those of data x `(n, D)`."""
     figures = {}
     if evidence.num_samples:
         figures["evidence"] = plots.convergence(evidence)
@@ -184,7 +214,7 @@ def overview(
         valid = history.get("valid_elbo") or []
         best = 1 + valid.index(max(valid)) if valid else len(elbo)
         figures["training"] = plots.training(elbo, valid, best)
-    if shape:
+    if vae and shape:
         with seeded(0):
             z = vae.prior(x.new_empty(36, 0)).sample()
         few, means = x[:12], vae.decode(z).mean
@@ -202,19 +232,20 @@ def overview(
 
 @torch.no_grad()
 def write_figures(
-    folder: Path, vae: VAE, splits: Splits, fit: Any, evidence: Any, device: Any = None
+    folder: Path, vae: VAE | None, splits: Splits, fit: Any, evidence: Any, device: Any = None
 ) -> None:
-    """Writes the pictures of a run into its `figures/`."""
+    """Writes the pictures of a run into its `figures/`, of a program those that need no VAE."""
     test = splits.test
     shown = test.x[:SHOWN].to(device)
     history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
     figures = overview(vae, shown, splits.image_shape, history, evidence)
-    figures["latent_space"] = plots.latent_space(
-        vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
-    )
-    if splits.image_shape and vae.z_dim == 2:
+    if vae:
+        figures["latent_space"] = plots.latent_space(
+            vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
+        )
+    if vae and splits.image_shape and vae.z_dim == 2:
         figures["manifold"] = plots.manifold(
             lambda z: vae.decode(z.to(device)), splits.image_shape
         )
     for name, figure in figures.items():
-        plots.save(figure, folder / FIGURES / f"{name}.png")
+        plots.save(figure, folder / _picture(name))

@@ -1,11 +1,13 @@
 """What is learned, in a folder: a VAE, or the parameters and buffers of any program."""
 
-__all__ = ["MODEL", "Pair", "load", "save"]
+__all__ = ["MODEL", "Pair", "holds_program", "load", "save", "saved_sha256", "write_state"]
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, overload
+
+from torch import Tensor
 
 from pyrovae import storage
 from pyrovae.digest import Reached
@@ -46,7 +48,6 @@ def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None
         >>> pyro.param("width").item()
         2.0
     """
-    path = Path(folder) / MODEL
     if isinstance(what, VAE):
         if why := _not_as_configured(what):
             raise ValueError(
@@ -55,10 +56,28 @@ def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None
                 "back with pv.load(folder, (vae.model, vae.guide), x)"
             )
         state = {"class": "VAE", "config": what.config(), "weights": what.state_dict()}
+        storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
     else:
-        parameters, buffers = state_of(*_pair(what, "save"), *_given(data, "save"))
-        state = {"class": "program", "parameters": parameters, "buffers": buffers}
-    storage.save_state(path, {**state, "facts": facts})
+        write_state(folder, *state_of(*_pair(what, "save"), *_given(data, "save")), **facts)
+
+
+def write_state(
+    folder: str | Path, parameters: dict[str, Tensor], buffers: dict[str, Tensor], **facts: Any
+) -> None:
+    """Writes a program's parameters and buffers, by name, as `save` does."""
+    state = {"class": "program", "parameters": parameters, "buffers": buffers}
+    storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
+
+
+def holds_program(folder: str | Path) -> bool:
+    """Returns whether `save` wrote what a program has learned; StateError without its file."""
+    return storage.load_state(Path(folder) / MODEL).get("class") == "program"
+
+
+def saved_sha256(folder: str | Path) -> str:
+    """Returns the SHA-256 of the model in a folder: its configuration, weights and buffers."""
+    state = storage.load_state(Path(folder) / MODEL)
+    return storage.digest({k: v for k, v in state.items() if k != "facts"})
 
 
 @overload

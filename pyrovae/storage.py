@@ -2,6 +2,7 @@
 
 __all__ = [
     "StateError",
+    "digest",
     "load_state",
     "save_state",
     "write_atomic",
@@ -69,6 +70,13 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     # one key: safetensors writes several in no fixed order, and equal states should be equal bytes
     data = safetensors.torch.save(tensors, {"pyrovae": json.dumps(record)})
     write_atomic(path, lambda p: p.write_bytes(data))
+
+
+def digest(state: dict[str, Any]) -> str:
+    """Returns the SHA-256 of what `save_state` would write."""
+    tensors: dict[str, Tensor] = {}
+    structure = _take_tensors(state, "", tensors)
+    return _digest(json.loads(json.dumps(structure)), tensors)
 
 
 def load_state(path: Path) -> dict[str, Any]:

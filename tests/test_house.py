@@ -25,7 +25,7 @@ ROWS = [
     {"evidence.planning"},
     {"evidence.evaluate"},
     {"runs", "evidence.cost"},
-    {"report", "report.page"},
+    {"report", "report.page", "resuming"},
     {"commands"},
     {"svi.__main__", "evidence.__main__", "report.__main__"},
     {"__main__"},

@@ -1,17 +1,25 @@
 """Held-out log P(X) of a trained run, or of your own program, with a verdict for each datum."""
 
 import hashlib
-import importlib
 import json
 import sys
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, command
+from pyrovae.commands import (
+    AMOUNT,
+    COUNT,
+    ESTIMATORS,
+    add_common,
+    check_device,
+    command,
+    make_program,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +37,7 @@ class Task(NamedTuple):
     image_shape: tuple[int, int] | None
     protocol: dict[str, Any]
     folder: Path
+    plate: str | None
     splits: "Splits | None" = None  # of the run, where it is about its own test part and folder
 
 
@@ -59,7 +68,7 @@ def parser() -> ArgumentParser:
     add("--max-seconds", type=AMOUNT | None, help="time after which auto asks for no more")
     add("--num-temperatures", type=COUNT, default=100, help="of annealing")
     add("--num-chains", type=COUNT, default=8, help="annealing runs per datum")
-    add("--plate", type=str | None, default="data", help="over the data; null: all at once")
+    add("--plate", type=str | None, help="over the data (default: data); none: all at once")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
     add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
     add("--seed", type=NonNegativeInt, default=0, help="of the draws")
@@ -81,18 +90,19 @@ def run(config: Namespace) -> int:
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
         raise ValueError(f"--num-particles is {config.num_particles!r}; give a number, or auto")
-    if bool(config.run) == bool(config.program):
-        raise ValueError("give a run folder, or --program package.module:make, one of them")
+    if not (config.run or config.program):
+        raise ValueError("give a run folder, or --program package.module:make")
     check_device(config.device)
-    task = _of_program(config) if config.program else _of_run(config)
+    task = _of_run(config) if config.run else _of_program(config)
     data = tuple(chosen(d, config.rows).to(config.device) for d in task.data)
     options = {
         name: config[name]
         for name in (
             *("estimators", "num_particles", "tolerance", "max_particles", "max_seconds"),
-            *("num_temperatures", "num_chains", "plate", "seed", "compile"),
+            *("num_temperatures", "num_chains", "seed", "compile"),
         )
     }
+    options["plate"] = None if task.plate == "none" else task.plate
     if config.dry_run:
         from pyrovae.evidence.cost import cost
 
@@ -115,7 +125,7 @@ def run(config: Namespace) -> int:
     )
     runs.write_evidence(task.folder, evidence, data[0], task.image_shape)
     if task.splits:
-        report.write(task.folder, splits=task.splits)
+        report.write(task.folder, splits=task.splits, program=(task.model, task.guide))
     blocks.discard()
     print(f"{evidence}\n\nfolder: {task.folder}", file=sys.stderr if config.json else sys.stdout)
     if config.json:
@@ -125,29 +135,66 @@ def run(config: Namespace) -> int:
 
 
 def _of_run(config: Namespace) -> Task:
-    """Returns the VAE of a run folder with its test data, or with others."""
+    """Returns what a run folder holds with its test data, or with others."""
     import pyrovae as pv
     from pyrovae import runs
 
     folder = Path(config.run)
-    vae = pv.load(folder).to(config.device)
+    program = runs.holds_program(folder)
     kept = runs.read_config(folder)
+    if config.program and not program:
+        raise ValueError(
+            f"{folder} holds a VAE, which needs no --program; give a run folder, or --program, "
+            "one of them"
+        )
+    if program and not config.program:
+        raise ValueError(
+            f"{folder} is the run of the program {kept.get('program')}, and no code is imported "
+            f"because a file names it; name it again: --program {kept.get('program')}"
+        )
     name, root = config.data or kept["data"], config.root or kept["root"]
     binarize = config.binarize or kept["binarize"]
     own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
     splits = None
     if config.data and config.data != kept["data"] and Path(config.data).exists():
-        part, shape, protocol = pv.data.load_rows(Path(config.data), binarize)
+        part, shape, protocol = _all_rows(config, binarize, program)
     else:
         valid_size = kept["valid_size"] if own else None
-        splits = pv.data.load(name, root=root, binarize=binarize, valid_size=valid_size)
+        load = pv.data.load_arrays if program else pv.data.load
+        splits = load(name, root=root, binarize=binarize, valid_size=valid_size)
         part, shape, protocol = splits.test, splits.image_shape, splits.protocol
         protocol = {**protocol, "part": "test"}
+    if program:
+        pair = make_program(config.program, kept["seed"], config.device)
+        some = tuple(x[: kept["batch_size"]].to(config.device) for x in part.arrays)
+        model, guide = pv.load(folder, pair, *some)
+        protocol |= {"program": config.program}
+    else:
+        vae = pv.load(folder).to(config.device)
+        model, guide = vae.model, vae.guide
+        protocol |= {"likelihood": kept["likelihood"]}
     default = folder if own else folder / f"evidence-{Path(name).stem}"
     out = Path(config.out) if config.out else default
-    protocol |= {"likelihood": kept["likelihood"]}
+    protocol |= {"saved_sha256": runs.saved_sha256(folder)}
     mine = splits if own and out.resolve() == folder.resolve() else None
-    return Task(vae.model, vae.guide, (part.x,), shape, protocol, out, mine)
+    plate = config.plate or kept.get("plate", "data")
+    return Task(model, guide, part.arrays, shape, protocol, out, plate, mine)
+
+
+def _all_rows(config: Namespace, binarize: str, program: bool) -> Any:
+    """Returns all rows of a file as one part, its image shape, and its protocol."""
+    import pyrovae as pv
+
+    path = Path(config.data)
+    if not program:
+        return pv.data.load_rows(path, binarize)
+    if binarize != "none":
+        raise ValueError(
+            f"--binarize is {binarize}, but a program gets the arrays of {path} as they are; "
+            "binarize them beforehand, or in the program"
+        )
+    x, *more = pv.data.read_tensors(path)
+    return pv.data.Split(x, None, tuple(more)), None, {"data": config.data}
 
 
 def _of_program(config: Namespace) -> Task:
@@ -156,38 +203,43 @@ def _of_program(config: Namespace) -> Task:
 
     if not config.data:
         raise ValueError("--program needs --data: a .npy or .npz, or a data set by name")
-    module, _, name = config.program.partition(":")
-    sys.path.insert(0, "")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e:
-        raise ValueError(
-            f"--program {config.program} cannot be had ({e}); give package.module:make"
-        ) from e
-    pair = make()
-    if not (isinstance(pair, tuple) and len(pair) == 2):
-        raise TypeError(f"{config.program} returned {type(pair).__name__}, not (model, guide)")
+    model, guide = make_program(config.program, config.seed, config.device)
     binarize = config.binarize or "none"
-    protocol: dict[str, Any] = {"program": config.program, "data": config.data}
     if Path(config.data).exists():
-        data, shape = pv.data.read_tensors(Path(config.data)), None
+        part, shape, protocol = _all_rows(config, binarize, program=True)
     else:
         splits = pv.data.load(config.data, root=config.root or "data", binarize=binarize)
-        data, shape = (splits.test.x,), splits.image_shape
-        protocol |= {**splits.protocol, "part": "test"}
+        part, shape = splits.test, splits.image_shape
+        protocol = {**splits.protocol, "part": "test"}
+    protocol = {"program": config.program, **protocol}
+    name = config.program.partition(":")[2]
     folder = Path(config.out or f"runs/evidence-{name}-{Path(config.data).stem}")
-    return Task(*pair, data, shape, protocol, folder)
+    return Task(model, guide, part.arrays, shape, protocol, folder, config.plate or "data")
 
 
 def _key(task: Task, data: "tuple[Tensor | Rows, ...]", options: dict[str, Any]) -> str:
-    """Returns a digest of what the blocks' results depend on."""
+    """Returns a digest of all that the blocks' results depend on.
+
+    That is options, data, parameters, and what model and guide reach: source, values, versions.
+    """
+    from pyrovae.digest import Reached
     from pyrovae.program import inspect
     from pyrovae.rows import in_chunks
 
     digest = hashlib.sha256(json.dumps([options, task.protocol], default=str).encode())
+    digest.update(str([(x.device, x.dtype, tuple(x.shape)) for x in data]).encode())
     for _, d in chain.from_iterable(map(in_chunks, data)):
         digest.update(d.cpu().contiguous().numpy().data)
-    digest.update(inspect(task.model, task.guide, *data, plate=options["plate"]).sha256.encode())
+    program = inspect(task.model, task.guide, *data, plate=options["plate"])
+    reached = Reached(task.model, task.guide)  # after a run, in which it imports what it needs
+    digest.update((program.sha256 + reached.sha256).encode())
+    if reached.unknown:
+        print(
+            f"the program holds a {reached.unknown[0]}, which cannot be compared: interrupted, "
+            "this work would begin anew",
+            file=sys.stderr,
+        )
+        return uuid4().hex[:16]
     return digest.hexdigest()[:16]
 
 

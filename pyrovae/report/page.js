@@ -17,7 +17,7 @@ function options(select, texts) {
 }
 
 /* The latent plane */
-{
+if (data.explorer) {
   const { planes, labels, shape: [height, width] } = data.explorer;
   const canvas = element("latent"), context = canvas.getContext("2d");
   const decoded = element("decoded"), picture = decoded.getContext("2d");
@@ -122,7 +122,7 @@ function options(select, texts) {
   const sheet = make("style", undefined, document.head);
   sheet.textContent = `.thumb { width: ${width * scale}px; height: ${height * scale}px; background-image: url(${sprite}); background-size: ${across * width * scale}px ${down * height * scale}px; }`;
   options(select, ["all", ...verdicts.map((v) => `${v} (${columns.verdict.filter((w) => w === v).length})`)]);
-  make("th", "X", head).scope = "col";
+  if (thumbnails) make("th", "X", head).scope = "col";
   for (const name of names) {
     const cell = make("th", undefined, head);
     cell.scope = "col";
@@ -144,7 +144,7 @@ function options(select, texts) {
       if (a === null || b === null) return a === null ? 1 : -1; // what is undefined stands last
       return (a < b) === rising ? -1 : 1;
     });
-    [...head.children].slice(1).forEach((cell, i) => {
+    [...head.children].slice(-names.length).forEach((cell, i) => {
       if (names[i] === sorted) cell.setAttribute("aria-sort", rising ? "ascending" : "descending");
       else cell.removeAttribute("aria-sort");
     });
@@ -155,7 +155,7 @@ function options(select, texts) {
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     page = Math.min(pages - 1, Math.max(0, page));
     body.replaceChildren(...rows.slice(page * PAGE, (page + 1) * PAGE).map((i) => {
-      const line = document.createElement("tr"), cell = make("td", undefined, line);
+      const line = document.createElement("tr"), cell = thumbnails && make("td", undefined, line);
       if (i < thumbnails) {
         const thumb = make("span", undefined, cell);
         thumb.className = "thumb";

@@ -3,7 +3,7 @@
 __all__ = ["render", "write"]
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from math import ceil, isqrt, prod
 from pathlib import Path
@@ -21,7 +21,9 @@ from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
 from pyrovae.evidence.results import LABELS, Evidence
 from pyrovae.models.vae import VAE
+from pyrovae.program import inspect
 from pyrovae.rows import chosen
+from pyrovae.saving import Pair
 
 POINTS = 2_000  # of the explorer, at most
 DECODED = 800_000  # numbers in the explorer's images of a plane, at most
@@ -39,67 +41,112 @@ CAPTIONS = {
 }
 
 
-def write(folder: str | Path, *, root: str | None = None, splits: Splits | None = None) -> Path:
+def write(
+    folder: str | Path,
+    *,
+    root: str | None = None,
+    splits: Splits | None = None,
+    program: Pair | None = None,
+) -> Path:
     """Writes `report.html` into a run folder, from what lies in it and its test data.
 
     Args:
         folder: Of a run, with its evidence.
         root: Folder of the named data sets, if they are no longer where they were.
         splits: The run's data, where they are at hand; `None` loads them.
+        program: The (model, guide) of a run that is of no VAE, for its diagram; the page goes
+            without where it is not given.
 
     Raises:
-        StateError: If the folder holds no run with evidence, or the data are not those that were
-            evaluated.
+        StateError: If the folder holds no run with evidence, or the evidence is of another model
+            or other data than the run's.
     """
     folder = Path(folder)
-    vae, config = runs.load(folder), runs.read_config(folder)
-    evidence = runs.load_evidence(folder)
-    splits = splits or data.load(
+    config, evidence = runs.read_config(folder), runs.load_evidence(folder)
+    of_vae = not runs.holds_program(folder)
+    vae = runs.load(folder) if of_vae else None
+    load = data.load if of_vae else data.load_arrays
+    splits = splits or load(
         config["data"],
         root=root or config["root"],
         binarize=config["binarize"],
         valid_size=config["valid_size"],
     )
+    again = f"python -m pyrovae.evidence {folder} evaluates that"
     if splits.protocol["sha256_test"] != evidence.protocol.get("sha256_test"):
         raise storage.StateError(
-            f"the evidence in {folder} is of other data than the run's own test part; "
-            f"python -m pyrovae.evidence {folder} evaluates that"
+            f"the evidence in {folder} is of other data than the run's own test part; {again}"
+        )
+    if not _is_of(evidence, folder, vae, splits):
+        raise storage.StateError(
+            f"the evidence in {folder} is of another model than the one that lies there; {again}"
         )
     rows = evidence.protocol.get("rows_chosen", "all")
     rows = None if rows == "all" else rows
     y = splits.test.y
-    test = Split(chosen(splits.test.x, rows), None if y is None else chosen(y, rows)[:])
-    history = runs.read_metrics(folder)
-    page = render(vae, test, splits.image_shape, evidence, history, config, str(folder))
+    test = Split(
+        chosen(splits.test.x, rows),
+        None if y is None else chosen(y, rows)[:],
+        tuple(chosen(x, rows) for x in splits.test.more),
+    )
+    about = splits.image_shape, evidence, runs.read_metrics(folder), config, str(folder)
+    page = render(vae, test, *about, notes=runs.read_notes(folder), program=program)
     storage.write_lines(folder / runs.REPORT, [page])
     return folder / runs.REPORT
 
 
+def _is_of(evidence: Evidence, folder: Path, vae: VAE | None, splits: Splits) -> bool:
+    """Returns whether evidence is of the model in a folder, by what its protocol says."""
+    if saved := evidence.protocol.get("saved_sha256"):
+        return saved == runs.saved_sha256(folder)
+    if vae is None:
+        return False
+    model = inspect(vae.model, vae.guide, splits.test.x[:2])
+    return model.sha256 == evidence.protocol.get("model_sha256")
+
+
 @torch.no_grad()
 def render(
-    vae: VAE,
+    vae: VAE | None,
     test: Split,
     image_shape: tuple[int, int] | None,
     evidence: Evidence,
     history: Mapping[str, list[float]],
     config: Mapping[str, Any],
     name: str,
+    *,
+    notes: Sequence[str] = (),
+    program: Pair | None = None,
 ) -> str:
     """Returns the page as text.
 
     Args:
-        vae: The trained model.
+        vae: The trained model; `None` of a program, whose page has no latent space, and pictures
+            of data only where they have a shape.
         test: The data that `evidence` is of, in its order.
-        image_shape: Height and width of a datum; `None` shows it as a strip.
+        image_shape: Height and width of a datum; `None` shows a VAE's as a strip.
         evidence: What `evaluate` found.
         history: ELBOs of training, by name, a value an epoch.
         config: The run's options.
         name: Of the run.
+        notes: What the run was trained with before it went on with these options.
+        program: The (model, guide) to draw; of a VAE, its own.
     """
     x = torch.as_tensor(test.x[:ROWS])  # of data on disk no more is read
     y = None if test.y is None else test.y[:ROWS]
-    shape = image_shape or (1, x.shape[1])
-    q = vae.encode(x).base_dist
+    shape = image_shape or ((1, x.shape[1]) if vae else None)
+    explorer = None
+    if vae and shape:
+        explorer = {
+            "shape": shape,
+            "labels": None if y is None else y[:POINTS].tolist(),
+            "planes": _planes(vae, vae.encode(x).base_dist, x, shape),
+        }
+    figures = runs.overview(vae, x, shape, history, evidence)
+    if pair := program or (vae and (vae.model, vae.guide)):
+        n = len(evidence.best().value)  # for the N of the plate
+        everything = (torch.as_tensor(a[:1]).expand(n, *a.shape[1:]) for a in (x, *test.more))
+        figures["program"] = plots.plates(*pair, *everything)
     best = evidence.best()
     environment = Environment(loader=PackageLoader("pyrovae", "report"), autoescape=True)
     return environment.get_template("page.html").render(
@@ -111,26 +158,26 @@ def render(
         labels=LABELS,
         most=ROWS,
         rows=evidence.rows(),
-        commands=_commands(name, evidence),
+        commands=_commands(name, evidence, config.get("program"), notes),
         reading=evidence.reading().replace("+-", "±").splitlines(),
-        figures=_figures(vae, x, shape, evidence, history),
+        figures=[(CAPTIONS[name], plots.as_url(figure)) for name, figure in figures.items()],
         style=_file("page.css"),
         script=_file("page.js"),
         data={
-            "explorer": {
-                "shape": shape,
-                "labels": None if y is None else y[:POINTS].tolist(),
-                "planes": _planes(vae, q, x, shape),
-            },
+            "explorer": explorer,
             "table": _table(x, y, shape, evidence),
         },
     )
 
 
-def _commands(name: str, evidence: Evidence) -> list[str]:
+def _commands(
+    name: str, evidence: Evidence, program: str | None, notes: Sequence[str]
+) -> list[str]:
     """Returns the commands that make these numbers again."""
     protocol, config = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
-    commands = [f"python -m pyrovae.svi --config {config}"]
+    named = f" --program {quote(program)}" if program else ""
+    commands = [*(f"# {note}" for note in notes)]
+    commands.append(f"python -m pyrovae.svi --config {config}{named}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
         names = ("num_particles", "num_temperatures", "num_chains", "seed")
         options = [
@@ -138,20 +185,9 @@ def _commands(name: str, evidence: Evidence) -> list[str]:
         ]
         options += [f"--rows {quote(str(rows))}"] if rows != "all" else []
         chosen_names = "--estimators " + " ".join(evidence.estimates)
-        commands.append(
-            " ".join(["python -m pyrovae.evidence", quote(name), *options, chosen_names])
-        )
+        command = f"python -m pyrovae.evidence {quote(name)}{named}"
+        commands.append(" ".join([command, *options, chosen_names]))
     return commands
-
-
-def _figures(
-    vae: VAE, x: Tensor, shape: tuple[int, int], evidence: Evidence, history: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """Returns captions and pictures, as data URLs of SVG."""
-    figures = runs.overview(vae, x, shape, history, evidence)
-    everything = x[:1].expand(len(evidence.best().value), -1)  # for the N of the plate
-    figures["program"] = plots.plates(vae.model, vae.guide, everything)
-    return [(CAPTIONS[name], plots.as_url(figure)) for name, figure in figures.items()]
 
 
 def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
@@ -197,7 +233,7 @@ def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[st
 
 
 def _table(
-    x: Tensor, y: Tensor | None, shape: tuple[int, int], evidence: Evidence
+    x: Tensor, y: Tensor | None, shape: tuple[int, int] | None, evidence: Evidence
 ) -> dict[str, Any]:
     """Returns the columns of the table of data, its words, and one picture of all thumbnails."""
     best = evidence.best()
@@ -216,8 +252,10 @@ def _table(
     if y is not None:
         columns["label"] = y.tolist()
     order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
-    shown, across = x, min(100, n)
-    while len(sprite := _sprite(shown, shape, across, x)) > THUMBNAILS and len(shown) > 1:
+    shown, across, sprite = x if shape else x[:0], min(100, n), ""
+    while (
+        shape and len(sprite := _sprite(shown, shape, across, x)) > THUMBNAILS and len(shown) > 1
+    ):
         shown = shown[: len(shown) // 2]
     return {
         "names": [name for name in order if name in columns],
@@ -226,7 +264,7 @@ def _table(
             for name, column in columns.items()
         },
         "digits": DIGITS,
-        "shape": shape,
+        "shape": shape or (1, 1),
         "across": across,
         "thumbnails": len(shown),
         "sprite": sprite,

@@ -1,4 +1,4 @@
-"""The main job: fit a VAE by SVI, then say what log P(X) of held-out data is, three ways."""
+"""The main job: fit a VAE, or your program, by SVI, then say what log P(X) of held-out data is."""
 
 import json
 import sys
@@ -9,15 +9,26 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from pyrovae.commands import AMOUNT, COUNT, ESTIMATORS, add_common, check_device, guarded
+from pyrovae.commands import (
+    AMOUNT,
+    COUNT,
+    ESTIMATORS,
+    add_common,
+    check_device,
+    guarded,
+    make_program,
+)
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pyrovae.data import Splits
-    from pyrovae.likelihoods import Likelihood
     from pyrovae.models.vae import VAE
+    from pyrovae.saving import Pair
     from pyrovae.svi.ranks import Ranks
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
+OF_VAE = ("likelihood", "sigma", "z_dim", "hidden_dims")
 
 
 def parser() -> ArgumentParser:
@@ -25,10 +36,20 @@ def parser() -> ArgumentParser:
     p = ArgumentParser(prog="python -m pyrovae.svi", description=__doc__)
     add = p.add_argument
     add("--config", action="config", help="YAML file of options; flags override it")
-    add("--data", default="digits", help="data set by name, or the path of a .npy or .npz")
+    add("--program", type=str | None, help="package.module:make, returning (model, guide)")
+    add(
+        "--data",
+        default="digits",
+        help="data set by name, or the path of a .npy or .npz (of a program: its arrays in order)",
+    )
     add("--root", default="data", help="folder that holds the named data sets")
     add("--download", action="store_true", help="fetch a torchvision data set that is not there")
-    add("--binarize", default="dynamic", choices=["static", "dynamic", "threshold", "none"])
+    add(
+        "--binarize",
+        choices=["static", "dynamic", "threshold", "none"],
+        type=str | None,
+        help="(default: dynamic; of a program: none)",
+    )
     add("--valid-size", type=COUNT | None, help="training rows held out for validation")
     add("--likelihood", default="bernoulli", help="bernoulli, continuous-bernoulli or normal")
     add(
@@ -71,6 +92,7 @@ def parser() -> ArgumentParser:
         default=["elbo", "importance", "prior"],
         choices=ESTIMATORS,
     )
+    add("--plate", default="data", help="name of a program's plate over the data")
     add("--seed", type=NonNegativeInt, default=0, help="of weights, training and evaluation")
     add("--out", type=str | None, help="run folder (default: runs/<time>-<data>)")
     add("--resume", action="store_true", help="go on with the run in --out")
@@ -90,7 +112,21 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as e:
         return int(e.code or 0)
 
-    return guarded(lambda: run(config), "the run goes on with --resume and the same --out")
+    def checked() -> int:
+        named = any(a.partition("=")[0] == "--program" for a in argv)
+        if config.program and not named:
+            raise ValueError(
+                f"this is the configuration of the program {config.program}, and no code is "
+                f"imported because a file names it; name it again: --program {config.program}"
+            )
+        if config.program and (of_vae := [n for n in OF_VAE if config[n] != p.get_default(n)]):
+            raise ValueError(
+                f"--{of_vae[0].replace('_', '-')} is for a VAE, not for a program; leave it out"
+            )
+        config.binarize = config.binarize or ("none" if config.program else "dynamic")
+        return run(config)
+
+    return guarded(checked, "the run goes on with --resume and the same --out")
 
 
 def run(config: Namespace) -> int:
@@ -104,33 +140,25 @@ def run(config: Namespace) -> int:
 def _run(config: Namespace, ranks: "Ranks") -> int:
     import pyrovae as pv
     from pyrovae import report, runs, storage
-    from pyrovae.rng import seeded
+    from pyrovae.resuming import read_checkpoint
 
-    splits = pv.data.load(
-        config.data,
-        root=config.root,
-        binarize=config.binarize,
-        valid_size=config.valid_size,
-        download=config.download,
-    )
+    # through JSON, which makes plain numbers of the parser's restricted ones
+    kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
+    splits = _splits(config)
     check_device(config.device)
-    with seeded(config.seed):
-        family = _likelihood(config)
-        vae = pv.VAE(splits.train.x.shape[1], config.z_dim, config.hidden_dims, family)
-    vae.start_at(splits.train.x).to(config.device)
+    vae = None if config.program else _vae(kept, splits)
+    pair = (vae.model, vae.guide) if vae else _program(config)
     folder, resume = Path(), None
     if ranks.rank == 0:
         folder = _folder(config)
-        resume = _checkpoint(folder, splits) if config.resume else None
+        resume = read_checkpoint(folder, splits.protocol, kept) if config.resume else None
     resume = ranks.same_object(resume)
-    # through JSON, which makes plain numbers of the parser's restricted ones
-    kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
+    notes = resume.notes if resume else []
 
     result = pv.svi.fit(
-        vae.model,
-        vae.guide,
-        splits.train.x,
-        valid=splits.valid.x,
+        *pair,
+        splits.train.arrays,
+        valid=splits.valid.arrays,
         num_epochs=config.num_epochs,
         batch_size=config.batch_size,
         lr=config.lr,
@@ -142,26 +170,36 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
         compile=config.compile,
         seed=config.seed,
         progress=config.progress,
-        callback=_writer(folder, vae, splits, kept),
-        resume=resume,
+        callback=_writer(folder, vae, splits, kept, notes),
+        resume=resume.state if resume else None,
     )
     if ranks.rank:
         return 0
-    runs.write_config(folder, kept)
-    runs.save(vae, folder, epoch=result.best_epoch)
+    runs.write_config(folder, kept, notes)
+    batch = _on(config.device, (x[: config.batch_size] for x in splits.train.arrays))
+    runs.save(vae, folder, epoch=result.best_epoch) if vae else runs.save(
+        pair, folder, *batch, epoch=result.best_epoch
+    )
+    what = {"program": config.program} if config.program else {"likelihood": config.likelihood}
     evidence = pv.evaluate(
-        vae.model,
-        vae.guide,
-        splits.test.x.to(config.device),
+        *pair,
+        *_on(config.device, splits.test.arrays),
         estimators=config.estimators,
         num_particles=config.num_particles,
+        plate=config.plate,
         seed=config.seed,
         progress=config.progress,
-        protocol={**splits.protocol, "part": "test", "likelihood": config.likelihood},
+        protocol={
+            **splits.protocol,
+            "part": "test",
+            **what,
+            "saved_sha256": runs.saved_sha256(folder),
+        },
     )
+    runs.drop_evidence(folder)
     storage.write_dataset(folder / runs.EVIDENCE, evidence.to_xarray())
     runs.write_figures(folder, vae, splits, result, evidence, config.device)
-    report.write(folder, splits=splits)
+    report.write(folder, splits=splits, program=pair)
 
     to = sys.stderr if config.json else sys.stdout
     print(
@@ -182,15 +220,41 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     return 0
 
 
-def _likelihood(config: Namespace) -> "Likelihood":
-    """Returns the likelihood asked for; ValueError where --sigma does not belong to it."""
-    from pyrovae import likelihoods
+def _splits(config: Namespace) -> "Splits":
+    import pyrovae as pv
 
-    if config.sigma is None:
-        return likelihoods.make(config.likelihood)
-    if config.likelihood != likelihoods.Normal.name:
-        raise ValueError(f"--sigma is for the normal likelihood, not for {config.likelihood}")
-    return likelihoods.make(config.likelihood, sigma=config.sigma)
+    load = pv.data.load_arrays if config.program else pv.data.load
+    return load(
+        config.data,
+        root=config.root,
+        binarize=config.binarize,
+        valid_size=config.valid_size,
+        download=config.download,
+    )
+
+
+def _vae(kept: dict[str, Any], splits: "Splits") -> "VAE":
+    """Returns the VAE asked for; ValueError where --sigma does not belong to its likelihood."""
+    from pyrovae import likelihoods
+    from pyrovae.models.vae import VAE
+    from pyrovae.rng import seeded
+
+    name, sigma = kept["likelihood"], kept["sigma"]
+    if sigma is not None and name != likelihoods.Normal.name:
+        raise ValueError(f"--sigma is for the normal likelihood, not for {name}")
+    with seeded(kept["seed"]):
+        family = likelihoods.make(name, **({} if sigma is None else {"sigma": sigma}))
+        x: Any = splits.train.x
+        vae = VAE(x.shape[1], kept["z_dim"], kept["hidden_dims"], family)
+    return vae.start_at(x).to(kept["device"])
+
+
+def _program(config: Namespace) -> "Pair":
+    return make_program(config.program, config.seed, config.device)
+
+
+def _on(device: str, arrays: Any) -> "tuple[Tensor, ...]":
+    return tuple(x.to(device) for x in arrays)
 
 
 def _folder(config: Namespace) -> Path:
@@ -219,17 +283,13 @@ def _folder(config: Namespace) -> Path:
     return folder
 
 
-def _checkpoint(folder: Path, splits: "Splits") -> dict[str, Any]:
-    """Returns the state to go on from; StateError where it was trained on other data."""
-    from pyrovae import runs, storage
-
-    state = storage.load_state(folder / runs.CHECKPOINT)
-    if "optimizer" not in state or state.get("data") != splits.protocol:
-        raise storage.StateError(f"{folder / runs.CHECKPOINT} is no training state of these data")
-    return state
-
-
-def _writer(folder: Path, vae: "VAE", splits: "Splits", config: dict[str, Any]) -> Any:
+def _writer(
+    folder: Path,
+    vae: "VAE | None",
+    splits: "Splits",
+    config: dict[str, Any],
+    notes: list[str],
+) -> Any:
     """Returns the callback that keeps the run folder up to date, an epoch at a time.
 
     It is first called when all input has been found good: only then does a new run replace an old.
@@ -240,10 +300,13 @@ def _writer(folder: Path, vae: "VAE", splits: "Splits", config: dict[str, Any]) 
         epoch = len(state["elbo"])
         if epoch == 0:
             runs.clear(folder)
-        if state["best_epoch"] == epoch:
+        if state["best_epoch"] == epoch and vae:
             runs.save(vae, folder, epoch=epoch)
-        storage.save_state(folder / runs.CHECKPOINT, {**state, "data": splits.protocol})
-        runs.write_config(folder, config)
+        elif state["best_epoch"] == epoch:
+            runs.write_state(folder, state["parameters"], state["buffers"], epoch=epoch)
+        known = {"data": splits.protocol, "config": config, "notes": notes}
+        storage.save_state(folder / runs.CHECKPOINT, {**state, **known})
+        runs.write_config(folder, config, notes)
         runs.write_metrics(folder, state)
 
     return write

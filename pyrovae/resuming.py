@@ -1,0 +1,71 @@
+"""What a run may go on with: which options may change, and what is written down of it."""
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyrovae import runs, storage
+from pyrovae.storage import StateError
+
+# what the model is, and where its random streams began; data and binarization are in the protocol
+FIXED = "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
+CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm"  # what takes effect from then on
+
+
+class Checkpoint(NamedTuple):
+    """The state that `fit` goes on from, and what earlier epochs were trained with."""
+
+    state: dict[str, Any]
+    notes: list[str]
+
+
+def read_checkpoint(
+    folder: Path, data: Mapping[str, Any], config: Mapping[str, Any]
+) -> Checkpoint:
+    """Returns where a run stands, for one that goes on with this configuration.
+
+    Args:
+        folder: Of the run.
+        data: The protocol of the data.
+        config: What is asked for now, resolved.
+
+    Raises:
+        StateError: (a `ValueError`) If the state is not there, broken, or of other data, or an
+            option would have no effect: of the model, or because no epoch is left.
+    """
+    path = folder / runs.CHECKPOINT
+    state = storage.load_state(path)
+    if "optimizer" not in state or not state.get("data", {}).items() <= data.items():
+        raise StateError(f"{path} is no training state of these data")
+    before = state.get("config") or runs.read_config(folder)
+    changed = [k for k in (*FIXED, *CHANGING) if before.get(k, config[k]) != config[k]]
+    for name in changed:
+        if name in FIXED:
+            raise StateError(
+                f"{_option(name)} is {config[name]} but the run was begun with {before[name]}; "
+                "resume with that"
+                + "; another seed for the evaluation is one of pyrovae.evidence"
+                * (name == "seed")
+            )
+    done, epochs = len(state["elbo"]), config["num_epochs"]
+    if epochs < done:
+        raise StateError(
+            f"--num-epochs is {epochs} but the run has {done} epochs; give at least that"
+        )
+    patience = config["patience"] or epochs + 1
+    if changed and done and (done == epochs or done - state["best_epoch"] >= patience):
+        raise StateError(
+            f"{_option(changed[0])} would change nothing, as no epoch is left to train; raise "
+            "--num-epochs, or --patience where that ended it"
+        )
+    notes = list(state.get("notes", []))
+    if changed and done:
+        had = ", ".join(f"{name} {before[name]}" for name in changed)
+        notes.append(f"up to epoch {done}: {had}")
+    return Checkpoint(state, notes)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
