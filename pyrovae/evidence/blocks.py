@@ -235,9 +235,10 @@ def _annealed(log_w: Tensor, rates: Tensor, grid: tuple[int, ...]) -> Columns:
 
 
 def _exact(program: Program, rows: range, grid: tuple[int, ...]) -> Columns:
-    value, error = integrate(program, rows, TOLERANCE, MAX_POINTS)
+    value, error, rounding = integrate(program, rows, TOLERANCE, MAX_POINTS)
     none = torch.full_like(value, torch.nan)
-    return value, error, none, none, torch.zeros(len(value)).long(), *_no_path(value, grid)
+    draws = torch.zeros(len(value)).long()
+    return value, error + rounding, none, none, draws, *_no_path(value, grid)
 
 
 def _no_path(value: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 __all__ = ["Plan", "plan"]
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -75,13 +76,7 @@ def plan(
 
     sizes = dict.fromkeys(SOURCES.values(), block_size) | {"ais": max(1, CHAINS // num_chains)}
     programs = {
-        source: inspect(
-            model,
-            guide if source in ("guide", "ais") else None,
-            *data,
-            plate=plate,
-            block_size=sizes[source],
-        )
+        source: _inspected(source, model, guide, data, plate, sizes[source])
         for source in dict.fromkeys(SOURCES[name] for name in names)
     }
     if "prior" in programs:
@@ -99,6 +94,31 @@ def plan(
     grid = () if auto else path_grid(int(num_particles))
     job = Job(tuple(names), draws, grid, seed, start, chunks, num_chains, None)
     return Plan(tuple(names), programs, blocks, job, num_temperatures, workers)
+
+
+def _inspected(
+    source: str,
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Sequence[Any],
+    plate: str | None,
+    size: int,
+) -> Program:
+    """Returns the program of a source of weights.
+
+    To quadrature the guide only shows where to look: one that cannot be used is left out.
+    """
+    options: dict[str, Any] = {"plate": plate, "block_size": size}
+    if source in ("guide", "ais"):
+        return inspect(model, guide, *data, **options)
+    if source == "quadrature" and guide is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                return inspect(model, guide, *data, **options)
+            except (TypeError, ValueError, UserWarning):
+                pass
+    return inspect(model, None, *data, **options)
 
 
 def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:

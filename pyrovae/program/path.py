@@ -119,15 +119,20 @@ class Path:
         values = {name: torch.stack([z_s[name] for z_s in z]) for name in z[0]}
         return values, torch.stack(log_q), torch.stack(log_dz)
 
-    def unconstrain(self, z: Values) -> Tensor:
-        """Returns u of one particle's latents z by site, `(n, d)`."""
+    def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
+        """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's."""
         names = {s["name"] for s in self._sites}
         if missing := sorted(names - set(z)):
             raise ValueError(
                 f"the guide draws {missing[0]!r} and maps it to the latents; the map cannot be "
                 "inverted, so leave the guide out, or write one that samples the latents"
             )
-        return self._pack(self._run(None, {name: z[name] for name in names}), single=True)
+        z = {name: z[name] for name in names}
+        if num_particles is None or not self.program.trouble:
+            return self._pack(self._run(num_particles, z), single=num_particles is None)
+        return torch.stack(
+            [self._pack(self._run(None, v), single=True) for v in each(z, num_particles)]
+        )
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
