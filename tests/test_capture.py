@@ -275,12 +275,12 @@ def test_log_likelihood_of_extreme_logits_is_right():
 
 def test_a_program_run_one_by_one_is_not_compiled():
     def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-            scale = torch.ones(len(x)) * z.reshape(len(x)).exp()
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+            scale = torch.ones(3) * z.reshape(3).exp()
             pyro.sample("x", dist.Normal(z, scale), obs=x)
 
-    options = dict(estimators=["prior"], num_particles=4, compile=True)
+    options = dict(estimators=["prior"], num_particles=4, compile=True, block_size=2)
     with (
         pytest.warns(UserWarning, match="one particle at a time"),
         pytest.warns(UserWarning, match="uncompiled, slower: does not broadcast over particles"),

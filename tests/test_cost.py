@@ -88,7 +88,8 @@ def test_what_it_says_is_what_happens(options, monkeypatch):
     assert expected.seconds(1) == pytest.approx(expected.seconds())
     start = now[0]
     pv.evaluate(vae.model, vae.guide, x, **options, seed=0)
-    assert now[0] - start == pytest.approx(expected.seconds(), rel=0.05)
+    took, most = now[0] - start, expected.seconds() + expected.second
+    assert 0.95 * expected.seconds() < took < 1.05 * most
 
 
 def test_of_auto_a_bound_is_told_and_of_quadrature_no_count():

@@ -147,7 +147,10 @@ def confirm_sampling(
             tables.append(_table(draw(part, rows, Draws(size), own, chunk_size).log_w))
             with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
                 log_q = part.log_guide if part.guide else part.log_prior
-                log_w = part.log_joint(z, rows, None) - log_q(z, rows, None)
+                try:
+                    log_w = part.log_joint(z, rows, None) - log_q(z, rows, None)
+                except (KeyError, NotImplementedError) as e:  # a flow without an inverse
+                    raise ValueError("the guide's density is known at its own draws alone") from e
             exact.append(log_w.cpu().double().reshape(-1))
     except ValueError as e:
         return Confirmation(reason=str(e))

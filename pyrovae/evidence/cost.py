@@ -20,6 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pyrovae.evidence.annealing import NUM_LEAPFROG, Kernel, tune
 from pyrovae.evidence.blocks import settings
+from pyrovae.evidence.confirmation import (
+    ANNEALED,
+    DRAWS,
+    FEWEST,
+    LONGER,
+    SAMPLED,
+    SHARE,
+)
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.planning import Plan, path_grid, plan
 from pyrovae.program import Program
@@ -58,6 +66,7 @@ class Cost:
         once: Seconds of what is done once: annealing's pilot, and graphs to be compiled.
         memory: Bytes that a process takes at most, as far as this one has.
         bound: Whether some of it is only known to be no more: the draws of "auto".
+        second: Seconds that the second way adds at most, see `pyrovae.evidence.confirmation`.
     """
 
     parts: dict[str, Part]
@@ -65,6 +74,7 @@ class Cost:
     once: float
     memory: float
     bound: bool
+    second: float = 0.0
 
     def seconds(self, workers: int | None = None, cores: int | None = None) -> float:
         """Returns seconds of wall time by so many workers of one thread, on so many cores.
@@ -90,6 +100,7 @@ class Cost:
             "flops": sum(p.flops for p in self.parts.values()),
             "memory": self.memory,
             "seconds": self.seconds(),
+            "seconds_of_second_way": self.second,
             "seconds_of_workers": {w: self.seconds(w, cores) for w in WORKERS},
             "seconds_of_workers_with_a_core_each": {w: self.seconds(w) for w in WORKERS},
         }
@@ -105,6 +116,7 @@ class Cost:
             f"memory      {self.memory / 2**30:.2f} GiB a process",
             f"time        {most}{_time(self.seconds())} in this process, "
             f"{torch.get_num_threads()} threads",
+            f"second way  up to {_time(self.second)} more, where the weights look good",
             "",
             f"{'workers':<24}" + "".join(f"{w:>9}" for w in WORKERS),
             f"{f'here, on {cores} cores':<24}"
@@ -138,7 +150,7 @@ def cost(
         start = perf_counter()
         tune(alone.programs["ais"], alone.num_temperatures, "tuned", NUM_LEAPFROG, alone.job.seed)
         pilot = perf_counter() - start
-    parts, once = {}, pilot
+    parts, once, second = {}, pilot, 0.0
     for source, program in alone.programs.items():
         blocks = [rows for name, rows in alone.blocks.values() if name == source]
         share = len(program) / len(blocks[0])
@@ -153,8 +165,22 @@ def cost(
             [own * len(rows) / len(blocks[0]) for rows in blocks],
             seconds * share,
         )
+        second += _second(alone, source, parts[source])
     bound = any(how.num_particles == "auto" for how in alone.job.draws.values())
-    return Cost(parts, _start(), once, _memory(alone), bound)
+    return Cost(parts, _start(), once, _memory(alone), bound, second)
+
+
+def _second(plan: Plan, source: str, part: Part) -> float:
+    """Returns the seconds that the second way of a source takes at most."""
+    num_data, how = len(plan.programs[source]), plan.job.draws.get(source)
+    if source == "quadrature":
+        return 0.0
+    if how is None:
+        forward, back, longer = ANNEALED, ANNEALED / plan.job.num_chains, 2 * LONGER
+        return part.seconds / num_data * (forward + back + longer)
+    _, amount = _run(plan, source, range(0), plan.programs[source])
+    most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)
+    return part.seconds / part.count * (most + SAMPLED)
 
 
 def _run(plan: Plan, source: str, rows: range, program: Program) -> tuple[Any, int]:

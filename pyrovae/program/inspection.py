@@ -172,6 +172,7 @@ def check(
     Shapes are those of the first `block_size` rows. Returns the report.
 
     Example:
+        >>> import torch
         >>> from pyrovae.models.vae import VAE
         >>> vae = VAE(x_dim=4, z_dim=2, hidden_dims=(3,))
         >>> check(vae.model, vae.guide, torch.ones(5, 4))
