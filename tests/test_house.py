@@ -16,7 +16,7 @@ ROWS = [
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},
     {"evidence.proposals", "evidence.tally"},
-    {"evidence.drawing"},
+    {"evidence.drawing", "evidence.search"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
     {"svi", "export", "plots", "saving", "evidence.calibration", "evidence.blocks"},
     {"evidence.confirmation"},

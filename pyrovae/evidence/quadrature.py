@@ -13,17 +13,16 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
-from pyrovae.evidence.weights import LogWeights, check_sizes
+from pyrovae.evidence.search import Search, log_joint
+from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
 
 MOST = 3  # dimensions
 TOLERANCE, MAX_POINTS = 1e-6, 2**21
 CHUNK_SIZE = 2**15  # nodes x data evaluated at once
-DRAWS, ROUNDS = 2048, 30  # of the search for the posterior's mass
-SEEDS, FACES = 64, 256  # densities known besides: of each round's draws, and across faces
+FACES = 256  # densities known besides, across faces
 ORDER, FIRST = 8, {1: 4096, 2: 24, 3: 4}  # nodes of a cell, and cells of the first mesh, an axis
 WIDTH = 4.0  # of the cube's middle, in standard deviations
 STRAY = 4.0  # standard errors that an estimate by sampling may be above
@@ -112,12 +111,12 @@ def integrate(
                 f"the latents of a datum ({names}) have {path.size} continuous dimensions; "
                 f"quadrature takes 1 to {MOST}, so use ais or importance_sampling"
             )
-        search = _Search(path)
+        search = Search(path)
         mean, scale = search.locate()
         if program.guide is not None:
             search.propose(program)
         frame = _Frame(mean, scale)
-        seeds = search.found(frame)
+        seeds = _found(search, frame)
         value, error, rounding = _refine(path, frame, seeds, tolerance, max_points)
         error = error.clamp(min=tolerance / 2)  # below, estimates of it are not that good
         for sampled, s in search.sampled:
@@ -364,98 +363,11 @@ def _rule(d: int) -> tuple[Tensor, Tensor, Tensor]:
 def _density(path: Path, frame: _Frame, t: Tensor) -> Tensor:
     """Returns log f |du/dt| of t `(S, n, d)`, `(S, n)`; n = 1 of joint latents."""
     u, log_slope = frame.forward(t)
-    return _joint(path, u) + log_slope
+    return log_joint(path, u) + log_slope
 
 
-def _joint(path: Path, u: Tensor) -> Tensor:
-    """Returns log p(x, z(u)) |dz/du|, `(S, n)`; n = 1 of joint latents."""
-    if path.program.plate:
-        return path(u)[1].cpu().double()
-    return path(u[:, 0])[1].cpu().double()[:, None]
-
-
-class _Search:
-    """Draws of a block's latents: where its mass is, and what importance sampling makes of them.
-
-    Attributes:
-        seeds: u and log f of the draws of highest density, `(S, n, d)` and `(S, n)`, each round's.
-        sampled: Estimates of log p(x) and their standard errors, `(n,)`, likewise.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.seeds: list[tuple[Tensor, Tensor]] = []
-        self.sampled: list[tuple[Tensor, Tensor]] = []
-
-    def locate(self) -> tuple[Tensor, Tensor]:
-        """Returns the posterior's mean `(n, d)` and the Cholesky factor of its covariance.
-
-        Importance sampling, from the prior and then from the last round's normal, tempered so far
-        that a quarter of the draws count; it closes in on the posterior where a single round
-        would not.
-        """
-        path = self._path
-        u = path.start(DRAWS)
-        log_q = path(u)[0].cpu().double()
-        if not path.program.plate:
-            u, log_q = u[:, None], log_q[:, None]
-        reached = torch.zeros(u.shape[1])
-        for _ in range(ROUNDS):
-            log_w = self._weigh(u, log_q)
-            power = _temper(log_w)
-            w = (power * log_w).nan_to_num(-torch.inf).softmax(0)[..., None].to(u)
-            mean = (w * u).sum(0)
-            off = w.sqrt() * (u - mean)
-            normal = MultivariateNormal(mean, torch.einsum("sni,snj->nij", off, off))
-            if ((power == 1) | (power < 1.1 * reached)).all():  # the latter on several scales
-                break
-            reached = power
-            u = mean + 1.2 * (normal.sample((DRAWS,)) - mean)
-            wider = MultivariateNormal(mean, scale_tril=1.2 * normal.scale_tril)
-            log_q = wider.log_prob(u).cpu().double()
-        return normal.mean, normal.scale_tril
-
-    def propose(self, program: Program) -> None:
-        """Draws from the guide as well."""
-        z, log_q = program.propose(self._path.rows, DRAWS)
-        u = self._path.unconstrain(z, DRAWS)
-        log_p = program.log_joint(z, self._path.rows, DRAWS)
-        if not program.plate:
-            u, log_q, log_p = u[:, None], log_q[:, None], log_p[:, None]
-        log_f = _joint(self._path, u)
-        self._keep(u, log_f, (log_p - log_q).cpu().double())
-
-    def found(self, frame: _Frame) -> _Seeds:
-        """Returns the seeds' t in a frame, and log f |du/dt|."""
-        u, log_f = (torch.cat(parts) for parts in zip(*self.seeds, strict=True))
-        t = frame.inverse(u)
-        return t, log_f + frame.forward(t)[1]
-
-    def _weigh(self, u: Tensor, log_q: Tensor) -> Tensor:
-        log_f = _joint(self._path, u)
-        log_w = log_f - log_q
-        if len(bad := torch.nonzero(~log_w.amax(0).isfinite())):  # NaN wins over any maximum
-            raise ValueError(
-                f"log p(x, z) of datum {self._path.rows.start + int(bad[0])} is NaN at a draw of "
-                "z, or -inf at all; look for NaN in the parameters, or for data the model excludes"
-            )
-        self._keep(u, log_f, log_w)
-        return log_w
-
-    def _keep(self, u: Tensor, log_f: Tensor, log_w: Tensor) -> None:
-        log_f, top = log_f.topk(SEEDS, dim=0)
-        self.seeds.append((u[top.to(u.device), torch.arange(u.shape[1])], log_f))
-        weights = LogWeights(log_w)
-        self.sampled.append((weights.log_evidence(), weights.std_error()))
-
-
-def _temper(log_w: Tensor) -> Tensor:
-    """Returns the largest power up to 1, `(n,)`, at which a quarter of the weights count."""
-    low, high = torch.zeros_like(log_w[0]), torch.ones_like(log_w[0])
-    for power in [high] + [None] * 30:
-        middle = (low + high) / 2 if power is None else power
-        weights = LogWeights((middle * log_w).nan_to_num(-torch.inf))
-        enough = weights.ess() >= len(log_w) / 4
-        low = torch.where(enough, middle, low)
-        high = torch.where(enough, high, middle)
-    return low
+def _found(search: Search, frame: _Frame) -> _Seeds:
+    """Returns the t of the search's seeds in a frame, and log f |du/dt|."""
+    u, log_f = (torch.cat(parts) for parts in zip(*search.seeds, strict=True))
+    t = frame.inverse(u)
+    return t, log_f + frame.forward(t)[1]

@@ -1,0 +1,101 @@
+"""Where the mass of a block's posterior lies, found by tempered importance sampling."""
+
+__all__ = ["Search", "log_joint"]
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from pyrovae.evidence.weights import LogWeights
+from pyrovae.program import Path, Program
+
+DRAWS, ROUNDS = 2048, 30
+SEEDS = 64  # draws of highest density that each round keeps
+
+
+def log_joint(path: Path, u: Tensor) -> Tensor:
+    """Returns log p(x, z(u)) |dz/du|, `(S, n)`; n = 1 of joint latents."""
+    if path.program.plate:
+        return path(u)[1].cpu().double()
+    return path(u[:, 0])[1].cpu().double()[:, None]
+
+
+class Search:
+    """Draws of a block's latents: where its mass is, and what importance sampling makes of them.
+
+    Attributes:
+        seeds: u and log f of the draws of highest density, `(S, n, d)` and `(S, n)`, each round's.
+        sampled: Estimates of log p(x) and their standard errors, `(n,)`, likewise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seeds: list[tuple[Tensor, Tensor]] = []
+        self.sampled: list[tuple[Tensor, Tensor]] = []
+
+    def locate(self) -> tuple[Tensor, Tensor]:
+        """Returns the posterior's mean `(n, d)` and the Cholesky factor of its covariance.
+
+        Importance sampling, from the prior and then from the last round's normal, tempered so far
+        that a quarter of the draws count; it closes in on the posterior where a single round
+        would not.
+        """
+        path = self._path
+        u = path.start(DRAWS)
+        log_q = path(u)[0].cpu().double()
+        if not path.program.plate:
+            u, log_q = u[:, None], log_q[:, None]
+        reached = torch.zeros(u.shape[1])
+        for _ in range(ROUNDS):
+            log_w = self._weigh(u, log_q)
+            power = _temper(log_w)
+            w = (power * log_w).nan_to_num(-torch.inf).softmax(0)[..., None].to(u)
+            mean = (w * u).sum(0)
+            off = w.sqrt() * (u - mean)
+            normal = MultivariateNormal(mean, torch.einsum("sni,snj->nij", off, off))
+            if ((power == 1) | (power < 1.1 * reached)).all():  # the latter on several scales
+                break
+            reached = power
+            u = mean + 1.2 * (normal.sample((DRAWS,)) - mean)
+            wider = MultivariateNormal(mean, scale_tril=1.2 * normal.scale_tril)
+            log_q = wider.log_prob(u).cpu().double()
+        return normal.mean, normal.scale_tril
+
+    def propose(self, program: Program) -> None:
+        """Draws from the guide as well."""
+        z, log_q = program.propose(self._path.rows, DRAWS)
+        u = self._path.unconstrain(z, DRAWS)
+        log_p = program.log_joint(z, self._path.rows, DRAWS)
+        if not program.plate:
+            u, log_q, log_p = u[:, None], log_q[:, None], log_p[:, None]
+        log_f = log_joint(self._path, u)
+        self._keep(u, log_f, (log_p - log_q).cpu().double())
+
+    def _weigh(self, u: Tensor, log_q: Tensor) -> Tensor:
+        log_f = log_joint(self._path, u)
+        log_w = log_f - log_q
+        if len(bad := torch.nonzero(~log_w.amax(0).isfinite())):  # NaN wins over any maximum
+            raise ValueError(
+                f"log p(x, z) of datum {self._path.rows.start + int(bad[0])} is NaN at a draw of "
+                "z, or -inf at all; look for NaN in the parameters, or for data the model excludes"
+            )
+        self._keep(u, log_f, log_w)
+        return log_w
+
+    def _keep(self, u: Tensor, log_f: Tensor, log_w: Tensor) -> None:
+        log_f, top = log_f.topk(SEEDS, dim=0)
+        self.seeds.append((u[top.to(u.device), torch.arange(u.shape[1])], log_f))
+        weights = LogWeights(log_w)
+        self.sampled.append((weights.log_evidence(), weights.std_error()))
+
+
+def _temper(log_w: Tensor) -> Tensor:
+    """Returns the largest power up to 1, `(n,)`, at which a quarter of the weights count."""
+    low, high = torch.zeros_like(log_w[0]), torch.ones_like(log_w[0])
+    for power in [high] + [None] * 30:
+        middle = (low + high) / 2 if power is None else power
+        weights = LogWeights((middle * log_w).nan_to_num(-torch.inf))
+        enough = weights.ess() >= len(log_w) / 4
+        low = torch.where(enough, middle, low)
+        high = torch.where(enough, high, middle)
+    return low
