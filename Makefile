@@ -4,13 +4,16 @@ BIN := .venv/bin
 ARGS ?=
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-browser lint notebooks docs programs bench hard clean
+.PHONY: run test test-all test-browser lint notebooks docs programs bench hard clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
 
 test: .venv/test lint ## lint, types, tests and doctests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: .venv/test lint ## the same with what is slow, a quarter of an hour
+	$(BIN)/python -m pytest -m 'not browser' $(ARGS)
 
 test-browser: .venv/test .venv/browser ## the page of a run in Chromium, which has to be there
 	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
