@@ -14,8 +14,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence.drawing import at_once
-from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
+from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,
     Values,

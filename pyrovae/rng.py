@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from pyrovae.checks import check_seed
+
 
 @contextmanager
 def seeded(seed: int | None, *stream: int) -> Iterator[None]:
@@ -39,5 +41,10 @@ def stream_seed(seed: int, *stream: int) -> int:
 
 
 def draw_seed(seed: int | None) -> int:
-    """Returns `seed`, or one drawn from torch's current stream where it is `None`."""
-    return int(torch.randint(2**31, ())) if seed is None else seed
+    """Returns `seed`, or one drawn from torch's current stream where it is `None`.
+
+    Raises:
+        ValueError: If it is no integer, or negative.
+    """
+    check_seed(seed)
+    return int(torch.randint(2**31, ())) if seed is None else int(seed)

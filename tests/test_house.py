@@ -11,7 +11,7 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rows", "errors", "digest"},
+    {"rows", "errors", "checks", "digest"},
     {"binarization", "splits"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models"},

@@ -14,11 +14,11 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence import hmc
 from pyrovae.evidence.weights import (
     LogWeights,
     annealed_verdicts,
-    check_sizes,
     check_weights,
 )
 from pyrovae.program import Path, Program, Values, evaluation, inspect, simulate

@@ -11,9 +11,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
-from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Path, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.tally import Tally
-from pyrovae.evidence.weights import LogWeights, check_sizes, check_weights
+from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     SHARED_ROWS,
     Program,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import inf
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -211,7 +212,7 @@ def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
         "rows": len(program),
         "dims": program.event_size * (1 if program.plate else program.step),
         "discrete": program.is_discrete,
-        **options,
+        **{k: int(v) if isinstance(v, Integral) else v for k, v in options.items()},
         **(
             {"common_latents": ", ".join(program.common_latents)} if program.common_latents else {}
         ),

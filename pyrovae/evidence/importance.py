@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence.drawing import Draws, at_once, draw, sharing
 from pyrovae.evidence.proposals import Proposal
-from pyrovae.evidence.weights import LogWeights, check_sizes
+from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import inspect
 from pyrovae.rng import draw_seed
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence.annealing import CHAINS
 from pyrovae.evidence.blocks import SOURCES, Job
 from pyrovae.evidence.drawing import Draws, at_once, sharing
-from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.rows import spooled

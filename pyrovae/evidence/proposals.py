@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.weights import check_sizes
+from pyrovae.checks import check_sizes
 from pyrovae.program import Path, Program, Replaced, Values, base
 
 Sampler = Callable[[int], tuple[Values, Tensor]]

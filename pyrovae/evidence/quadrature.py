@@ -14,8 +14,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.evidence.search import Search, log_joint
-from pyrovae.evidence.weights import check_sizes
 from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
 

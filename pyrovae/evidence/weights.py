@@ -6,7 +6,6 @@ __all__ = [
     "Reductions",
     "VERDICTS",
     "annealed_verdicts",
-    "check_sizes",
     "check_weights",
     "interval",
     "thresholds",
@@ -324,10 +323,3 @@ def check_weights(log_w: Tensor, rows: Sequence[int] | None = None) -> None:
             f"log w is {log_w[(particle, *datum)].item()} at particle {particle} of {whose}; "
             "look for NaN in the parameters, or for a proposal without density there"
         )
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises ValueError unless every size is a positive integer."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} is {size!r}; give a positive integer")

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_sizes
 from pyrovae.likelihoods import Normal
 from pyrovae.nn import Registered
 
@@ -41,6 +42,7 @@ class LinearGaussian(Registered):
 
     def __init__(self, x_dim: int, z_dim: int, sigma: float | None = 1.0) -> None:
         super().__init__()
+        check_sizes(x_dim=x_dim, z_dim=z_dim)
         self.x_dim, self.z_dim = x_dim, z_dim
         self.decoder = torch.nn.Linear(z_dim, x_dim)
         self.likelihood = Normal(sigma)

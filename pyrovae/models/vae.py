@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import likelihoods
+from pyrovae.checks import check_sizes
 from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP, Encoder, Registered
 from pyrovae.rng import seeded
@@ -50,6 +51,9 @@ class VAE(Registered):
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
     ) -> None:
         super().__init__()
+        for width in hidden_dims:
+            check_sizes(hidden_dims=width)
+        check_sizes(x_dim=x_dim, z_dim=z_dim)
         x_dim, z_dim, *widths = map(int, (x_dim, z_dim, *hidden_dims))  # not of a parser's types
         self.x_dim, self.z_dim, self.hidden_dims = x_dim, z_dim, tuple(widths)
         self.likelihood = likelihoods.make(likelihood)

@@ -14,6 +14,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 from tqdm import tqdm
 
+from pyrovae.checks import check_seed, check_sizes
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
 from pyrovae.rng import draw_seed, seeded
@@ -134,6 +135,7 @@ def fit(
         >>> fit(vae.model, vae.guide, x, num_epochs=3, seed=0, progress=False).best_epoch
         3
     """
+    check_seed(seed)
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
@@ -226,8 +228,9 @@ def _check_options(
     patience: int | None,
     valid: Any,
 ) -> None:
-    limits = {"num_epochs": num_epochs, "batch_size": batch_size, "lr": lr, "clip_norm": clip_norm}
-    for name, value in {**limits, "patience": patience}.items():
+    check_sizes(num_epochs=num_epochs, batch_size=batch_size)
+    check_sizes(patience=1 if patience is None else patience)
+    for name, value in {"lr": lr, "clip_norm": clip_norm, "patience": patience}.items():
         if value is not None and not 0 < value < torch.inf:
             raise ValueError(f"{name} is {value}; give a positive number")
     if lr_schedule not in ("constant", "one-cycle"):

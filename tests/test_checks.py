@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+import pyrovae as pv
+
+
+@pytest.mark.parametrize("size", [True, 0, -1, 1.5, "3", np.float64(2.0), np.bool_(True)])
+def test_what_is_no_size(size):
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    program = vae.model, vae.guide
+    for call, name in (
+        (lambda: pv.VAE(size, 2), "x_dim"),
+        (lambda: pv.VAE(4, size), "z_dim"),
+        (lambda: pv.VAE(4, 2, (8, size)), "hidden_dims"),
+        (lambda: pv.LinearGaussian(4, size), "z_dim"),
+        (lambda: pv.svi.fit(*program, x, num_epochs=size), "num_epochs"),
+        (lambda: pv.svi.fit(*program, x, batch_size=size), "batch_size"),
+        (lambda: pv.svi.fit(*program, x, valid=x, patience=size), "patience"),
+        (lambda: pv.evaluate(*program, x, num_particles=size), "num_particles"),
+        (lambda: pv.evaluate(*program, x, block_size=size), "block_size"),
+        (lambda: pv.importance_sampling(*program, x, num_particles=size), "num_particles"),
+        (lambda: pv.prior_sampling(vae.model, x, num_particles=size), "num_particles"),
+        (lambda: pv.ais(vae.model, x, num_particles=size), "num_particles"),
+        (lambda: pv.bdmc(vae.model, x, num_temperatures=size), "num_temperatures"),
+        (lambda: pv.quadrature(vae.model, x, max_points=size), "max_points"),
+        (lambda: pv.calibrate(*program, x, num_samples=size), "num_samples"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is .*; give a positive integer"):
+            call()
+
+
+@pytest.mark.parametrize("seed", [True, -1, 0.5, "0"])
+def test_what_is_no_seed(seed):
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    for call in (
+        lambda: pv.evaluate(vae.model, vae.guide, x, seed=seed),
+        lambda: pv.svi.fit(vae.model, vae.guide, x, seed=seed),
+    ):
+        with pytest.raises(ValueError, match="seed is .*; give an integer, 0 or more, or None"):
+            call()
+
+
+def test_numbers_of_numpy_are_as_good():
+    vae, x = pv.VAE(x_dim=np.int64(4), z_dim=np.int32(2)), torch.ones(3, 4)
+    many = {"num_particles": np.int64(30), "block_size": np.int64(2), "seed": np.int64(0)}
+    theirs = pv.evaluate(vae.model, vae.guide, x, **many)
+    ours = pv.evaluate(vae.model, vae.guide, x, num_particles=30, block_size=2, seed=0)
+    assert torch.equal(theirs["importance"].value, ours["importance"].value)
+    assert theirs.to_xarray().attrs == ours.to_xarray().attrs
+    pv.svi.fit(vae.model, vae.guide, x, num_epochs=np.int64(1), seed=np.int64(0), progress=False)
