@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# two processes of one thread each, a file of tests to one of them
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS := test browser notebooks docs bench
 
 .PHONY: run test test-all test-browser lint notebooks docs programs bench hard clean
@@ -10,10 +12,10 @@ run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
 
 test: .venv/test lint ## lint, types, tests and doctests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
-test-all: .venv/test lint ## the same with what is slow, a quarter of an hour
-	$(BIN)/python -m pytest -m 'not browser' $(ARGS)
+test-all: .venv/test lint ## the same with what is slow, ten minutes
+	$(PYTEST) -m 'not browser' $(ARGS)
 
 test-browser: .venv/test .venv/browser ## the page of a run in Chromium, which has to be there
 	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)

@@ -330,6 +330,7 @@ def test_bounds_take_sizes_and_covariates_only():
     assert "simulated" in pv.bdmc.__doc__
 
 
+@pytest.mark.slow
 def test_bounds_of_global_and_discrete_latents():
     scenario = GlobalMean()
     bounds = pv.bdmc(

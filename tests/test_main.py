@@ -230,7 +230,10 @@ def test_nothing_to_resume(tmp_path, capsys):
         ["--binarize", "static", "--estimators", "prior", "elbo"],
         ["--estimators", "elbo", "--patience", "1", "--clip-norm", "1"],
         ["--lr-schedule", "one-cycle", "--z-dim", "1", "--valid-size", "100"],
-        ["--estimators", "jackknife", "ais", "quadrature", "--z-dim", "1"],
+        pytest.param(
+            ["--estimators", "jackknife", "ais", "quadrature", "--z-dim", "1"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 @pytest.mark.usefixtures("undrawn")

@@ -55,6 +55,7 @@ def test_nonlinear_decoder():
     )
 
 
+@pytest.mark.slow
 def test_agreement_by_chance_does_not_end_it():
     """Of 300 data some lattice agrees with the coarser one by chance, far too soon."""
     scenario = BernoulliDecoder()

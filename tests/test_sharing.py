@@ -165,6 +165,7 @@ def spread_and_told(model, x):
     return spread, sum(e.monte_carlo_error for e in estimates) / 40, apart / 40
 
 
+@pytest.mark.slow
 def test_the_mean_error_of_shared_draws_is_honest():
     """Of like data, whose errors go together; and of all six-bit data, whose errors cancel."""
     oracle, scenario = LinearGaussian.make(), BernoulliDecoder()

@@ -250,6 +250,8 @@ def _simulations(
     Raises:
         ValueError: If the data cannot be simulated, or the guide has no density at that z.
     """
+    if program.trouble and not program.folds:
+        raise ValueError("the program runs one particle at a time, too slowly for a second way")
     if common := program.common_latents:
         raise ValueError(
             f"{common[0]!r} is common to all data, and drawn from what the guide learned of others"
