@@ -54,6 +54,7 @@ def test_unbiased_on_twenty_seeds(start):
         assert abs(unbiased(w.log_w, scenario.log_evidence(x))) < 4, seed
 
 
+@pytest.mark.slow
 def test_error_at_a_thousand_temperatures():
     """Under 0.02 nats in the mean over data; under 0.03 for one, whose weights spread by 0.1."""
     scenario = LinearGaussian.make(x_dim=20, z_dim=10)
@@ -276,6 +277,7 @@ def test_bounds_from_the_prior():
     assert bounds.gap.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_bounds_of_a_trained_vae(float32):
     """On the digits, latent dimension 8: a gap under 0.1 nats by what it does by default."""
     splits = pv.data.load("digits")

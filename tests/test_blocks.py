@@ -80,6 +80,7 @@ def test_finished_blocks_are_taken_as_they_are():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the cluster's own
 def test_a_dask_cluster_is_one_line():
     from dask.distributed import Client, LocalCluster

@@ -19,6 +19,7 @@ def scenario():
     return LinearGaussian.make()
 
 
+@pytest.mark.slow
 def test_the_posterior_is_calibrated(scenario):
     x = torch.zeros(400, 5)
     outside = 0

@@ -88,6 +88,7 @@ def digest(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process_and_another_after_an_edit(digest, tmp_path):
     before = {digest(), digest()}
     assert len(before) == 1

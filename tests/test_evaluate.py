@@ -281,6 +281,7 @@ print(sum(max(0, before - after) for before, after in zip(held, held[1:])) / 2**
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep or return")
 def test_chunks_of_draws_use_memory_again():
     """Decodes of 38,400 x 784 numbers take 115 MiB with each array, in chunks that are freed."""
@@ -290,6 +291,7 @@ def test_chunks_of_draws_use_memory_again():
     assert float(done.stdout) < 5  # MiB given back to the system between one operation and another
 
 
+@pytest.mark.slow
 def test_memory_is_bounded():
     """The two tables of 2,000 x 3,000 weights would take 96 MB; a block's takes 3."""
     command = [sys.executable, "-W", "ignore", "-c", MEMORY, "2000", "3000"]

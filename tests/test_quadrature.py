@@ -20,7 +20,7 @@ from sklearn.mixture import GaussianMixture
 import pyrovae as pv
 
 
-@pytest.mark.parametrize("z_dim", [1, 2, 3])
+@pytest.mark.parametrize("z_dim", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sigma", [1.0, 0.03])
 def test_closed_form(z_dim, sigma):
     scenario = LinearGaussian.make(x_dim=5, z_dim=z_dim, sigma=sigma)

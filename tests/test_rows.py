@@ -104,6 +104,7 @@ def test_training_and_evidence_read_from_disk_what_memory_would_give(tmp_path, m
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_model_gets_the_same_bytes(tmp_path, on_disk):
     x = (grey(150).reshape(150, 16) > 127).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -234,6 +235,7 @@ class Fresh(Dataset):
         return torch.full((16,), 0.5).bernoulli()
 
 
+@pytest.mark.slow
 def test_all_estimators_see_the_same_of_a_loader_that_draws():
     v, loader = vae(), DataLoader(Fresh(), batch_size=30)
     few = {"estimators": ["importance", "prior", "quadrature"], "num_particles": 40, "seed": 0}
@@ -322,6 +324,7 @@ print(peak(6_000) - few)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["npy", "loader"])
 def test_peak_memory_does_not_grow_with_the_data(tmp_path, kind):
     """5,000 rows more are 82 MB more."""
