@@ -96,6 +96,16 @@ def test_a_few_data_with_a_narrow_guide_are_not_drawn_to_the_others():
     assert (words[~narrow.numpy()] == "not contradicted").mean() > 0.8
 
 
+def test_nothing_is_said_of_data_that_are_unlike_the_models():
+    """Outliers, whose runs scatter tenfold, are half a nat short; simulated data are not."""
+    model = known.outliers(40)
+    e = evaluated(model, "ais", num_temperatures=50)
+    words = np.array(e.verdict())
+    assert "ok" not in words[::10]
+    assert (e.value - model.truth)[::10].mean() < -0.2
+    assert (np.delete(words, range(0, 40, 10)) == "ok").all()
+
+
 def test_the_gap_is_a_bound_on_both_sides():
     """E[log mean w] <= log p <= E[log (w* + sum w) / (S + 1)], against the exact log p(x)."""
     scenario = LinearGaussian.make(sigma=1.0)

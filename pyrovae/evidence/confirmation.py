@@ -4,7 +4,7 @@ __all__ = ["Confirmation", "confirm_annealing", "confirm_sampling"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import nan, sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 import pyro
@@ -26,6 +26,7 @@ SIZE = 64  # rows of a block
 SPREAD = 1.645  # of the gap's standard errors, that it may be larger than it seems
 ALLOWED = 0.5  # of the stated error: a bias of half of it takes 3 % off a 95 % interval's coverage
 ROUNDING = 1e-4  # nats
+ALIKE = 2  # times the largest confirmed error, up to which a datum is like those confirmed
 DATA, OWN, TWICE = 30, 31, 32  # random streams
 
 
@@ -50,6 +51,7 @@ class Confirmation:
         gap: Mean of upper less lower bound, nats.
         gap_error: Its standard error.
         std_error: Mean of the standard errors that the estimator states.
+        largest: The largest of them.
         num_longer: Real data that were annealed at twice the temperatures.
         longer: What that adds, in the mean, nats.
         longer_error: Its standard error.
@@ -67,6 +69,7 @@ class Confirmation:
     gap: float = nan
     gap_error: float = nan
     std_error: float = nan
+    largest: float = inf
     num_longer: int = 0
     longer: float = 0.0
     longer_error: float = 0.0
@@ -91,6 +94,14 @@ class Confirmation:
             return None
         gap = self.gap + SPREAD * self.gap_error
         return max(gap, self.longer - 3 * self.longer_error) <= self.allowed
+
+    def speaks_of(self, std_error: Tensor) -> Tensor:
+        """Returns of which data it says anything, `(N,)`, by the standard errors they have.
+
+        Data unlike the model's, outliers above all, are harder than any that it simulates, and
+        an estimator that does well on those may be nats short on these.
+        """
+        return ~(std_error > ALIKE * self.largest + ROUNDING)
 
     def __str__(self) -> str:
         n = self.num_simulated
@@ -200,9 +211,9 @@ def confirm_annealing(
     fine = torch.tensor([word == VERDICTS[0] for word in words])
     gap = _gap(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
     found = _summary(gap, error, fine)
-    if found.agrees is False:
+    chosen = (good & found.speaks_of(std_error)).nonzero()[:, 0]
+    if found.agrees is False or not len(chosen):
         return found
-    chosen = good.nonzero()[:, 0]
     chosen = chosen[torch.linspace(0, len(chosen) - 1, min(LONGER, len(chosen))).long()]
     rows = range(len(chosen))
     if program.feed == "slice":
@@ -235,9 +246,10 @@ def _gap(log_ratio: Tensor, num_draws: Tensor) -> Tensor:
 
 def _summary(gap: Tensor, error: Tensor, good: Tensor) -> Confirmation:
     """Returns what is kept of simulated data's gaps and errors, of the good ones among them."""
-    n, gap = len(gap), gap[good]
+    n, gap, error = len(gap), gap[good], error[good]
     spread = gap.std().item() / sqrt(len(gap)) if len(gap) > 1 else nan
-    return Confirmation(n, len(gap), gap.mean().item(), spread, error[good].mean().item())
+    largest = error.max().item() if len(gap) else nan
+    return Confirmation(n, len(gap), gap.mean().item(), spread, error.mean().item(), largest)
 
 
 def _simulations(

@@ -116,9 +116,9 @@ class Estimate:
         By the datum's own weights it is "not contradicted" at best; else of sampling "more
         samples" or "use ais" (see `pyrovae.evidence.weights.verdicts`), of annealing "more
         temperatures", where less than a quarter of the runs count. What is not contradicted is
-        "ok" only where a second, different way agrees with it, see `confirmation`; and where that
-        contradicts it, "use ais" or "more temperatures". Of quadrature: "ok" within 1e-3 nats, or
-        "use ais". The ELBO is "a bound".
+        "ok" only where a second, different way agrees with it, see `confirmation`, and was tried
+        on such data; and where that contradicts it, "use ais" or "more temperatures". Of
+        quadrature: "ok" within 1e-3 nats, or "use ais". The ELBO is "a bound".
         """
         n = len(self.value)
         if self.name == "elbo":
@@ -131,7 +131,11 @@ class Estimate:
         if (agrees := self.confirmation.agrees) is None:
             return words
         worse = "more temperatures" if self.name == "ais" else "use ais"
-        return [(("ok" if agrees else worse) if w == VERDICTS[0] else w) for w in words]
+        known = self.confirmation.speaks_of(self.std_error).tolist()
+        return [
+            (("ok" if k else w) if agrees else worse) if w == VERDICTS[0] else w
+            for w, k in zip(words, known, strict=True)
+        ]
 
     def own_verdict(self) -> list[str]:
         """Returns what the weights of each datum say alone, in words: at best not contradicted."""

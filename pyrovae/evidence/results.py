@@ -217,8 +217,9 @@ class Evidence:
                 columns["batches"] = torch.from_numpy(dataset[f"{name}_batches"].values.copy())
             scalars = {f: one[f].item() for f in ("seconds", "tolerance")}
             if "second_reason" in dataset:  # evidence of before has none
-                second = {f.name: one[f"second_{f.name}"].item() for f in fields(Confirmation)}
-                scalars["confirmation"] = Confirmation(**second)
+                second = [f.name for f in fields(Confirmation) if f"second_{f.name}" in dataset]
+                kept = {f: one[f"second_{f}"].item() for f in second}
+                scalars["confirmation"] = Confirmation(**kept)
             estimates[name] = Estimate(name, **columns, **scalars)
         protocol = {k: _plain(v) for k, v in dataset.attrs.items()}
         return cls(estimates, tuple(dataset["samples"].values.tolist()), protocol)
