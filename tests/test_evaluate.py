@@ -342,7 +342,7 @@ def test_annealing_is_read_where_importance_sampling_fails():
     assert "by annealing, 100 temperatures x 8 chains" in text
     assert "Importance sampling, K = 200 " in text
     assert "A second way c" in text
-    assert "on 48 data simulated from the model" in text
+    assert "on 48 of 512 data simulated from the model" in text
     assert "use ais" in evidence["importance"].verdict()
     assert evidence["ais"].pareto_k.isnan().all()
     alone = pv.evaluate(scenario.model, narrow, x, num_particles=200, seed=0)

@@ -214,9 +214,11 @@ def sandwich(
     """Returns the bounds on a program's simulated data, of which `latents` made each block's."""
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
+    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+        starts = [Path(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)]
     reverse = [
-        anneal(program, rows, num_particles, seed, kernel, z)[0]
-        for rows, z in zip(blocks, latents, strict=True)
+        anneal(program, rows, num_particles, seed, kernel, u)[0]
+        for rows, u in zip(blocks, starts, strict=True)
     ]
     weights = _weights(forward, kernel)
     upper = log(num_particles) - (-torch.cat(reverse, dim=-1)).logsumexp(0)
@@ -263,15 +265,15 @@ def anneal(
     num_particles: int,
     seed: int,
     kernel: Kernel,
-    z: Values | None = None,
+    exact: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns a block's log-weights `(S, n)` and its acceptance rates, `(T - 1,)`.
 
-    Runs forward from the proposal, or, given latents z of one particle, in reverse from there.
+    Runs forward from the proposal, or in reverse from a draw of the posterior, its u `(n, d)`.
     With a kernel, they depend on the seed, the direction and the block's first row alone.
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
-    rates = torch.empty(len(step), dtype=torch.float64)
+    rates, forward = torch.empty(len(step), dtype=torch.float64), exact is None
     with evaluation(), pyro.validation_enabled(False):
         with seeded(seed, SCALE, rows.start):
             program.check_observed(rows)
@@ -280,16 +282,16 @@ def anneal(
             if program.graphs is not None:  # after the draws, as the program is run once more
                 states = partial(_compiled, Path(program.block(rows), range(program.step)))
 
-        with seeded(seed, FORWARD if z is None else REVERSE, rows.start):
-            if z is None:
+        with seeded(seed, FORWARD if forward else REVERSE, rows.start):
+            if exact is None:
                 u = path.start(num_particles)
             else:
-                u = path.unconstrain(z).expand(num_particles, *scale.shape)
+                u = exact.expand(num_particles, *scale.shape)
             state = states(u)
             log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
-            for t in range(len(step) + 1) if z is None else range(len(step), -1, -1):
+            for t in range(len(step) + 1) if forward else range(len(step), -1, -1):
                 log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
-                i = t if z is None else t - 1  # the transition between this increment and the next
+                i = t if forward else t - 1  # the transition between this increment and the next
                 if 0 <= i < len(step):
                     width = float(step[i]) * scale
                     state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)

@@ -26,6 +26,7 @@ from pyrovae.evidence.confirmation import (
     FEWEST,
     LONGER,
     SAMPLED,
+    SCREENED,
     SHARE,
 )
 from pyrovae.evidence.evaluate import evaluate
@@ -177,7 +178,8 @@ def _second(plan: Plan, source: str, part: Part) -> float:
         return 0.0
     if how is None:
         forward, back, longer = ANNEALED, ANNEALED / plan.job.num_chains, 2 * LONGER
-        return part.seconds / num_data * (forward + back + longer)
+        screened = SCREENED / plan.num_temperatures  # densities alone, as many as of one step
+        return part.seconds / num_data * (forward + back + longer + screened)
     _, amount = _run(plan, source, range(0), plan.programs[source])
     most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)
     return part.seconds / part.count * (most + SAMPLED)
