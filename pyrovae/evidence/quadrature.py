@@ -260,7 +260,7 @@ def _halved(path: Path, frame: _Frame, cells: _Cells) -> _Cells:
     """Returns both halves of each cell, cut where it is resolved worst.
 
     Their error is half of what that changed, times how much less polynomials now leave there; or
-    what they leave, times the square of its share.
+    what they leave, times its share: a rule of twice a polynomial's degree errs by its square.
     """
     n, k, d = cells.center.shape
     before, axis = cells.rest.max(-1)
@@ -274,8 +274,8 @@ def _halved(path: Path, frame: _Frame, cells: _Cells) -> _Cells:
     after = halves.rest.gather(2, axis.repeat(1, 2)[..., None]).reshape(n, 2, k).amax(1)
     change = change + (after - before).nan_to_num(0.0).clamp(max=0)
     rest = halves.rest.amax(-1)
-    cubed = rest + 2 * (rest - halves.value).nan_to_num(0.0).clamp(max=0)
-    return replace(halves, error=halves.error.maximum(cubed).maximum(change.repeat(1, 2)))
+    squared = rest + (rest - halves.value).nan_to_num(0.0).clamp(max=0)
+    return replace(halves, error=halves.error.maximum(squared).maximum(change.repeat(1, 2)))
 
 
 def _doubted(cells: _Cells, seeds: _Seeds) -> tuple[_Cells, _Seeds]:
