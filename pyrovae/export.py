@@ -87,6 +87,11 @@ def to_arviz(
         1992), https://doi.org/10.1080/00031305.1992.10475856
     """
     check_sizes(num_samples=num_samples, num_particles=num_particles, block_size=block_size)
+    if plate is None:
+        raise ValueError(
+            "plate is None, for all data as one, and the groups here have draws of each datum; "
+            "name the plate over the data"
+        )
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
     if common := program.common_latents:
         raise ValueError(

@@ -48,4 +48,5 @@ def test_numbers_of_numpy_are_as_good():
     ours = pv.evaluate(vae.model, vae.guide, x, num_particles=30, block_size=2, seed=0)
     assert torch.equal(theirs["importance"].value, ours["importance"].value)
     assert theirs.to_xarray().attrs == ours.to_xarray().attrs
-    pv.svi.fit(vae.model, vae.guide, x, num_epochs=np.int64(1), seed=np.int64(0), progress=False)
+    sizes = {"num_epochs": np.int64(1), "batch_size": np.int64(2), "seed": np.int64(0)}
+    pv.svi.fit(vae.model, vae.guide, x, **sizes, progress=False)

@@ -138,6 +138,12 @@ def test_arviz_reads_saves_and_plots_it(tmp_path):
     pyplot.close("all")
 
 
+def test_all_data_as_one_have_no_draws_of_each():
+    s = LinearGaussian.make()
+    with pytest.raises(ValueError, match="plate is None.* name the plate over the data"):
+        pv.to_arviz(s.model, s.exact, s.data(3), plate=None)
+
+
 def test_programs_that_take_particles_as_rows():
     def model(x):
         with pyro.plate("data", len(x)):

@@ -344,6 +344,14 @@ def test_bad_data():
     program = vae.model, vae.guide
     with pytest.raises(TypeError, match="the data are list"):
         pv.importance_sampling(*program, x.tolist(), num_particles=2)
+    scenario = LinearGaussian.make()
+    numbers = scenario.data(5).numpy()
+    with pytest.raises(TypeError, match="the data are ndarray; give tensors"):
+        pv.prior_sampling(scenario.model, numbers, num_particles=2)
+    with pytest.raises(TypeError, match="site 'x' has a value of type ndarray; give tensors"):
+        pv.prior_sampling(lambda x, y: scenario.model(y), x, numbers, num_particles=2)
+    with pytest.raises(TypeError, match="the data are ndarray; give tensors"):
+        pv.svi.fit(*program, x.numpy(), progress=False)
     with pytest.raises(TypeError, match="the data are nothing"):
         pv.importance_sampling(*program, num_particles=2)
     with pytest.raises(ValueError, match=r"lengths \[5, 4\]"):

@@ -133,6 +133,19 @@ def test_four_dimensions_are_too_many(z_dim):
         pv.quadrature(scenario.model, scenario.data(3))
 
 
+def test_nothing_is_left_to_integrate():
+    scenario = Mixture()
+    with pytest.raises(
+        ValueError, match="none is left to integrate.* importance_sampling is exact"
+    ):
+        pv.quadrature(scenario.model, scenario.data())
+    exact = pv.importance_sampling(
+        scenario.model, scenario.no_guide, scenario.data(), num_particles=1
+    )
+    truth = scenario.log_evidence(scenario.data())
+    torch.testing.assert_close(exact.log_evidence(), truth, rtol=0, atol=1e-10)
+
+
 def test_discrete_latents_without_end_are_refused():
     def model(x):
         with pyro.plate("data", len(x)):

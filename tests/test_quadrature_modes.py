@@ -61,6 +61,15 @@ def test_a_spike_is_found_and_resolved(d, s):
     assert error.max() < 1e-6
 
 
+@pytest.mark.parametrize(("d", "s", "seed", "count"), [(2, 1e-2, 5, 8), (3, 1e-1, 16, 2)])
+def test_the_error_stated_holds_for_faint_spikes(d, s, seed, count):
+    """Where a cell is barely resolved, halving it along one axis tells little of the others."""
+    program = SpikeAndHill(d, s, 0.01)
+    x = torch.randn(count, d, generator=torch.Generator().manual_seed(seed))
+    value, error = pv.quadrature(program.model, x, guide=program.guide, with_error=True)
+    assert ((value - program.log_evidence(x)).abs() <= error + 1e-11).all()
+
+
 @pytest.mark.parametrize("w", [0.5, 0.01])
 @pytest.mark.parametrize("s", [1e-3, 1e-4])
 def test_the_guide_shows_where_to_look(s, w):

@@ -274,6 +274,23 @@ def test_rows_that_depend_on_each_other(model, guide, words):
     assert not pv.check(model, guide, x, block_size=4).ok
 
 
+def test_columns_taken_for_rows():
+    """As many rows as columns, and the columns are the data: the first axis is not theirs."""
+
+    def model(x):
+        with pyro.plate("data", x.shape[1]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], 0.5).expand([x.shape[1], len(x)])
+                        .to_event(1), obs=x.T)  # fmt: skip
+
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    cov = 0.25 * torch.eye(4) + torch.ones(4, 4)
+    truth = dist.MultivariateNormal(torch.zeros(4), cov).log_prob(x.T)
+    torch.testing.assert_close(pv.quadrature(model, x), truth, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="another axis of length 4 counts the data, put it first"):
+        pv.quadrature(model, x[:, :4])
+
+
 NARROW = {
     "positive": (dist.Normal(0.0, 1.0), dist.HalfNormal(1.0), "from HalfNormal.* 0 to inf"),
     "cut": (dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 0.9), "0 to 0.9 where .* 0 to 1"),

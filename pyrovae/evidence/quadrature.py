@@ -46,14 +46,14 @@ def quadrature(
              = \sum_{\text{cells}} \int f(m + L \varphi(t)) |L| \prod_i \varphi'(t_i) \, dt,
         \quad \varphi(t) = 2 t / (1 - t^2)
 
-    Gauss's rule of 12 nodes an axis in each of the cells that the cube :math:`(-1, 1)^d`, and with
+    Gauss's rule of 8 nodes an axis in each of the cells that the cube :math:`(-1, 1)^d`, and with
     it all of space, is cut into, in the coordinates of the posterior's own mean m and covariance
-    L L^T, which tempered importance sampling finds for each datum. Some 2^14 nodes at first; then
+    L L^T, which tempered importance sampling finds for each datum. Some 2^15 nodes at first; then
     the cells with the largest errors are halved, so that each mode is resolved at its own scale.
     The error of a cell is what halving it changed, or more where a polynomial does not fit it or
     where the search met a higher density than its nodes do. The errors' sum is the error stated;
     it is at least what importance sampling of the same datum, from the prior and the guide, finds
-    beyond the answer. A mode that none of 2^14 nodes, the prior's and the guide's draws come
+    beyond the answer. A mode that none of 2^15 nodes, the prior's and the guide's draws come
     near remains unseen. Discrete latents are summed out.
 
     scipy.integrate.cubature would do it too, but splits one region at a time, for all data alike.
@@ -105,8 +105,13 @@ def integrate(
         program.check_observed(rows)
         alone = replace(program, guide=None, enumerated=_summable(program))
         path = Path(alone, rows)
-        if not 1 <= path.size <= MOST:
-            names = ", ".join(map(repr, path.names)) or "none"
+        if not path.size:
+            raise ValueError(
+                "no latent of a datum is continuous: none is left to integrate, as all are summed "
+                "out or given; importance_sampling is exact then"
+            )
+        if path.size > MOST:
+            names = ", ".join(map(repr, path.names))
             raise ValueError(
                 f"the latents of a datum ({names}) have {path.size} continuous dimensions; "
                 f"quadrature takes 1 to {MOST}, so use ais or importance_sampling"
@@ -255,7 +260,7 @@ def _halved(path: Path, frame: _Frame, cells: _Cells) -> _Cells:
     """Returns both halves of each cell, cut where it is resolved worst.
 
     Their error is half of what that changed, times how much less polynomials now leave there; or
-    what they leave, times the square of its share.
+    what they leave, times its share: a rule of twice a polynomial's degree errs by its square.
     """
     n, k, d = cells.center.shape
     before, axis = cells.rest.max(-1)
@@ -269,8 +274,8 @@ def _halved(path: Path, frame: _Frame, cells: _Cells) -> _Cells:
     after = halves.rest.gather(2, axis.repeat(1, 2)[..., None]).reshape(n, 2, k).amax(1)
     change = change + (after - before).nan_to_num(0.0).clamp(max=0)
     rest = halves.rest.amax(-1)
-    cubed = rest + 2 * (rest - halves.value).nan_to_num(0.0).clamp(max=0)
-    return replace(halves, error=halves.error.maximum(cubed).maximum(change.repeat(1, 2)))
+    squared = rest + (rest - halves.value).nan_to_num(0.0).clamp(max=0)
+    return replace(halves, error=halves.error.maximum(squared).maximum(change.repeat(1, 2)))
 
 
 def _doubted(cells: _Cells, seeds: _Seeds) -> tuple[_Cells, _Seeds]:

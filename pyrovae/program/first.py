@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from torch import Tensor
 
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.densities import Program
@@ -198,4 +199,10 @@ def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
 
 
 def _trace(fn: Callable[..., Any], *data: Any) -> tuple[Site, ...]:
-    return tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
+    sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
+    for s in sites:
+        if not isinstance(s["value"], Tensor):
+            raise TypeError(
+                f"site {s['name']!r} has a value of type {type(s['value']).__name__}; give tensors"
+            )
+    return sites

@@ -189,11 +189,14 @@ def check_rows(program: Program, rows: range) -> bool:
     for (who, fn), log_p in zip(scored, together, strict=True):
         own, other = log_p[last], beside.log_density(fn, z, rows)[last]
         if not _close(own, other):
+            square = any(len(program) in d.shape[1:] for d in program.data)
             raise ValueError(
                 f"the rows depend on each other: log p of the {who} for the same row and latents "
                 f"differs by {(own - other).abs().item():.3g} nats when other rows stand beside "
                 "it (a mean over the batch, batch statistics, a walk over rows); make rows "
                 "independent given their latents, or pass plate=None for log p of all data at once"
+                + f"; if another axis of length {len(program)} counts the data, put it first"
+                * square
             )
     return True
 

@@ -26,7 +26,7 @@ def batches(data: Data, size: int, transform: Callable[..., Any] | None, device:
     if isinstance(data, DataLoader):
         return _Loaded(data, transform, device)
     tensors = (data,) if isinstance(data, Tensor | Rows) else tuple(data)
-    return _Indexed(tensors, size, transform, device)
+    return _Indexed(tensors, int(size), transform, device)
 
 
 def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:
