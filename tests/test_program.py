@@ -342,7 +342,7 @@ def test_observed_value_of_another_shape():
 def test_bad_data():
     vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(5, 4)
     program = vae.model, vae.guide
-    with pytest.raises(TypeError, match="the data are list"):
+    with pytest.raises(TypeError, match="the data are list; give tensors"):
         pv.importance_sampling(*program, x.tolist(), num_particles=2)
     with pytest.raises(TypeError, match="the data are nothing"):
         pv.importance_sampling(*program, num_particles=2)

@@ -297,7 +297,7 @@ def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
     Rows are counted from `start`.
     """
     if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
-        got = ", ".join(type(d).__name__ for d in data) or "nothing"
+        got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"
         raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
     lengths = [len(d) for d in data]
     if len(set(lengths)) > 1 or not lengths[0]:
