@@ -13,6 +13,7 @@ __all__ = [
 ]
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +102,8 @@ def guarded(run: Callable[[], int], interrupted: str) -> int:
         return run()
     except (DataError, StateError, Diverged, ValueError, TypeError, OSError) as e:
         codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
-        print(f"error: {e}", file=sys.stderr)
+        sentence = re.split(r"\n\s*Trace Shapes:", str(e))[0]  # Pyro adds a table
+        print(f"error: {sentence}", file=sys.stderr)
         return next((code for kind, code in codes.items() if isinstance(e, kind)), USAGE)
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)

@@ -246,6 +246,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a .npz by name, or of a .npy, mapped, as "x"; DataError if none."""
     if not path.exists():
         raise DataError(f"there is no file {path} (looked in {path.parent.resolve()})")
+    if path.suffix not in (".npy", ".npz"):
+        raise DataError(
+            f"{path} is no .npy or .npz; write the data with numpy.save or numpy.savez"
+        )
     try:
         arrays = np.load(path, mmap_mode="r", allow_pickle=False)
         return dict(arrays) if path.suffix == ".npz" else {"x": arrays}

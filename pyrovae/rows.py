@@ -174,9 +174,9 @@ def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
     try:
         if ":" in rows:
             part = range(len(x))[slice(*(int(n) if n else None for n in rows.split(":")))]
-            index = torch.arange(part.start, part.stop, part.step)
+            index = torch.tensor(list(part), dtype=torch.long)
         else:
-            count = min(int(rows), len(x))
+            count = max(0, min(int(rows), len(x)))
             index = torch.arange(count) * len(x) // max(1, count)
     except ValueError as e:
         raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e

@@ -245,11 +245,13 @@ def test_bad_arrays(array, words, tmp_path):
 def test_bad_files(tmp_path):
     np.savez(tmp_path / "names.npz", data=np.zeros((5, 4)))
     (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "table.csv").write_text("1,2")
     np.save(tmp_path / "pickled.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "labels.npz", x=np.zeros((5, 4)), y=np.zeros(4, int))
     for name, words in {
         "names.npz": "holds data; name the data array 'x'",
         "text.npy": "cannot be read",
+        "table.csv": r"is no \.npy or \.npz",
         "pickled.npy": "without pickles",
         "labels.npz": r"give integer labels of shape \(5,\)",
         "absent.npy": "there is no file",

@@ -148,6 +148,8 @@ def test_a_program_of_ones_own(program):
         (["RUN", "--program", "a:b"], 2, "one of them"),
         (["RUN", "--rows", "x"], 2, "--rows is 'x'; give 100, or start:stop"),
         (["RUN", "--rows", "900:"], 2, "leaves none of the 359 rows"),
+        (["RUN", "--rows", "5:3"], 2, "leaves none of the 359 rows"),
+        (["RUN", "--rows", "-3"], 2, "leaves none of the 359 rows"),
         (["RUN", "--num-particles", "many"], 2, "give a number, or auto"),
         (["RUN", "--data", "digit"], 3, "there is no data set 'digit'"),
         (["RUN", "--data", "mnist"], 3, "mnist is not there"),
@@ -252,3 +254,4 @@ def test_help_warns_of_nothing():
     assert done.returncode == 0
     assert done.stderr == ""
     assert "--program" in done.stdout
+    assert "<function" not in done.stdout

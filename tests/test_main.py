@@ -14,6 +14,7 @@ import yaml
 
 import pyrovae as pv
 from pyrovae import runs
+from pyrovae.commands import guarded
 from pyrovae.svi.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -257,3 +258,11 @@ def test_help_warns_of_nothing():
     assert done.returncode == 0
     assert done.stderr == ""
     assert "--num-particles" in done.stdout
+
+
+def test_errors_leave_out_the_shapes_that_pyro_lists(capsys):
+    def fails() -> int:
+        raise ValueError("x has 7 columns\n Trace Shapes:   \n  Param Sites: ")
+
+    assert guarded(fails, "") == 2
+    assert capsys.readouterr().err == "error: x has 7 columns\n"

@@ -342,7 +342,7 @@ def test_observed_value_of_another_shape():
 def test_bad_data():
     vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(5, 4)
     program = vae.model, vae.guide
-    with pytest.raises(TypeError, match="the data are list"):
+    with pytest.raises(TypeError, match="the data are list; give tensors"):
         pv.importance_sampling(*program, x.tolist(), num_particles=2)
     scenario = LinearGaussian.make()
     numbers = scenario.data(5).numpy()
@@ -441,3 +441,14 @@ def test_no_warnings_for_a_good_program():
         pv.importance_sampling(
             scenario.model, scenario.exact, scenario.data(3), num_particles=3, seed=0
         )
+
+
+def test_parameters_that_the_first_look_makes_are_counted():
+    def model(x):
+        loc = pyro.param("first_look", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc.expand(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    with pyro.get_param_store().scope():
+        assert "1 parameters" in pv.check(model, None, torch.zeros(9, 2), block_size=4).verdict

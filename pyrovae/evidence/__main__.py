@@ -54,7 +54,7 @@ def parser() -> ArgumentParser:
         "in order); default: the run's own test part",
     )
     add("--root", type=str | None, help="folder that holds the named data sets")
-    add("--binarize", choices=["static", "dynamic", "threshold", "none"], type=str | None)
+    add("--binarize", choices=["static", "dynamic", "threshold", "none"])
     add("--rows", type=str | None, help="100 (so many, evenly spaced) or start:stop[:step]")
     add(
         "--estimators",

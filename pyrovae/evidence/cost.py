@@ -113,10 +113,11 @@ class Cost:
             counted = f"{p.count:,.0f} {p.unit}, " if p.unit else ""
             lines.append(f"{source:<12}{counted}{p.flops:.3g} FLOP, {p.seconds:.3g} s")
         most = "at most " if self.bound else ""
+        threads = torch.get_num_threads()
         lines += [
             f"memory      {self.memory / 2**30:.2f} GiB a process",
             f"time        {most}{_time(self.seconds())} in this process, "
-            f"{torch.get_num_threads()} threads",
+            f"{threads} thread{'s' if threads > 1 else ''}",
             f"second way  up to {_time(self.second)} more, where the weights look good",
             "",
             f"{'workers':<24}" + "".join(f"{w:>9}" for w in WORKERS),

@@ -251,7 +251,7 @@ class Evidence:
             if gap > 2 * error
             else higher
             if gap < -2 * error
-            else f"agrees ({short} below)"
+            else f"agrees ({abs(gap):.3f} +- {error:.3f} nats {'below' if gap > 0 else 'above'})"
         )
         if other.name in ("ais", "quadrature"):
             return f"{text}."

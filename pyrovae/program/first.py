@@ -85,7 +85,7 @@ def _on_rows(
     for size in sorted({first, num_data}):
         try:
             with Parameters() as parameters:
-                model_sites, guide_sites = _traces(fns, tables, size)
+                model_sites, guide_sites = _traces(fns, tables, size, parameters)
         except Exception:
             if size < num_data:
                 continue
@@ -117,7 +117,7 @@ def _on_rows(
 
 
 def _traces(
-    fns: tuple[Any, Any], tables: tuple[Any, ...], size: int
+    fns: tuple[Any, Any], tables: tuple[Any, ...], size: int, parameters: Parameters
 ) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
     """Returns the sample sites of model and guide on the first rows.
 
@@ -132,6 +132,7 @@ def _traces(
     if made and size < len(tables[0]):
         for name in made:
             del store[name]
+        parameters.forget(made)
         for fn in filter(None, fns):
             _trace(fn, *(d[:] for d in tables))
         sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)

@@ -23,7 +23,7 @@ __all__ = [
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, reduce
 from operator import and_
@@ -111,6 +111,11 @@ class Parameters(Messenger):
     def _pyro_post_param(self, msg: Any) -> None:
         for tensor in (_given(msg), _stored(msg)):
             self._found.setdefault(id(tensor), (msg["name"], tensor))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops what was recorded under these names, where it is made anew."""
+        gone = set(names)
+        self._found = {k: v for k, v in self._found.items() if v[0] not in gone}
 
     def named(self) -> Values:
         """Returns the parameters by name, without the instance numbers of `Registered`."""

@@ -47,7 +47,6 @@ def parser() -> ArgumentParser:
     add(
         "--binarize",
         choices=["static", "dynamic", "threshold", "none"],
-        type=str | None,
         help="(default: dynamic; of a program: none)",
     )
     add("--valid-size", type=COUNT | None, help="training rows held out for validation")
