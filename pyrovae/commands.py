@@ -81,6 +81,14 @@ def make_program(name: str, seed: int, device: str) -> Any:
     return pair
 
 
+def program_sha256(pair: Any) -> str:
+    """Returns a digest of a pair that `make_program` made, "" where it cannot be compared."""
+    from pyrovae.digest import Reached
+
+    reached = Reached(*pair)
+    return "" if reached.unknown else reached.sha256
+
+
 def command(
     parser: ArgumentParser, run: Callable[[Any], int], argv: list[str] | None, interrupted: str
 ) -> int:

@@ -22,7 +22,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(
-    folder: Path, data: Mapping[str, Any], config: Mapping[str, Any]
+    folder: Path, data: Mapping[str, Any], config: Mapping[str, Any], program: str
 ) -> Checkpoint:
     """Returns where a run stands, for one that goes on with this configuration.
 
@@ -30,6 +30,7 @@ def read_checkpoint(
         folder: Of the run.
         data: The protocol of the data.
         config: What is asked for now, resolved.
+        program: The digest of a program that is no VAE; a run may go on with a changed one.
 
     Raises:
         StateError: (a `ValueError`) If the state is not there, broken, or of other data, or an
@@ -64,6 +65,8 @@ def read_checkpoint(
     if changed and done:
         had = ", ".join(f"{name} {before[name]}" for name in changed)
         notes.append(f"up to epoch {done}: {had}")
+    if done and state.get("program", program) != program:
+        notes.append(f"up to epoch {done}: the program as it was before")
     return Checkpoint(state, notes)
 
 

@@ -301,6 +301,21 @@ def test_a_programs_run_is_resumed_bit_for_bit(program, tmp_path, monkeypatch, c
     np.testing.assert_array_equal(table(run)["value"], table(tmp_path / "whole")["value"])
 
 
+def test_a_program_that_changed_is_named(program, tmp_path, capsys):
+    run = tmp_path / "run"
+    job("svi", *FITTED, "--num-epochs", 1, "--out", run)
+    page = (run / "report.html").read_bytes()
+    program("own_sizes.py", "1.0", "2.0")
+    job("report", run, "--program", "own_program:make", code=5)
+    assert "own_program:make has changed since the evidence" in capsys.readouterr().err
+    assert (run / "report.html").read_bytes() == page
+    again = "svi", "--program", "own_program:make", "--out", run, "--resume", "--no-progress"
+    job(*again, "--num-epochs", 2)
+    assert runs.read_notes(run) == ["up to epoch 1: the program as it was before"]
+    program()
+    job("report", run, "--program", "own_program:make")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -19,6 +19,7 @@ from pyrovae.commands import (
     check_device,
     command,
     make_program,
+    program_sha256,
 )
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ def _of_run(config: Namespace) -> Task:
         protocol = {**protocol, "part": "test"}
     if program:
         pair = make_program(config.program, kept["seed"], config.device)
+        protocol |= {"program": config.program, "program_sha256": program_sha256(pair)}
         some = tuple(x[: kept["batch_size"]].to(config.device) for x in part.arrays)
         model, guide = pv.load(folder, pair, *some)
-        protocol |= {"program": config.program}
     else:
         vae = pv.load(folder).to(config.device)
         model, guide = vae.model, vae.guide

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyrovae.commands import command, make_program
+from pyrovae.commands import command, make_program, program_sha256
 
 
 def parser() -> ArgumentParser:
@@ -24,14 +24,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: Namespace) -> int:
     """Writes the page, and prints where it is."""
-    from pyrovae import report, runs
+    from pyrovae import report, runs, storage
 
     program = None
     if config.program:
         if not runs.holds_program(config.run):
             raise ValueError(f"{config.run} holds a VAE, which needs no --program; leave it out")
-        seed = runs.read_config(Path(config.run))["seed"]
-        program = make_program(config.program, seed, "cpu")
+        folder = Path(config.run)
+        program = make_program(config.program, runs.read_config(folder)["seed"], "cpu")
+        known = runs.load_evidence(folder)
+        if known.protocol.get("program_sha256", made := program_sha256(program)) != made:
+            raise storage.StateError(
+                f"{config.program} has changed since the evidence in {config.run} was computed; "
+                f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
+            )
     print(report.write(config.run, root=config.root, program=program))
     return 0
 

@@ -17,6 +17,7 @@ from pyrovae.commands import (
     check_device,
     guarded,
     make_program,
+    program_sha256,
 )
 
 if TYPE_CHECKING:
@@ -147,10 +148,11 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     check_device(config.device)
     vae = None if config.program else _vae(kept, splits)
     pair = (vae.model, vae.guide) if vae else _program(config)
+    made = "" if vae else program_sha256(pair)
     folder, resume = Path(), None
     if ranks.rank == 0:
         folder = _folder(config)
-        resume = read_checkpoint(folder, splits.protocol, kept) if config.resume else None
+        resume = read_checkpoint(folder, splits.protocol, kept, made) if config.resume else None
     resume = ranks.same_object(resume)
     notes = resume.notes if resume else []
 
@@ -169,7 +171,7 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
         compile=config.compile,
         seed=config.seed,
         progress=config.progress,
-        callback=_writer(folder, vae, splits, kept, notes),
+        callback=_writer(folder, vae, splits, kept, made, notes),
         resume=resume.state if resume else None,
     )
     if ranks.rank:
@@ -179,7 +181,9 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     runs.save(vae, folder, epoch=result.best_epoch) if vae else runs.save(
         pair, folder, *batch, epoch=result.best_epoch
     )
-    what = {"program": config.program} if config.program else {"likelihood": config.likelihood}
+    what = {"program": config.program, "program_sha256": made}
+    if vae:
+        what = {"likelihood": config.likelihood}
     evidence = pv.evaluate(
         *pair,
         *_on(config.device, splits.test.arrays),
@@ -287,6 +291,7 @@ def _writer(
     vae: "VAE | None",
     splits: "Splits",
     config: dict[str, Any],
+    program: str,
     notes: list[str],
 ) -> Any:
     """Returns the callback that keeps the run folder up to date, an epoch at a time.
@@ -303,7 +308,7 @@ def _writer(
             runs.save(vae, folder, epoch=epoch)
         elif state["best_epoch"] == epoch:
             runs.write_state(folder, state["parameters"], state["buffers"], epoch=epoch)
-        known = {"data": splits.protocol, "config": config, "notes": notes}
+        known = {"data": splits.protocol, "config": config, "program": program, "notes": notes}
         storage.save_state(folder / runs.CHECKPOINT, {**state, **known})
         runs.write_config(folder, config, notes)
         runs.write_metrics(folder, state)
