@@ -10,6 +10,7 @@ __all__ = [
     "command",
     "guarded",
     "make_program",
+    "program_sha256",
 ]
 
 import importlib
