@@ -14,6 +14,8 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def check_seed(seed: Any) -> None:
-    """Raises ValueError unless a seed is an integer that is not negative, or `None`."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
-        raise ValueError(f"seed is {seed!r}; give an integer, 0 or more, or None")
+    """Raises ValueError unless a seed is an integer from 0 to 2^63 - 1, or `None`."""
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
+        raise ValueError(f"seed is {seed!r}; give an integer from 0 to 2^63 - 1, or None")

@@ -6,6 +6,7 @@ __all__ = [
     "ESTIMATORS",
     "USAGE",
     "add_common",
+    "blocks_of",
     "check_device",
     "command",
     "guarded",
@@ -13,14 +14,25 @@ __all__ = [
     "program_sha256",
 ]
 
+import hashlib
 import importlib
+import json
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from jsonargparse import ActionYesNo, ArgumentParser
 from jsonargparse.typing import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrovae.folder import Folder
+    from pyrovae.rows import Rows
+    from pyrovae.runs import Blocks
 
 COUNT: Any = PositiveInt
 AMOUNT: Any = PositiveFloat
@@ -88,6 +100,44 @@ def program_sha256(pair: Any) -> str:
 
     reached = Reached(*pair)
     return "" if reached.unknown else reached.sha256
+
+
+def blocks_of(
+    folder: "Folder",
+    model: Any,
+    guide: Any,
+    data: "Sequence[Tensor | Rows]",
+    options: dict[str, Any],
+    protocol: dict[str, Any],
+) -> "Blocks":
+    """Returns the finished blocks of this very evaluation; says how many there are.
+
+    Their key is a digest of all that results depend on: options, data, parameters, and what model
+    and guide reach, that is source, values, versions.
+    """
+    from pyrovae.digest import Reached
+    from pyrovae.program import inspect
+    from pyrovae.rows import in_chunks
+    from pyrovae.runs import Blocks
+
+    digest = hashlib.sha256(json.dumps([options, protocol], default=str).encode())
+    digest.update(str([(x.device, x.dtype, tuple(x.shape)) for x in data]).encode())
+    for _, d in chain.from_iterable(map(in_chunks, data)):
+        digest.update(d.cpu().contiguous().numpy().data)
+    program = inspect(model, guide, *data, plate=options["plate"])
+    reached = Reached(model, guide)  # after a run, in which it imports what it needs
+    digest.update((program.sha256 + reached.sha256).encode())
+    if reached.unknown:
+        print(
+            f"the program holds a {reached.unknown[0]}, which cannot be compared: interrupted, "
+            "this evaluation would begin anew",
+            file=sys.stderr,
+        )
+        return Blocks(folder, uuid4().hex[:16])
+    blocks = Blocks(folder, digest.hexdigest()[:16])
+    if len(blocks):
+        print(f"going on from {len(blocks)} finished blocks", file=sys.stderr)
+    return blocks
 
 
 def command(

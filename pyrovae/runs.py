@@ -4,9 +4,12 @@ __all__ = [
     "BLOCKS",
     "CHECKPOINT",
     "CONFIG",
+    "EVIDENCE_FILES",
     "MODEL",
+    "RUN_FILES",
     "Blocks",
     "clear",
+    "drop_blocks",
     "drop_evidence",
     "holds_program",
     "holds_run",
@@ -26,7 +29,6 @@ __all__ = [
 ]
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from pyrovae import plots, storage
 from pyrovae.data import Splits
 from pyrovae.evidence.results import Evidence
 from pyrovae.export import read_dataset
+from pyrovae.folder import Folder
 from pyrovae.models.vae import VAE
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
@@ -52,26 +55,35 @@ OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold" 
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
-def holds_run(folder: Path) -> bool:
-    """Returns whether a folder has files of a run in it."""
-    return any((folder / name).exists() for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE))
-
-
-def clear(folder: Path) -> None:
-    """Removes the files of a run from a folder, and nothing else."""
-    drop_evidence(folder)
-    for name in (CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL)):
-        (folder / name).unlink(missing_ok=True)
-
-
-def drop_evidence(folder: Path) -> None:
-    """Removes evidence with all that was made of it: before other evidence takes its place."""
-    for name in (EVIDENCE, TABLE, REPORT, *map(_picture, OF_EVIDENCE)):
-        (folder / name).unlink(missing_ok=True)
-
-
 def _picture(name: str) -> str:
     return f"{FIGURES}/{name}.png"
+
+
+EVIDENCE_FILES = EVIDENCE, TABLE, REPORT, *map(_picture, OF_EVIDENCE)  # made of one evidence
+RUN_FILES = CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL), *EVIDENCE_FILES
+
+
+def holds_run(folder: Folder) -> bool:
+    """Returns whether a folder has files of a run in it, and ours."""
+    return any(name in folder for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE))
+
+
+def clear(folder: Folder) -> None:
+    """Removes the files of a run from a folder, and nothing else; makes room for another's."""
+    drop_blocks(folder)
+    folder.remove(RUN_FILES)
+    folder.claim(RUN_FILES)
+
+
+def drop_blocks(folder: Folder) -> None:
+    """Removes the blocks of all evaluations."""
+    folder.remove([name for name in folder.names if name.startswith(f"{BLOCKS}/")])
+
+
+def drop_evidence(folder: Folder) -> None:
+    """Removes evidence with all that was made of it: before other evidence takes its place."""
+    folder.remove(EVIDENCE_FILES)
+    folder.claim(EVIDENCE_FILES)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -111,12 +123,14 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
     """Finished blocks of an evaluation in a folder: whole or not there, each a file of its own.
 
     Args:
-        folder: Where they lie; made when the first is put there.
+        folder: Where they lie, in a folder of their own.
         key: What the blocks depend on: those of another key are not seen.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._root, self._folder = folder, folder / key
+    def __init__(self, folder: Folder, key: str) -> None:
+        self._owner, self._name = folder, f"{BLOCKS}/{key}/"
+        self._folder = folder.path / self._name
+        folder.claim([self._name])
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         if name not in self:
@@ -137,17 +151,17 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
         return True
 
     def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self._folder.glob("*.safetensors")))
+        return (path.stem for path in sorted(self._folder.glob(f"*{storage.STATE}")))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def discard(self) -> None:
-        """Removes the folder with all blocks, those of other keys too."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        """Removes these blocks."""
+        self._owner.remove([self._name])
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.safetensors"
+        return self._folder / f"{name}{storage.STATE}"
 
 
 def load_evidence(folder: Path) -> Evidence:
@@ -168,15 +182,15 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
 
 
 def write_evidence(
-    folder: Path, evidence: Any, x: Tensor | Rows, shape: tuple[int, int] | None
+    folder: Folder, evidence: Any, x: Tensor | Rows, shape: tuple[int, int] | None
 ) -> None:
     """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data.
 
     What other evidence left there is removed first, the report with it.
     """
     drop_evidence(folder)
-    storage.write_dataset(folder / EVIDENCE, evidence.to_xarray())
-    storage.write_lines(folder / TABLE, evidence.to_csv())
+    storage.write_dataset(folder.path / EVIDENCE, evidence.to_xarray())
+    storage.write_lines(folder.path / TABLE, evidence.to_csv())
     best = evidence.best()
     figures = {"histogram": plots.histogram(evidence)}
     if evidence.num_samples:
@@ -195,7 +209,7 @@ def write_evidence(
         title = "Data of lowest and of highest log p(x), nats"
         figures["extremes"] = plots.images(rows, labels, shape, title)
     for name, figure in figures.items():
-        plots.save(figure, folder / _picture(name))
+        plots.save(figure, folder.path / _picture(name))
 
 
 @torch.no_grad()

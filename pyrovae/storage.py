@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 FORMAT = "pyrovae-1"
+STATE, PARTIAL = ".safetensors", ".partial"  # how names of state end, and of what is half-written
 
 
 class StateError(ValueError):
@@ -34,18 +35,27 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a temporary file beside `path` and moves it there once it is on the disk.
 
     At every moment `path` holds the old content or the new one, whole.
+
+    Raises:
+        OSError: If it cannot be written: the disk is full, the folder read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside: Any = {"dir": path.parent, "prefix": f".{path.name}.", "suffix": PARTIAL}
+        with NamedTemporaryFile(**beside, delete=False) as file:
+            temporary = Path(file.name)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as e:
+        why = e.strerror or e
+        raise OSError(f"{path} cannot be written: {why}; what was there is as it was") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -55,8 +65,12 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_dataset(path: Path, dataset: Any) -> None:
-    """Writes an xarray Dataset as netCDF, atomically."""
-    write_atomic(path, lambda p: dataset.to_netcdf(p, engine="h5netcdf"))
+    """Writes an xarray Dataset as netCDF, atomically.
+
+    HDF5 itself writes to memory: on a full disk it takes the process with it.
+    """
+    data = dataset.to_netcdf(engine="h5netcdf")
+    write_atomic(path, lambda p: p.write_bytes(data))
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

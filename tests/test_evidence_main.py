@@ -15,6 +15,7 @@ import pyrovae as pv
 from pyrovae import commands, runs
 from pyrovae.evidence import blocks
 from pyrovae.evidence.__main__ import main
+from pyrovae.folder import Folder
 from pyrovae.svi.__main__ import main as fit_main
 
 pytestmark = pytest.mark.usefixtures("float32", "undrawn")
@@ -223,9 +224,9 @@ def test_interrupted_it_goes_on_from_its_blocks(program, interrupted, monkeypatc
 
 
 def test_a_block_that_was_altered_is_computed_again(tmp_path):
-    blocks = runs.Blocks(tmp_path, "key")
+    blocks = runs.Blocks(Folder(tmp_path), "key")
     blocks["guide-0"] = {"value": torch.arange(100.0)}
-    path = tmp_path / "key" / "guide-0.safetensors"
+    path = tmp_path / "blocks" / "key" / "guide-0.safetensors"
     whole = path.read_bytes()
     assert "guide-0" in blocks
     path.write_bytes(whole[:-50])

@@ -36,7 +36,11 @@ def run_folder(tmp_path_factory):
 
 
 def test_run_folder(run_folder):
-    assert sorted(os.listdir(run_folder)) == [*FILES, "model.safetensors", "report.html"]
+    files = {".pyrovae.lock", "manifest.json", *FILES, "model.safetensors", "report.html"}
+    assert set(os.listdir(run_folder)) == files
+    listed = json.loads((run_folder / "manifest.json").read_text())["files"]
+    there = {f"{p.relative_to(run_folder)}" for p in run_folder.rglob("*") if p.is_file()}
+    assert set(listed) == there - {".pyrovae.lock", "manifest.json"}
     figures = sorted(p.name for p in (run_folder / "figures").iterdir())
     assert figures == [f"{name}.png" for name in FIGURES]
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in (run_folder / "figures").iterdir())

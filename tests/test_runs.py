@@ -17,6 +17,7 @@ import pyrovae as pv
 from pyrovae import plots, runs, storage
 from pyrovae.__main__ import main
 from pyrovae.evidence.blocks import Job
+from pyrovae.folder import worked_in
 
 pytestmark = pytest.mark.usefixtures("float32")
 FIT = "svi --num-epochs 2 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
@@ -204,7 +205,8 @@ def test_new_evidence_leaves_nothing_of_the_old(run):
     assert table(run)["value"].shape == (3, 12)
     page = (run / runs.REPORT).read_text()
     assert runs.load_evidence(run).protocol["model_sha256"] in page
-    runs.clear(run)
+    with worked_in(run) as folder:
+        runs.clear(folder)
     assert os.listdir(run) == ["figures"]
     assert os.listdir(run / "figures") == ["mine.png"]
 
@@ -237,8 +239,8 @@ def test_a_program_is_trained_into_a_run_folder(program, tmp_path):
     run = tmp_path / "run"
     job("svi", *FITTED, "--num-epochs", 4, "--out", run)
     assert sorted(os.listdir(run)) == [
-        "checkpoint.safetensors", "config.yaml", "evidence.nc", "figures", "metrics.jsonl",
-        "model.safetensors", "report.html",
+        ".pyrovae.lock", "checkpoint.safetensors", "config.yaml", "evidence.nc", "figures",
+        "manifest.json", "metrics.jsonl", "model.safetensors", "report.html",
     ]  # fmt: skip
     assert sorted(os.listdir(run / "figures")) == ["evidence.png", "training.png"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

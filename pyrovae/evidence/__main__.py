@@ -1,12 +1,9 @@
 """Held-out log P(X) of a trained run, or of your own program, with a verdict for each datum."""
 
-import hashlib
 import json
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
@@ -16,6 +13,7 @@ from pyrovae.commands import (
     COUNT,
     ESTIMATORS,
     add_common,
+    blocks_of,
     check_device,
     command,
     make_program,
@@ -87,6 +85,7 @@ def run(config: Namespace) -> int:
     """Evaluates, prints, and writes tables and pictures."""
     import pyrovae as pv
     from pyrovae import report, runs
+    from pyrovae.folder import worked_in
     from pyrovae.rows import chosen
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
@@ -111,23 +110,23 @@ def run(config: Namespace) -> int:
         print(json.dumps(expected.rows()) if config.json else expected)
         return 0
     protocol = {**task.protocol, "rows_chosen": config.rows or "all"}
-    blocks = runs.Blocks(task.folder / runs.BLOCKS, _key(task, data, options))
-    if len(blocks):
-        print(f"going on from {len(blocks)} finished blocks", file=sys.stderr)
-    evidence = pv.evaluate(
-        task.model,
-        task.guide,
-        *data,
-        **options,
-        workers=config.workers,
-        progress=config.progress,
-        protocol=protocol,
-        blocks=blocks,
-    )
-    runs.write_evidence(task.folder, evidence, data[0], task.image_shape)
-    if task.splits:
-        report.write(task.folder, splits=task.splits, program=(task.model, task.guide))
-    blocks.discard()
+    with worked_in(task.folder) as folder:
+        folder.claim(runs.EVIDENCE_FILES)
+        blocks = blocks_of(folder, task.model, task.guide, data, options, protocol)
+        evidence = pv.evaluate(
+            task.model,
+            task.guide,
+            *data,
+            **options,
+            workers=config.workers,
+            progress=config.progress,
+            protocol=protocol,
+            blocks=blocks,
+        )
+        runs.write_evidence(folder, evidence, data[0], task.image_shape)
+        if task.splits:
+            report.write(task.folder, splits=task.splits, program=(task.model, task.guide))
+        blocks.discard()
     print(f"{evidence}\n\nfolder: {task.folder}", file=sys.stderr if config.json else sys.stdout)
     if config.json:
         result = {"folder": str(task.folder), "estimators": evidence.rows()}
@@ -216,32 +215,6 @@ def _of_program(config: Namespace) -> Task:
     name = config.program.partition(":")[2]
     folder = Path(config.out or f"runs/evidence-{name}-{Path(config.data).stem}")
     return Task(model, guide, part.arrays, shape, protocol, folder, config.plate or "data")
-
-
-def _key(task: Task, data: "tuple[Tensor | Rows, ...]", options: dict[str, Any]) -> str:
-    """Returns a digest of all that the blocks' results depend on.
-
-    That is options, data, parameters, and what model and guide reach: source, values, versions.
-    """
-    from pyrovae.digest import Reached
-    from pyrovae.program import inspect
-    from pyrovae.rows import in_chunks
-
-    digest = hashlib.sha256(json.dumps([options, task.protocol], default=str).encode())
-    digest.update(str([(x.device, x.dtype, tuple(x.shape)) for x in data]).encode())
-    for _, d in chain.from_iterable(map(in_chunks, data)):
-        digest.update(d.cpu().contiguous().numpy().data)
-    program = inspect(task.model, task.guide, *data, plate=options["plate"])
-    reached = Reached(task.model, task.guide)  # after a run, in which it imports what it needs
-    digest.update((program.sha256 + reached.sha256).encode())
-    if reached.unknown:
-        print(
-            f"the program holds a {reached.unknown[0]}, which cannot be compared: interrupted, "
-            "this work would begin anew",
-            file=sys.stderr,
-        )
-        return uuid4().hex[:16]
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
-from inspect import signature
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
@@ -29,8 +28,8 @@ from pyrovae.evidence.confirmation import (
     SCREENED,
     SHARE,
 )
-from pyrovae.evidence.evaluate import evaluate
-from pyrovae.evidence.planning import Plan, path_grid, plan
+from pyrovae.evidence.evaluate import planned
+from pyrovae.evidence.planning import Plan, path_grid
 from pyrovae.program import Program
 
 PROBE = 0.5  # seconds
@@ -137,16 +136,10 @@ def cost(
     on one thread and on all; what is left grows with their number. Annealing's pilot is run as it
     will be: nobody knows beforehand how long it takes.
     """
-    known = signature(evaluate).parameters.values()
-    defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
-    asked: dict[str, Any] = {
-        name: value
-        for name, value in {**defaults, **options}.items()
-        if name not in ("progress", "protocol", "blocks", "workers")
-    }
-    alone = plan(model, guide, data, **asked, workers=None)
+    options = {**options, "workers": None}
+    alone = planned(model, guide, *data, **options)
     held = next(iter(alone.programs.values())).data
-    worker = plan(model, guide, held, **asked, workers=1)
+    worker = planned(model, guide, *held, **{**options, "workers": 1})
     pilot = 0.0
     if "ais" in alone.programs:
         start = perf_counter()

@@ -1,11 +1,12 @@
 """Several estimators of log p(x) side by side, on the same data, in bounded memory."""
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "planned"]
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from inspect import signature
 from math import inf
 from numbers import Integral
 from typing import Any
@@ -161,6 +162,20 @@ def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Es
     if "batches" in parts[0]:
         batches = torch.cat([part["batches"] for part in parts], dim=-1)
     return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, batches=batches)
+
+
+def planned(
+    model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
+) -> Plan:
+    """Returns the plan of `evaluate` with these arguments, which makes all of its checks."""
+    known = signature(evaluate).parameters.values()
+    defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
+    asked: dict[str, Any] = {
+        name: value
+        for name, value in {**defaults, **options}.items()
+        if name not in ("progress", "protocol", "blocks")
+    }
+    return make_plan(model, guide, data, **asked)
 
 
 def _confirmed(

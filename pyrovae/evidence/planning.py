@@ -17,6 +17,7 @@ from pyrovae.checks import check_sizes
 from pyrovae.evidence.annealing import CHAINS
 from pyrovae.evidence.blocks import SOURCES, Job
 from pyrovae.evidence.drawing import Draws, at_once, sharing
+from pyrovae.evidence.quadrature import check_dimensions
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.rows import spooled
@@ -79,6 +80,8 @@ def plan(
         source: _inspected(source, model, guide, data, plate, sizes[source])
         for source in dict.fromkeys(SOURCES[name] for name in names)
     }
+    if "quadrature" in programs:
+        check_dimensions(programs["quadrature"])
     if "prior" in programs:
         programs["prior"] = sharing(programs["prior"])
     if compile:

@@ -103,19 +103,7 @@ def integrate(
     """
     with evaluation(), pyro.validation_enabled(False), seeded(0, rows.start):
         program.check_observed(rows)
-        alone = replace(program, guide=None, enumerated=_summable(program))
-        path = Path(alone, rows)
-        if not path.size:
-            raise ValueError(
-                "no latent of a datum is continuous: none is left to integrate, as all are summed "
-                "out or given; importance_sampling is exact then"
-            )
-        if path.size > MOST:
-            names = ", ".join(map(repr, path.names))
-            raise ValueError(
-                f"the latents of a datum ({names}) have {path.size} continuous dimensions; "
-                f"quadrature takes 1 to {MOST}, so use ais or importance_sampling"
-            )
+        path = _path(program, rows)
         search = Search(path)
         mean, scale = search.locate()
         if program.guide is not None:
@@ -128,6 +116,29 @@ def integrate(
             least = sampled + (1 - STRAY * s).clamp(min=0).log()
             error = torch.where(least > value + error, sampled - value, error)
     return value, error, rounding
+
+
+def check_dimensions(program: Program) -> None:
+    """Raises ValueError where the latents of a datum have none or too many continuous ones."""
+    with evaluation(), pyro.validation_enabled(False), seeded(0):
+        _path(program, program.blocks(1)[0])
+
+
+def _path(program: Program, rows: range) -> Path:
+    """Returns the path over the latents that are integrated; errors as `check_dimensions`."""
+    path = Path(replace(program, guide=None, enumerated=_summable(program)), rows)
+    if not path.size:
+        raise ValueError(
+            "no latent of a datum is continuous: none is left to integrate, as all are summed "
+            "out or given; importance_sampling is exact then"
+        )
+    if path.size > MOST:
+        names = ", ".join(map(repr, path.names))
+        raise ValueError(
+            f"the latents of a datum ({names}) have {path.size} continuous dimensions; "
+            f"quadrature takes 1 to {MOST}, so use ais or importance_sampling"
+        )
+    return path
 
 
 def _summable(program: Program) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: Namespace) -> int:
     """Writes the page, and prints where it is."""
     from pyrovae import report, runs, storage
+    from pyrovae.folder import worked_in
 
     program = None
     if config.program:
@@ -38,7 +39,9 @@ def run(config: Namespace) -> int:
                 f"{config.program} has changed since the evidence in {config.run} was computed; "
                 f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
             )
-    print(report.write(config.run, root=config.root, program=program))
+    with worked_in(config.run) as own:
+        own.claim([runs.REPORT])
+        print(report.write(config.run, root=config.root, program=program))
     return 0
 
 

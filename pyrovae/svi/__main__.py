@@ -4,7 +4,7 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
@@ -14,6 +14,7 @@ from pyrovae.commands import (
     COUNT,
     ESTIMATORS,
     add_common,
+    blocks_of,
     check_device,
     guarded,
     make_program,
@@ -21,9 +22,8 @@ from pyrovae.commands import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pyrovae.data import Splits
+    from pyrovae.folder import Folder
     from pyrovae.models.vae import VAE
     from pyrovae.saving import Pair
     from pyrovae.svi.ranks import Ranks
@@ -138,9 +138,7 @@ def run(config: Namespace) -> int:
 
 
 def _run(config: Namespace, ranks: "Ranks") -> int:
-    import pyrovae as pv
-    from pyrovae import report, runs, storage
-    from pyrovae.resuming import read_checkpoint
+    from pyrovae.folder import worked_in
 
     # through JSON, which makes plain numbers of the parser's restricted ones
     kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
@@ -148,16 +146,82 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
     check_device(config.device)
     vae = None if config.program else _vae(kept, splits)
     pair = (vae.model, vae.guide) if vae else _program(config)
-    made = "" if vae else program_sha256(pair)
-    folder, resume = Path(), None
-    if ranks.rank == 0:
-        folder = _folder(config)
-        resume = read_checkpoint(folder, splits.protocol, kept, made) if config.resume else None
+    job = Task(config, kept, splits, vae, pair, "" if vae else program_sha256(pair))
+    if ranks.rank:
+        _fitted(job, None, ranks)
+        return 0
+    with worked_in(_path(config)) as folder:
+        result, evidence = _fitted_and_evaluated(job, folder, ranks)
+    to = sys.stderr if config.json else sys.stdout
+    print(
+        f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\n"
+        f"run folder: {folder.path}",
+        file=to,
+    )
+    if config.json:
+        result = {"run": str(folder.path), "estimators": evidence.rows()}
+        print(json.dumps({**result, "protocol": dict(evidence.protocol)}))
+    return 0
+
+
+class Task(NamedTuple):
+    """What is asked for, with its data and its model."""
+
+    config: Namespace
+    kept: dict[str, Any]
+    splits: "Splits"
+    vae: "VAE | None"
+    pair: "Pair"
+    program: str  # digest, of a program that is no VAE
+
+
+def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> Any:
+    """Writes the run folder, and returns the result of the fit and the evidence."""
+    import pyrovae as pv
+    from pyrovae import report, runs, storage
+    from pyrovae.evidence.evaluate import planned
+
+    config, splits, vae, pair = task.config, task.splits, task.vae, task.pair
+    _check_folder(folder, config)
+    test = tuple(x.to(config.device) for x in splits.test.arrays)
+    options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed")}
+    planned(*pair, *test, **options)  # what would be refused is refused before training
+    result, notes = _fitted(task, folder, ranks)
+    runs.write_config(folder.path, task.kept, notes)
+    some = (x[: config.batch_size].to(config.device) for x in splits.train.arrays)
+    what = (vae,) if vae else (pair, *some)
+    runs.save(what[0], folder.path, *what[1:], epoch=result.best_epoch)
+    about = {"likelihood": config.likelihood}
+    if not vae:
+        about = {"program": config.program, "program_sha256": task.program}
+    protocol = {**splits.protocol, "part": "test", **about}
+    protocol["saved_sha256"] = runs.saved_sha256(folder.path)
+    blocks = blocks_of(folder, *pair, test, options, protocol)
+    evidence = pv.evaluate(
+        *pair, *test, **options, progress=config.progress, protocol=protocol, blocks=blocks
+    )
+    runs.drop_evidence(folder)
+    storage.write_dataset(folder.path / runs.EVIDENCE, evidence.to_xarray())
+    runs.write_figures(folder.path, vae, splits, result, evidence, config.device)
+    report.write(folder.path, splits=splits, program=pair)
+    runs.drop_blocks(folder)
+    return result, evidence
+
+
+def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> Any:
+    """Returns the result of the fit, and notes on what earlier epochs were trained with."""
+    import pyrovae as pv
+    from pyrovae import runs
+    from pyrovae.resuming import read_checkpoint
+
+    config, splits, resume = task.config, task.splits, None
+    if folder and config.resume:
+        resume = read_checkpoint(folder.path, splits.protocol, task.kept, task.program)
+        folder.claim(runs.RUN_FILES)
     resume = ranks.same_object(resume)
     notes = resume.notes if resume else []
-
     result = pv.svi.fit(
-        *pair,
+        *task.pair,
         splits.train.arrays,
         valid=splits.valid.arrays,
         num_epochs=config.num_epochs,
@@ -171,56 +235,10 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
         compile=config.compile,
         seed=config.seed,
         progress=config.progress,
-        callback=_writer(folder, vae, splits, kept, made, notes),
+        callback=_writer(task, folder, notes) if folder else None,
         resume=resume.state if resume else None,
     )
-    if ranks.rank:
-        return 0
-    runs.write_config(folder, kept, notes)
-    batch = _on(config.device, (x[: config.batch_size] for x in splits.train.arrays))
-    runs.save(vae, folder, epoch=result.best_epoch) if vae else runs.save(
-        pair, folder, *batch, epoch=result.best_epoch
-    )
-    what = {"program": config.program, "program_sha256": made}
-    if vae:
-        what = {"likelihood": config.likelihood}
-    evidence = pv.evaluate(
-        *pair,
-        *_on(config.device, splits.test.arrays),
-        estimators=config.estimators,
-        num_particles=config.num_particles,
-        plate=config.plate,
-        seed=config.seed,
-        progress=config.progress,
-        protocol={
-            **splits.protocol,
-            "part": "test",
-            **what,
-            "saved_sha256": runs.saved_sha256(folder),
-        },
-    )
-    runs.drop_evidence(folder)
-    storage.write_dataset(folder / runs.EVIDENCE, evidence.to_xarray())
-    runs.write_figures(folder, vae, splits, result, evidence, config.device)
-    report.write(folder, splits=splits, program=pair)
-
-    to = sys.stderr if config.json else sys.stdout
-    print(
-        f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\n"
-        f"run folder: {folder}",
-        file=to,
-    )
-    if config.json:
-        print(
-            json.dumps(
-                {
-                    "run": str(folder),
-                    "estimators": evidence.rows(),
-                    "protocol": dict(evidence.protocol),
-                }
-            )
-        )
-    return 0
+    return result, notes
 
 
 def _splits(config: Namespace) -> "Splits":
@@ -256,62 +274,50 @@ def _program(config: Namespace) -> "Pair":
     return make_program(config.program, config.seed, config.device)
 
 
-def _on(device: str, arrays: Any) -> "tuple[Tensor, ...]":
-    return tuple(x.to(device) for x in arrays)
-
-
-def _folder(config: Namespace) -> Path:
-    """Returns the run folder, made and writable; refuses one that already holds a run."""
-    from pyrovae import runs, storage
-
-    name = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{Path(config.data).stem}"
-    folder = Path(config.out or name)
+def _path(config: Namespace) -> Path:
+    """Returns the path of the run folder."""
     if config.resume and not config.out:
         raise ValueError("--resume needs the run's folder; add --out FOLDER")
     if config.resume and config.overwrite:
         raise ValueError("--resume keeps the run and --overwrite drops it; give one of them")
-    if config.resume and not runs.holds_run(folder):
-        raise storage.StateError(f"there is no run in {folder.resolve()} to resume")
-    if runs.holds_run(folder) and not (config.resume or config.overwrite):
+    return Path(config.out or f"runs/{datetime.now():%Y%m%d-%H%M%S}-{Path(config.data).stem}")
+
+
+def _check_folder(folder: "Folder", config: Namespace) -> None:
+    """Raises ValueError where a new run would replace an old one, or there is none to resume."""
+    from pyrovae import runs, storage
+
+    folder.check(runs.RUN_FILES)
+    there = runs.holds_run(folder)
+    if config.resume and not there:
+        raise storage.StateError(f"there is no run in {folder.path.resolve()} to resume")
+    if there and not (config.resume or config.overwrite):
         raise ValueError(
-            f"{folder} already holds a run; add --resume, --overwrite, or another --out"
+            f"{folder.path} already holds a run; add --resume, --overwrite, or another --out"
         )
-    try:
-        storage.write_lines(folder / ".writable", [])
-        (folder / ".writable").unlink()
-    except OSError as e:
-        raise ValueError(
-            f"--out {folder} cannot be written: {e.strerror}; name another folder"
-        ) from e
-    return folder
 
 
-def _writer(
-    folder: Path,
-    vae: "VAE | None",
-    splits: "Splits",
-    config: dict[str, Any],
-    program: str,
-    notes: list[str],
-) -> Any:
+def _writer(task: Task, folder: "Folder", notes: list[str]) -> Any:
     """Returns the callback that keeps the run folder up to date, an epoch at a time.
 
     It is first called when all input has been found good: only then does a new run replace an old.
     """
     from pyrovae import runs, storage
 
+    path, vae = folder.path, task.vae
+    known = {"data": task.splits.protocol, "config": task.kept, "notes": notes}
+
     def write(state: dict[str, Any]) -> None:
         epoch = len(state["elbo"])
         if epoch == 0:
             runs.clear(folder)
         if state["best_epoch"] == epoch and vae:
-            runs.save(vae, folder, epoch=epoch)
+            runs.save(vae, path, epoch=epoch)
         elif state["best_epoch"] == epoch:
-            runs.write_state(folder, state["parameters"], state["buffers"], epoch=epoch)
-        known = {"data": splits.protocol, "config": config, "program": program, "notes": notes}
-        storage.save_state(folder / runs.CHECKPOINT, {**state, **known})
-        runs.write_config(folder, config, notes)
-        runs.write_metrics(folder, state)
+            runs.write_state(path, state["parameters"], state["buffers"], epoch=epoch)
+        storage.save_state(path / runs.CHECKPOINT, {**state, **known, "program": task.program})
+        runs.write_config(path, task.kept, notes)
+        runs.write_metrics(path, state)
 
     return write
 

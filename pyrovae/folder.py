@@ -1,0 +1,188 @@
+"""A folder of results: one process at a time works in it, and only what is ours is touched."""
+
+__all__ = ["Folder", "worked_in"]
+
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pyrovae import storage
+
+MANIFEST, LOCK, OWNER = "manifest.json", ".pyrovae.lock", ".pyrovae.lock.json"
+
+
+class Folder:
+    """What of a folder is ours, by its `manifest.json`: names of files, and of folders with a `/`.
+
+    A name stands there before anything is written under it, so that after a kill too all that is
+    ours is listed; what is not listed is never replaced or removed, nor is a symbolic link
+    followed. See `worked_in`, which makes one.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        names: The list.
+
+    Raises:
+        StateError: If there is a `manifest.json` that is not ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names = _listed_in(path / MANIFEST)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a file is there and ours."""
+        return self._listed(name) and (self.path / name).exists()
+
+    def check(self, names: Iterable[str]) -> None:
+        """Returns if all of these names may be written.
+
+        Raises:
+            ValueError: If one of them is there and not ours, or is reached through a link.
+        """
+        for name in names:
+            if link := self._link(name):
+                raise ValueError(f"{link} is a symbolic link, and none is followed; remove it")
+            if not self._listed(name) and (self.path / name).exists():
+                raise ValueError(
+                    f"{self.path / name} is there, and {MANIFEST} does not list it as written by "
+                    "pyrovae; move it away, or name another folder"
+                )
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Lists names of what will be written; errors as `check`."""
+        names = list(names)
+        self.check(names)
+        self._write([*self.names, *names])
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes those of these files that are ours, and of our folders what we write there."""
+        names = [n for n in names if n in self.names and not self._link(n)]
+        for name in names:
+            place = self.path / name
+            if not name.endswith("/"):
+                place.unlink(missing_ok=True)
+                continue
+            for file in place.glob(f"*{storage.STATE}"):
+                file.unlink()
+            for emptied in (place, place.parent):
+                with suppress(OSError):  # something else lies there
+                    emptied.rmdir()
+        self._write(n for n in self.names if n not in names)
+
+    def settle(self) -> None:
+        """Strikes off the list what is not there."""
+        self._write(n for n in self.names if (self.path / n).exists())
+
+    def _write(self, names: Iterable[str]) -> None:
+        names = list(dict.fromkeys(names))
+        if names != self.names:
+            self.names = names
+            record = {"written by": "pyrovae", "files": names}
+            storage.write_lines(self.path / MANIFEST, [json.dumps(record, indent=1)])
+
+    def sweep(self) -> None:
+        """Removes what killed processes left half-written of files that are ours."""
+        for name in self.names:
+            place = self.path / name
+            parent, of = (place, "*") if name.endswith("/") else (place.parent, place.name)
+            if not self._link(name):
+                for left in parent.glob(f".{of}.*{storage.PARTIAL}"):
+                    left.unlink(missing_ok=True)
+
+    def _listed(self, name: str) -> bool:
+        return any(
+            name == own or (own.endswith("/") and name.startswith(own)) for own in self.names
+        )
+
+    def _link(self, name: str) -> Path | None:
+        """Returns the first symbolic link on the way from the folder to a name in it."""
+        parts = Path(name).parts
+        steps = (self.path.joinpath(*parts[: i + 1]) for i in range(len(parts)))
+        return next((step for step in steps if step.is_symlink()), None)
+
+
+@contextmanager
+def worked_in(path: str | Path) -> Iterator[Folder]:
+    """Gives the folder to this process alone, made if it is not there; its lock dies with it.
+
+    A folder that was made and in which nothing came to be is removed again.
+
+    Raises:
+        StateError: If another process, or thread, works in it; it is named.
+        ValueError: If the folder cannot be written.
+    """
+    path = Path(path)
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    lock, owner, folder = FileLock(path / LOCK, timeout=0), path / OWNER, None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if link := next((f for f in (path / LOCK, owner) if f.is_symlink()), None):
+            raise ValueError(f"{link} is a symbolic link, and none is followed; remove it")
+        lock.acquire()
+    except Timeout as e:
+        who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
+        raise storage.StateError(
+            f"{path} is in use by {who}; wait until that has ended, or name another folder"
+        ) from e
+    except OSError as e:
+        raise ValueError(f"{path} cannot be written: {e.strerror}; name another folder") from e
+    try:
+        storage.write_lines(owner, [_this_process()])
+        folder = Folder(path)
+        folder.sweep()
+        try:
+            yield folder
+        finally:
+            folder.settle()
+    finally:
+        owner.unlink(missing_ok=True)
+        if not (folder and folder.names):
+            (path / LOCK).unlink()
+            if folder:
+                (path / MANIFEST).unlink(missing_ok=True)
+            for made in missing:
+                with suppress(OSError):  # something else came to be there
+                    made.rmdir()
+        lock.release()
+
+
+def _this_process() -> str:
+    begun = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    command = shlex.join(sys.orig_argv)
+    return f"process {os.getpid()} on {socket.gethostname()}, there since {begun}: {command}"
+
+
+def _listed_in(path: Path) -> list[str]:
+    """Returns the names in a manifest; none where there is none."""
+    if not path.exists() and not path.is_symlink():
+        return []
+    try:
+        record = {} if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
+        names = record["files"]
+        ours = record["written by"] == "pyrovae" and isinstance(names, list)
+        if ours and all(map(_inside, names)):
+            return names
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise storage.StateError(f"{path} is no manifest of pyrovae's; move it away")
+
+
+def _inside(name: object) -> bool:
+    """Returns whether a name stays in the folder that it is in."""
+    return (
+        isinstance(name, str)
+        and not Path(name).is_absolute()
+        and ".." not in Path(name).parts
+        and bool(Path(name).parts)
+    )
