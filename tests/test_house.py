@@ -14,7 +14,7 @@ ROWS = [
     {"rows", "errors", "checks", "digest"},
     {"binarization", "splits"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
-    {"evidence.weights", "program", "models"},
+    {"evidence.weights", "program", "models", "folder"},
     {"evidence.proposals", "evidence.tally"},
     {"evidence.drawing", "evidence.search"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
