@@ -14,7 +14,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.search import Search, log_joint
 from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
@@ -78,6 +78,7 @@ def quadrature(
         (van Dooren and de Ridder, 1976), https://doi.org/10.1016/0771-050X(76)90005-X
     """
     check_sizes(max_points=max_points, block_size=block_size)
+    check_positive(tolerance=tolerance)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
     parts = [integrate(program, r, tolerance, max_points) for r in program.blocks(block_size)]
     value, error, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
