@@ -17,7 +17,7 @@ def check_sizes(**sizes: Any) -> None:
 def check_positive(**numbers: Any) -> None:
     """Raises ValueError unless every number is real, finite and above 0, of Python or NumPy."""
     for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, Real) or not 0 < x < inf:
+        if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
 
 

@@ -72,4 +72,4 @@ def test_numbers_of_numpy_are_as_good():
     assert torch.equal(theirs["importance"].value, ours["importance"].value)
     assert theirs.to_xarray().attrs == ours.to_xarray().attrs
     sizes = {"num_epochs": np.int64(1), "batch_size": np.int64(2), "seed": np.int64(0)}
-    pv.svi.fit(vae.model, vae.guide, x, **sizes, progress=False)
+    pv.svi.fit(vae.model, vae.guide, x, **sizes, lr=np.float32(1e-3), progress=False)
