@@ -1,8 +1,9 @@
 """Checks of numbers that users give."""
 
-__all__ = ["check_seed", "check_sizes"]
+__all__ = ["check_positive", "check_seed", "check_sizes"]
 
-from numbers import Integral
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -11,6 +12,13 @@ def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name} is {size!r}; give a positive integer")
+
+
+def check_positive(**numbers: Any) -> None:
+    """Raises ValueError unless every number is real, finite and above 0, of Python or NumPy."""
+    for name, x in numbers.items():
+        if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
+            raise ValueError(f"{name} is {x!r}; give a positive number")
 
 
 def check_seed(seed: Any) -> None:

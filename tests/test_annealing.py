@@ -1,6 +1,7 @@
 """Annealing against exact answers, and its bounds around them."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyro
@@ -387,6 +388,14 @@ def test_latents_without_gradient():
 
     with pytest.raises(ValueError, match="no gradient with respect to any continuous latent"):
         pv.ais(model, torch.ones(4), num_temperatures=3, seed=0)
+
+
+def test_temperatures_may_be_an_array():
+    scenario = LinearGaussian.make()
+    call = partial(pv.ais, scenario.model, scenario.data(3), guide=scenario.exact, seed=0)
+    b = (0.0, 0.25, 0.5, 1.0)
+    for schedule in (np.array(b), torch.tensor(b)):
+        assert torch.equal(call(schedule=schedule).log_w, call(schedule=b).log_w)
 
 
 @pytest.mark.parametrize("schedule", [(0, 0.5), (0.1, 1), (0, 0.6, 0.4, 1), (0, 0, 1), (1,), ()])

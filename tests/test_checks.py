@@ -30,6 +30,29 @@ def test_what_is_no_size(size):
             call()
 
 
+@pytest.mark.parametrize("number", [True, 0, -1.0, float("nan"), float("inf"), "1", None])
+def test_what_is_no_positive_number(number):
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    program, auto = (vae.model, vae.guide), {"num_particles": "auto"}
+    calls = [
+        (lambda: pv.svi.fit(*program, x, lr=number), "lr"),
+        (lambda: pv.importance_sampling(*program, x, **auto, tolerance=number), "tolerance"),
+        (lambda: pv.evaluate(*program, x, **auto, tolerance=number), "tolerance"),
+        (lambda: pv.quadrature(vae.model, x, tolerance=number), "tolerance"),
+        (lambda: pv.Widened(number), "scale"),
+        (lambda: pv.Defensive(number), "weight"),
+        (lambda: pv.Refined(lr=number), "lr"),
+    ]
+    if number is not None:  # which asks for none of these
+        calls += [
+            (lambda: pv.svi.fit(*program, x, clip_norm=number), "clip_norm"),
+            (lambda: pv.Widened(df=number), "df"),
+        ]
+    for call, name in calls:
+        with pytest.raises(ValueError, match=f"{name} is .*; give a positive number"):
+            call()
+
+
 @pytest.mark.parametrize("seed", [True, -1, 0.5, "0", 2**63])
 def test_what_is_no_seed(seed):
     vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
@@ -49,4 +72,4 @@ def test_numbers_of_numpy_are_as_good():
     assert torch.equal(theirs["importance"].value, ours["importance"].value)
     assert theirs.to_xarray().attrs == ours.to_xarray().attrs
     sizes = {"num_epochs": np.int64(1), "batch_size": np.int64(2), "seed": np.int64(0)}
-    pv.svi.fit(vae.model, vae.guide, x, **sizes, progress=False)
+    pv.svi.fit(vae.model, vae.guide, x, **sizes, lr=np.float32(1e-3), progress=False)

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy.stats import nbinom
 
 import pyrovae as pv
 from pyrovae.evidence.evaluate import contradicted
@@ -154,6 +155,23 @@ def test_a_guide_that_cannot_be_used_is_no_hindrance():
     found = pv.evaluate(program.model, point, x, estimators=["quadrature"], seed=0)
     off = (found["quadrature"].value - program.log_evidence(x)).abs()
     assert off.max() < 1e-6
+
+
+@pytest.mark.parametrize("a", [0.9, 0.3, 0.05])
+def test_a_density_that_is_infinite_at_an_end_of_its_support(a):
+    """Gamma(a), a < 1: far out z rounds to 0, in float32 before a 200th of Gamma(0.05) is seen."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(torch.full_like(x, a), 0.01))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    x = torch.tensor([0.0, 1.0])
+    truth = torch.from_numpy(nbinom.logpmf(x.numpy(), a, 0.01 / 1.01))
+    torch.testing.assert_close(pv.quadrature(model, x), truth, rtol=0, atol=1e-6)
+    if a == 0.05:
+        with pytest.raises(ValueError, match="is (NaN or )?inf"):
+            pv.quadrature(model, x.float())
 
 
 def test_rounding_is_stated_and_ends_the_refinement(float32):

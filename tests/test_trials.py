@@ -1,5 +1,7 @@
 """Programs whose numbers would be wrong, and those that only look so: each with another answer."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -439,6 +441,33 @@ def test_a_plate_without_a_size():
     x = SCENARIO.data(70)
     w = pv.importance_sampling(model, exact, x, num_particles=3, seed=0)
     torch.testing.assert_close(w.log_w, SCENARIO.log_evidence(x).expand(3, 70))
+
+
+def test_a_plate_without_a_size_makes_no_rows():
+    x = torch.tensor([0.3, -1.0, 0.8])
+
+    def model(x, size=None):
+        with pyro.plate("data", size):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + torch.zeros(3), 1.0), obs=x)
+
+    def guide(x, size=None):
+        with pyro.plate("data", size):
+            pyro.sample("z", dist.Normal(0.5, 1.0))
+
+    message = "has no size, and site 'z' in it is one value for all 3 rows; write `pyro.plate"
+    for call in (
+        lambda: pv.importance_sampling(model, guide, x, num_particles=2),
+        lambda: pv.prior_sampling(model, x, num_particles=2),
+        lambda: pv.quadrature(model, x),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    sized = partial(model, size=3)
+    truth = dist.Normal(0.0, 2**0.5).log_prob(x)
+    torch.testing.assert_close(pv.quadrature(sized, x), truth, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="has no size, and the program is given no data"):
+        pv.prior_sampling(lambda: model(x), num_particles=2)
 
 
 def test_data_along_another_axis():

@@ -254,7 +254,7 @@ def tune(
                 step *= exp(rate.mean().item() - ACCEPTANCE)
             steps.append(step)
             speed.append(_speed(state))
-    if schedule == "tuned":
+    if isinstance(schedule, str) and schedule == "tuned":
         temperatures = _equal_steps(grid, speed, len(temperatures))
     return Kernel(temperatures, np.interp(temperatures[1:-1], grid[1:], steps), num_leapfrog)
 

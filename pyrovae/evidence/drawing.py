@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_weights
@@ -60,8 +60,7 @@ class Draws:
         if self.num_particles != "auto":
             check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
         check_sizes(max_particles=self.max_particles)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance is {self.tolerance}; give a positive number of nats")
+        check_positive(tolerance=self.tolerance)
         if not self.qmc:
             return
         if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:

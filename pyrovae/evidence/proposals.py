@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.program import Path, Program, Replaced, Values, base
 
 Sampler = Callable[[int], tuple[Values, Tensor]]
@@ -45,7 +45,7 @@ class Widened:
     df: float | None = None
 
     def __post_init__(self) -> None:
-        _positive(scale=self.scale, df=1.0 if self.df is None else self.df)
+        check_positive(scale=self.scale, df=1.0 if self.df is None else self.df)
 
     def sampler(self, program: Program, rows: range) -> Sampler:
         """Returns draws from the widened guide; ValueError at a site that is not normal."""
@@ -95,7 +95,8 @@ class Defensive:
     weight: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < 1:
+        check_positive(weight=self.weight)
+        if self.weight >= 1:
             raise ValueError(f"weight is {self.weight}; give a share between 0 and 1")
 
     def sampler(self, program: Program, rows: range) -> Sampler:
@@ -147,7 +148,7 @@ class Refined:
 
     def __post_init__(self) -> None:
         check_sizes(num_steps=self.num_steps, num_particles=self.num_particles)
-        _positive(lr=self.lr)
+        check_positive(lr=self.lr)
 
     def sampler(self, program: Program, rows: range) -> Sampler:
         """Returns draws from the refined guide; ValueError for latents without a gradient."""
@@ -175,9 +176,3 @@ class Refined:
             return z, log_q - stretch.sum(-1) - log_det
 
         return draw
-
-
-def _positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} is {number}; give a positive number")

@@ -14,7 +14,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.search import Search, log_joint
 from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
@@ -25,6 +25,7 @@ CHUNK_SIZE = 2**15  # nodes x data evaluated at once
 FACES = 256  # densities known besides, across faces
 ORDER, FIRST = 8, {1: 4096, 2: 24, 3: 4}  # nodes of a cell, and cells of the first mesh, an axis
 WIDTH = 4.0  # of the cube's middle, in standard deviations
+FAR = 25.0  # standard deviations; a tail of exp(-FAR) is none
 STRAY = 4.0  # standard errors that an estimate by sampling may be above
 SAFETY = 4.0  # factor of the error estimated
 
@@ -78,6 +79,7 @@ def quadrature(
         (van Dooren and de Ridder, 1976), https://doi.org/10.1016/0771-050X(76)90005-X
     """
     check_sizes(max_points=max_points, block_size=block_size)
+    check_positive(tolerance=tolerance)
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
     parts = [integrate(program, r, tolerance, max_points) for r in program.blocks(block_size)]
     value, error, rounding = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -264,7 +266,8 @@ def _rounding(frame: _Frame, cells: _Cells) -> Tensor:
     steep = (u.abs() / (ends - u).abs().clamp(min=torch.finfo(u.dtype).tiny)).amax(-1)
     total = cells.value.logsumexp(1)
     share = (cells.value - total[:, None]).exp()
-    return torch.finfo(u.dtype).eps * (1 + total.abs() + (share * steep.T.cpu()).sum(1))
+    moved = torch.where(share > 0, share * steep.T.cpu(), 0.0)  # where there is no mass, any way
+    return torch.finfo(u.dtype).eps * (1 + total.abs() + moved.sum(1))
 
 
 def _halved(path: Path, frame: _Frame, cells: _Cells) -> _Cells:
@@ -325,17 +328,18 @@ def _measure(path: Path, frame: _Frame, center: Tensor, half: Tensor) -> _Cells:
         t = c + nodes[:, None, None] * h  # (P, n, C, d)
         log_f = _density(path, frame, t.transpose(1, 2).reshape(-1, n, d))
         log_f = log_f.reshape(len(nodes), -1, n).transpose(1, 2) + h.log().sum(-1)
-        columns.append(_read(log_f, d))
+        columns.append(_read(log_f, h.log().sum(-1), d))
     value, error, rest, most, beyond = (torch.cat(c, 1) for c in zip(*columns, strict=True))
     beyond = center[:, :, None] + half[:, :, None] * beyond
     return _Cells(center, half, value, error, rest, most, beyond)
 
 
-def _read(log_f: Tensor, d: int) -> tuple[Tensor, ...]:
+def _read(log_f: Tensor, log_half: Tensor, d: int) -> tuple[Tensor, ...]:
     """Returns what values at nodes `(P, n, C)` say: value, error, rest, most, beyond of `_Cells`.
 
     The rest is the size of the two highest Legendre coefficients along an axis, added up over the
-    others. There is an error yet only where a value is no number: all that the others could be.
+    others. There is an error yet only where a value is no number: what the others would be in all
+    of the cube, as there may be none from here on.
     """
     nodes, weights, top = _rule(d)
     broken = log_f.isnan()
@@ -357,7 +361,7 @@ def _read(log_f: Tensor, d: int) -> tuple[Tensor, ...]:
             place[..., a] = end - place[..., a]
             beyond.append(place)
     most = highest + d * log(2)
-    error = torch.where(broken.any(0), most, -torch.inf)
+    error = torch.where(broken.any(0), most - log_half, -torch.inf)
     rest = highest[..., None] + torch.stack(rests, -1).log()
     return highest + integral.log(), error, rest, most, torch.stack(beyond, -2)
 
@@ -377,9 +381,21 @@ def _rule(d: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _density(path: Path, frame: _Frame, t: Tensor) -> Tensor:
-    """Returns log f |du/dt| of t `(S, n, d)`, `(S, n)`; n = 1 of joint latents."""
+    """Returns log f |du/dt| of t `(S, n, d)`, `(S, n)`; n = 1 of joint latents.
+
+    NaN also where z rounds to an end of its support at which the prior's density is infinite;
+    ValueError if that is not so far out that no mass is left.
+    """
     u, log_slope = frame.forward(t)
-    return log_joint(path, u) + log_slope
+    log_f = log_joint(path, u)
+    lost = log_f == torch.inf
+    near = (t.abs() < FAR * (1 - t.square()) / WIDTH).all(-1)
+    if (lost & near).any():
+        raise ValueError(
+            "log p(x, z) is inf where z rounds to an end of its support, with mass beyond; "
+            "use float64, or importance_sampling"
+        )
+    return torch.where(lost, torch.nan, log_f) + log_slope
 
 
 def _found(search: Search, frame: _Frame) -> _Seeds:

@@ -76,8 +76,9 @@ class Search:
         log_w = log_f - log_q
         if len(bad := torch.nonzero(~log_w.amax(0).isfinite())):  # NaN wins over any maximum
             raise ValueError(
-                f"log p(x, z) of datum {self._path.rows.start + int(bad[0])} is NaN at a draw of "
-                "z, or -inf at all; look for NaN in the parameters, or for data the model excludes"
+                f"log p(x, z) of datum {self._path.rows.start + int(bad[0])} is NaN or inf at a "
+                "draw of z, or -inf at all; look for NaN in the parameters, for data the model "
+                "excludes, or for a prior that is infinite where z rounds to (float64 rounds less)"
             )
         self._keep(u, log_f, log_w)
         return log_w

@@ -104,6 +104,7 @@ def _on_rows(
             if frame.full_size != size:
                 continue
         sites = (*model_sites, *guide_sites)
+        _check_unsized(sites, plate, size)
         nesting = -min((f.dim for s in sites for f in vectorized(s)), default=0)
         given = {s["name"] for s in guide_sites}
         enumerated = [s["name"] for s in model_sites if summable(s) and s["name"] not in given]
@@ -181,7 +182,25 @@ def _size(model: Callable[..., Any], data: tuple[Any, ...], plate: str | None) -
     frame = _data_plate(sites, plate)
     if frame is None:
         raise _no_plate(sites, plate)
-    return frame.full_size if frame.full_size >= 0 or not tables else len(tables[0])
+    if frame.full_size < 0 and not tables:
+        raise _no_size(plate, "and the program is given no data that tell it")
+    return frame.full_size if frame.full_size >= 0 else len(tables[0])
+
+
+def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> None:
+    """Raises ValueError where a latent in a data plate without a size is one for all rows."""
+    drawn = {s["name"]: s for s in sites if not s["is_observed"]}  # as the guide draws it
+    for s in drawn.values():
+        frame, shape = _data_plate((s,), plate), s["fn"].batch_shape
+        if frame and frame.size < 0 and (len(shape) < -frame.dim or shape[frame.dim] != size):
+            raise _no_size(plate, f"and site {s['name']!r} in it is one value for all {size} rows")
+
+
+def _no_size(plate: str | None, why: str) -> ValueError:
+    return ValueError(
+        f"plate {plate!r} has no size, {why}; write `pyro.plate({plate!r}, len(x))`, with x the "
+        "data"
+    )
 
 
 def _data_plate(sites: tuple[Site, ...], plate: str | None) -> Any:

@@ -14,7 +14,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrovae.checks import check_seed, check_sizes
+from pyrovae.checks import check_positive, check_seed, check_sizes
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
 from pyrovae.rng import draw_seed, seeded
@@ -230,9 +230,7 @@ def _check_options(
 ) -> None:
     check_sizes(num_epochs=num_epochs, batch_size=batch_size)
     check_sizes(patience=1 if patience is None else patience)
-    for name, value in {"lr": lr, "clip_norm": clip_norm, "patience": patience}.items():
-        if value is not None and not 0 < value < torch.inf:
-            raise ValueError(f"{name} is {value}; give a positive number")
+    check_positive(lr=lr, clip_norm=1.0 if clip_norm is None else clip_norm)
     if lr_schedule not in ("constant", "one-cycle"):
         raise ValueError(f"lr_schedule is {lr_schedule!r}; choose constant or one-cycle")
     if patience is not None and valid is None:
