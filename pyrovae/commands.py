@@ -1,8 +1,6 @@
 """What the command lines share: exit codes, errors in one sentence, types and options."""
 
 __all__ = [
-    "AMOUNT",
-    "COUNT",
     "ESTIMATORS",
     "USAGE",
     "add_common",
@@ -11,6 +9,7 @@ __all__ = [
     "command",
     "guarded",
     "make_program",
+    "numbers",
     "program_sha256",
 ]
 
@@ -18,31 +17,40 @@ import hashlib
 import importlib
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
+from tempfile import NamedTemporaryFile
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from jsonargparse import ActionYesNo, ArgumentParser
-from jsonargparse.typing import PositiveFloat, PositiveInt
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import ArgumentParser
     from torch import Tensor
 
     from pyrovae.folder import Folder
     from pyrovae.rows import Rows
     from pyrovae.runs import Blocks
 
-COUNT: Any = PositiveInt
-AMOUNT: Any = PositiveFloat
 # the names of `evaluate`, which --help does not wait for
 ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
-USAGE, DATA, DIVERGED, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
+USAGE, DATA, DIVERGED, CHECKPOINT, UNFORESEEN, INTERRUPTED = 2, 3, 4, 5, 70, 130
 
 
-def add_common(parser: ArgumentParser) -> None:
+def numbers() -> tuple[Any, Any, Any]:
+    """Returns the parser's types of counts, amounts and seeds: > 0, > 0 and real, >= 0."""
+    from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+    return PositiveInt, PositiveFloat, NonNegativeInt
+
+
+def add_common(parser: "ArgumentParser") -> None:
     """Adds the options that every command has."""
+    from jsonargparse import ActionYesNo
+
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--compile",
@@ -141,32 +149,59 @@ def blocks_of(
 
 
 def command(
-    parser: ArgumentParser, run: Callable[[Any], int], argv: list[str] | None, interrupted: str
+    parser: "Callable[[], ArgumentParser]",
+    run: Callable[[Any], int],
+    argv: list[str] | None,
+    interrupted: str,
 ) -> int:
     """Parses a command line and runs what it asks for; returns the exit code, as `guarded`."""
-    try:
-        config = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    except SystemExit as e:
-        return int(e.code or 0)
-    return guarded(lambda: run(config), interrupted)
+    return guarded(lambda: run(parser().parse_args(argv)), interrupted)
 
 
 def guarded(run: Callable[[], int], interrupted: str) -> int:
-    """Runs a command and returns its exit code; a user's error is one sentence on stderr."""
+    """Runs a command and returns its exit code; an error is one sentence on stderr.
+
+    Of what nobody foresaw the traceback is kept in a file, which the sentence names. To be
+    terminated is to be interrupted.
+    """
+    before = None
+    with suppress(ValueError):  # in a thread, where signals are not met
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run()
+    except SystemExit as e:  # of the parser
+        return int(e.code or 0)
+    except KeyboardInterrupt:
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as e:
+        code, sentence = _told(e)
+        print(f"error: {sentence}", file=sys.stderr)
+        return code
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Returns the exit code for an error, and its sentence."""
     from pyrovae.data import DataError
     from pyrovae.storage import StateError
     from pyrovae.svi import Diverged
 
-    try:
-        return run()
-    except (DataError, StateError, Diverged, ValueError, TypeError, OSError) as e:
-        codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
-        sentence = re.split(r"\n\s*Trace Shapes:", str(e))[0]  # Pyro adds a table
-        print(f"error: {sentence}", file=sys.stderr)
-        return next((code for kind, code in codes.items() if isinstance(e, kind)), USAGE)
-    except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
+    codes |= dict.fromkeys((ValueError, TypeError, OSError), USAGE)
+    code = next((code for kind, code in codes.items() if isinstance(error, kind)), UNFORESEEN)
+    sentence = re.split(r"\n\s*Trace Shapes:", str(error))[0]  # Pyro adds a table
+    if code != UNFORESEEN:
+        return code, sentence
+    with NamedTemporaryFile("w", prefix="pyrovae-", suffix=".txt", delete=False) as file:
+        file.writelines(format_exception(error))
+    what = sentence.strip().partition("\n")[0]
+    return code, (
+        f"{type(error).__name__} where none was expected ({what}); the traceback is in "
+        f"{file.name}: please report it, or look there for a line of your own"
+    )
 
 
 def check_device(name: str) -> None:

@@ -26,6 +26,7 @@ from pyrovae.program import (
     predict,
 )
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.threads import one_at_a_time
 
 STREAM = 30
 
@@ -48,6 +49,7 @@ def read_dataset(path: Path) -> xr.Dataset:
     return xr.load_dataset(path, engine="h5netcdf")
 
 
+@one_at_a_time
 def to_arviz(
     model: Callable[..., Any],
     guide: Callable[..., Any],

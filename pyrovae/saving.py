@@ -14,11 +14,13 @@ from pyrovae.digest import Reached
 from pyrovae.models.vae import VAE
 from pyrovae.program import put_back, state_of
 from pyrovae.rng import seeded
+from pyrovae.threads import one_at_a_time
 
 MODEL = "model.safetensors"
 Pair = tuple[Callable[..., Any], Callable[..., Any] | None]
 
 
+@one_at_a_time
 def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None:
     """Writes a VAE, or what a program has learned, into a folder: `model.safetensors`, no pickle.
 
@@ -84,6 +86,7 @@ def saved_sha256(folder: str | Path) -> str:
 def load(folder: str | Path) -> VAE: ...
 @overload
 def load(folder: str | Path, program: Pair, *data: Any) -> Pair: ...
+@one_at_a_time
 def load(folder: str | Path, program: Pair | None = None, *data: Any) -> VAE | Pair:
     """Returns the VAE of a folder that `save` or the main job wrote, in `eval()` mode.
 

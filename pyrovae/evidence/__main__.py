@@ -5,22 +5,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt
-
 from pyrovae.commands import (
-    AMOUNT,
-    COUNT,
     ESTIMATORS,
     add_common,
     blocks_of,
     check_device,
     command,
     make_program,
+    numbers,
     program_sha256,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import ArgumentParser, Namespace
     from torch import Tensor
 
     from pyrovae.data import Splits
@@ -40,8 +37,11 @@ class Task(NamedTuple):
     splits: "Splits | None" = None  # of the run, where it is about its own test part and folder
 
 
-def parser() -> ArgumentParser:
+def parser() -> "ArgumentParser":
     """Returns the command line."""
+    from jsonargparse import ArgumentParser
+
+    COUNT, AMOUNT, SEED = numbers()
     p = ArgumentParser(prog="python -m pyrovae.evidence", description=__doc__)
     add = p.add_argument
     add("run", nargs="?", type=str | None, help="run folder of python -m pyrovae.svi")
@@ -70,7 +70,7 @@ def parser() -> ArgumentParser:
     add("--plate", type=str | None, help="over the data (default: data); none: all at once")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
     add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
-    add("--seed", type=NonNegativeInt, default=0, help="of the draws")
+    add("--seed", type=SEED, default=0, help="of the draws")
     add("--out", type=str | None, help="folder (default: the run's; RUN/evidence-DATA of others')")
     add_common(p)
     return p
@@ -78,10 +78,10 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted."""
-    return command(parser(), run, argv, "the same command goes on from the blocks already done")
+    return command(parser, run, argv, "the same command goes on from the blocks already done")
 
 
-def run(config: Namespace) -> int:
+def run(config: "Namespace") -> int:
     """Evaluates, prints, and writes tables and pictures."""
     import pyrovae as pv
     from pyrovae import report, runs
@@ -134,7 +134,7 @@ def run(config: Namespace) -> int:
     return 0
 
 
-def _of_run(config: Namespace) -> Task:
+def _of_run(config: "Namespace") -> Task:
     """Returns what a run folder holds with its test data, or with others."""
     import pyrovae as pv
     from pyrovae import runs
@@ -181,7 +181,7 @@ def _of_run(config: Namespace) -> Task:
     return Task(model, guide, part.arrays, shape, protocol, out, plate, mine)
 
 
-def _all_rows(config: Namespace, binarize: str, program: bool) -> Any:
+def _all_rows(config: "Namespace", binarize: str, program: bool) -> Any:
     """Returns all rows of a file as one part, its image shape, and its protocol."""
     import pyrovae as pv
 
@@ -197,7 +197,7 @@ def _all_rows(config: Namespace, binarize: str, program: bool) -> Any:
     return pv.data.Split(x, None, tuple(more)), None, {"data": config.data}
 
 
-def _of_program(config: Namespace) -> Task:
+def _of_program(config: "Namespace") -> Task:
     """Returns a user's program with a user's data."""
     import pyrovae as pv
 

@@ -23,6 +23,7 @@ from pyrovae.evidence.weights import (
 )
 from pyrovae.program import Path, Program, Values, evaluation, inspect, simulate
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.threads import one_at_a_time
 
 CHAINS = 1024  # particles x data annealed at once
 ACCEPTANCE = 0.8  # what the pilot tunes step sizes to
@@ -97,6 +98,7 @@ class Kernel:
     num_leapfrog: int
 
 
+@one_at_a_time
 def ais(
     model: Callable[..., Any],
     *data: Tensor,
@@ -160,6 +162,7 @@ def ais(
     return _weights(blocks, kernel)
 
 
+@one_at_a_time
 def bdmc(
     model: Callable[..., Any],
     *data: Tensor,

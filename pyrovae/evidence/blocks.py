@@ -2,6 +2,7 @@
 
 __all__ = ["FIELDS", "SOURCES", "Job", "mapped", "settings"]
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,14 +10,15 @@ from functools import lru_cache
 from inspect import getclosurevars, isfunction
 from io import BytesIO
 from math import sqrt
-from time import perf_counter
+from threading import Thread
+from time import perf_counter, sleep
 from typing import Any
 
 import pyro
 import torch
 from cloudpickle import Pickler, loads
 from joblib import Parallel, delayed, effective_n_jobs
-from joblib.parallel import get_active_backend
+from joblib.parallel import BACKENDS, get_active_backend
 from torch import Tensor
 
 from pyrovae.evidence.annealing import Kernel, anneal
@@ -129,11 +131,25 @@ def mapped(
         )
     packed = {source: _packed(program) for source, program in programs.items()}
     parts = ((programs[source].part(rows), source, rows) for source, rows in todo)
-    results: Any = Parallel(n_jobs=workers, return_as="generator")(
+    watched: Any = {}
+    if isinstance(backend, BACKENDS["loky"]):
+        watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
+    results: Any = Parallel(n_jobs=workers, return_as="generator", **watched)(
         delayed(_in_worker)(packed[source], (part.data, part.first, part.total), job, source, rows)
         for part, source, rows in parts
     )
     yield from results
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after its parent, which was killed and could not end it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _in_worker(packed: bytes, part: Any, job: Job, source: str, rows: range) -> Any:

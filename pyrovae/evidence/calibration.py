@@ -16,6 +16,7 @@ from pyrovae.diagnostics import ecdf_band
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
 from pyrovae.program import Path, evaluation, inspect
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.threads import one_at_a_time
 
 STREAM = 20
 
@@ -82,6 +83,7 @@ class Calibration:
         return f"Calibration({self.verdict().count('ok')} of {len(self.names)} dimensions ok)"
 
 
+@one_at_a_time
 def calibrate(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -31,6 +31,7 @@ from pyrovae.evidence.confirmation import (
 from pyrovae.evidence.evaluate import planned
 from pyrovae.evidence.planning import Plan, path_grid
 from pyrovae.program import Program
+from pyrovae.threads import one_at_a_time
 
 PROBE = 0.5  # seconds
 FEW, STEPS, GROWTH = 128, 4, 4  # draws, or temperatures, to begin with; and their growth
@@ -127,6 +128,7 @@ class Cost:
         return "\n".join(lines)
 
 
+@one_at_a_time
 def cost(
     model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
 ) -> Cost:

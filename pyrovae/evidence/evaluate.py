@@ -26,8 +26,10 @@ from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
 from pyrovae.program import Program
 from pyrovae.rows import Rows
+from pyrovae.threads import one_at_a_time
 
 
+@one_at_a_time
 def evaluate(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
@@ -164,6 +166,7 @@ def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Es
     return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, batches=batches)
 
 
+@one_at_a_time
 def planned(
     model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
 ) -> Plan:

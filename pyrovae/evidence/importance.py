@@ -15,10 +15,12 @@ from pyrovae.evidence.proposals import Proposal
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import inspect
 from pyrovae.rng import draw_seed
+from pyrovae.threads import one_at_a_time
 
 BLOCK_SIZE = 64  # data per block
 
 
+@one_at_a_time
 def importance_sampling(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -86,6 +88,7 @@ def importance_sampling(
     return _table(model, guide, data, how, seed, plate, block_size, chunk_size, compile)
 
 
+@one_at_a_time
 def prior_sampling(
     model: Callable[..., Any],
     *data: Tensor,

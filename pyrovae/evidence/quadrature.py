@@ -18,6 +18,7 @@ from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.search import Search, log_joint
 from pyrovae.program import Path, Program, evaluation, inspect
 from pyrovae.rng import seeded
+from pyrovae.threads import one_at_a_time
 
 MOST = 3  # dimensions
 TOLERANCE, MAX_POINTS = 1e-6, 2**21
@@ -30,6 +31,7 @@ STRAY = 4.0  # standard errors that an estimate by sampling may be above
 SAFETY = 4.0  # factor of the error estimated
 
 
+@one_at_a_time
 def quadrature(
     model: Callable[..., Any],
     *data: Tensor,

@@ -22,6 +22,7 @@ from pyrovae.program.trials import (
     fitted,
     settled,
 )
+from pyrovae.threads import one_at_a_time
 
 
 def inspect(
@@ -158,6 +159,7 @@ class Check:
         return "\n".join([*self.sites, ("ok: " if self.ok else "problem: ") + self.verdict])
 
 
+@one_at_a_time
 def check(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,

@@ -20,6 +20,7 @@ from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run
 from pyrovae.program.handlers import Values, aside, base
 from pyrovae.program.inspection import check_sites
+from pyrovae.threads import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Relations:
     numbers: dict[str, int]
 
 
+@one_at_a_time
 def relations(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,

@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from pyrovae.commands import command, make_program, program_sha256
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
-def parser() -> ArgumentParser:
+
+def parser() -> "ArgumentParser":
     """Returns the command line."""
+    from jsonargparse import ArgumentParser
+
     p = ArgumentParser(prog="python -m pyrovae report", description=__doc__)
     p.add_argument("run", help="run folder of python -m pyrovae.svi")
     p.add_argument("--root", type=str | None, help="folder that holds the named data sets")
@@ -19,10 +23,10 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the page and returns the exit code: 0 ok, 2 usage, 3 data, 5 run."""
-    return command(parser(), run, argv, "nothing was written")
+    return command(parser, run, argv, "nothing was written")
 
 
-def run(config: Namespace) -> int:
+def run(config: "Namespace") -> int:
     """Writes the page, and prints where it is."""
     from pyrovae import report, runs, storage
     from pyrovae.folder import worked_in

@@ -6,22 +6,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt
-
 from pyrovae.commands import (
-    AMOUNT,
-    COUNT,
     ESTIMATORS,
     add_common,
     blocks_of,
     check_device,
     guarded,
     make_program,
+    numbers,
     program_sha256,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import ArgumentParser, Namespace
+
     from pyrovae.data import Splits
     from pyrovae.folder import Folder
     from pyrovae.models.vae import VAE
@@ -32,8 +30,11 @@ INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "downl
 OF_VAE = ("likelihood", "sigma", "z_dim", "hidden_dims")
 
 
-def parser() -> ArgumentParser:
+def parser() -> "ArgumentParser":
     """Returns the command line; what is not about this invocation also goes into config.yaml."""
+    from jsonargparse import ArgumentParser
+
+    COUNT, AMOUNT, SEED = numbers()
     p = ArgumentParser(prog="python -m pyrovae.svi", description=__doc__)
     add = p.add_argument
     add("--config", action="config", help="YAML file of options; flags override it")
@@ -93,7 +94,7 @@ def parser() -> ArgumentParser:
         choices=ESTIMATORS,
     )
     add("--plate", default="data", help="name of a program's plate over the data")
-    add("--seed", type=NonNegativeInt, default=0, help="of weights, training and evaluation")
+    add("--seed", type=SEED, default=0, help="of weights, training and evaluation")
     add("--out", type=str | None, help="run folder (default: runs/<time>-<data>)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overwrite", action="store_true", help="replace the run in --out")
@@ -103,33 +104,33 @@ def parser() -> ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 4 diverged, 5 checkpoint."""
-    p = parser()
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        config = p.parse_args(argv)
-        if config.resume and config.out and (Path(config.out) / "config.yaml").is_file():
-            config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
-    except SystemExit as e:
-        return int(e.code or 0)
-
-    def checked() -> int:
-        named = any(a.partition("=")[0] == "--program" for a in argv)
-        if config.program and not named:
-            raise ValueError(
-                f"this is the configuration of the program {config.program}, and no code is "
-                f"imported because a file names it; name it again: --program {config.program}"
-            )
-        if config.program and (of_vae := [n for n in OF_VAE if config[n] != p.get_default(n)]):
-            raise ValueError(
-                f"--{of_vae[0].replace('_', '-')} is for a VAE, not for a program; leave it out"
-            )
-        config.binarize = config.binarize or ("none" if config.program else "dynamic")
-        return run(config)
-
-    return guarded(checked, "the run goes on with --resume and the same --out")
+    return guarded(
+        lambda: run(_configured(argv)), "the run goes on with --resume and the same --out"
+    )
 
 
-def run(config: Namespace) -> int:
+def _configured(argv: list[str]) -> "Namespace":
+    """Returns what the command line asks for, of a run that is resumed as it was begun."""
+    p = parser()
+    config = p.parse_args(argv)
+    if config.resume and config.out and (Path(config.out) / "config.yaml").is_file():
+        config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
+    named = any(a.partition("=")[0] == "--program" for a in argv)
+    if config.program and not named:
+        raise ValueError(
+            f"this is the configuration of the program {config.program}, and no code is "
+            f"imported because a file names it; name it again: --program {config.program}"
+        )
+    if config.program and (of_vae := [n for n in OF_VAE if config[n] != p.get_default(n)]):
+        raise ValueError(
+            f"--{of_vae[0].replace('_', '-')} is for a VAE, not for a program; leave it out"
+        )
+    config.binarize = config.binarize or ("none" if config.program else "dynamic")
+    return config
+
+
+def run(config: "Namespace") -> int:
     """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
     from pyrovae.svi.ranks import joined
 
@@ -137,7 +138,7 @@ def run(config: Namespace) -> int:
         return _run(config, ranks)
 
 
-def _run(config: Namespace, ranks: "Ranks") -> int:
+def _run(config: "Namespace", ranks: "Ranks") -> int:
     from pyrovae.folder import worked_in
 
     # through JSON, which makes plain numbers of the parser's restricted ones
@@ -167,7 +168,7 @@ def _run(config: Namespace, ranks: "Ranks") -> int:
 class Task(NamedTuple):
     """What is asked for, with its data and its model."""
 
-    config: Namespace
+    config: "Namespace"
     kept: dict[str, Any]
     splits: "Splits"
     vae: "VAE | None"
@@ -241,7 +242,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> Any:
     return result, notes
 
 
-def _splits(config: Namespace) -> "Splits":
+def _splits(config: "Namespace") -> "Splits":
     import pyrovae as pv
 
     load = pv.data.load_arrays if config.program else pv.data.load
@@ -270,11 +271,11 @@ def _vae(kept: dict[str, Any], splits: "Splits") -> "VAE":
     return vae.start_at(x).to(kept["device"])
 
 
-def _program(config: Namespace) -> "Pair":
+def _program(config: "Namespace") -> "Pair":
     return make_program(config.program, config.seed, config.device)
 
 
-def _path(config: Namespace) -> Path:
+def _path(config: "Namespace") -> Path:
     """Returns the path of the run folder."""
     if config.resume and not config.out:
         raise ValueError("--resume needs the run's folder; add --out FOLDER")
@@ -283,7 +284,7 @@ def _path(config: Namespace) -> Path:
     return Path(config.out or f"runs/{datetime.now():%Y%m%d-%H%M%S}-{Path(config.data).stem}")
 
 
-def _check_folder(folder: "Folder", config: Namespace) -> None:
+def _check_folder(folder: "Folder", config: "Namespace") -> None:
     """Raises ValueError where a new run would replace an old one, or there is none to resume."""
     from pyrovae import runs, storage
 

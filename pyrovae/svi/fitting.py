@@ -28,6 +28,7 @@ from pyrovae.svi.objectives import (
     worst,
 )
 from pyrovae.svi.ranks import Ranks
+from pyrovae.threads import one_at_a_time
 
 ADAM = partial(torch.optim.Adam, fused=True)
 
@@ -52,6 +53,7 @@ class Diverged(ArithmeticError):
         self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter
 
 
+@one_at_a_time
 def fit(
     model: Callable[..., Any],
     guide: Callable[..., Any],
