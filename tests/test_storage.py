@@ -1,4 +1,7 @@
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -89,3 +92,58 @@ def test_files_get_the_usual_permissions(tmp_path):
     write_lines(tmp_path / "ours", ["x"])
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert storage.FORMAT.startswith("pyrovae")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files there")
+def test_where_there_is_no_room_what_was_there_stays(tmp_path):
+    """A limit on the size of files, which stands for a full disk; HDF5 alone would crash."""
+    (tmp_path / "e.nc").write_text("what was there")
+    code = (
+        "import resource, signal, sys, numpy, xarray\n"
+        "from pathlib import Path; from pyrovae import storage\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "table = xarray.Dataset({'x': ('n', numpy.random.rand(5000))})\n"
+        "for name, call in (('e.nc', lambda p: storage.write_dataset(p, table)),\n"
+        "                   ('s', lambda p: storage.write_lines(p, ['a' * 5000]))):\n"
+        "    try: call(Path(name))\n"
+        "    except OSError as e: print(e)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "e.nc cannot be written",
+        "s cannot be written",
+    ]
+    assert os.listdir(tmp_path) == ["e.nc"]
+    assert (tmp_path / "e.nc").read_text() == "what was there"
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
+    """On a file system of its own, of 4 MiB, which is filled up."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", f"{disk}"]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        args = "--num-epochs 2 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
+        command = [sys.executable, "-m", "pyrovae.svi", *args, "--out", f"{disk / 'run'}"]
+        for room in (30, 200, 500):
+            (disk / "fill").write_bytes(b"0" * (4096 - room) * 1024)
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 2, (room, done.stderr)
+            assert "cannot be written: No space left on device" in done.stderr
+            assert len(done.stderr.splitlines()) <= 2
+            resumed = (disk / "run" / "checkpoint.safetensors").exists()
+            if resumed and "--resume" not in command:
+                command.append("--resume")
+        (disk / "fill").unlink()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", f"{disk}"], check=True)
