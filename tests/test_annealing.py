@@ -112,6 +112,7 @@ def test_simplex_latent():
     assert ((w.log_evidence() - truth) / w.std_error()).abs().max() < 4
 
 
+@pytest.mark.slow
 def test_discrete_latents_are_summed_out():
     scenario = Mixture()
     x = scenario.data()
@@ -269,6 +270,7 @@ def test_bounds_bracket_the_truth_on_twenty_seeds():
         assert bounds.gap.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_bounds_from_the_prior():
     scenario = LinearGaussian.make(x_dim=10, z_dim=5)
     bounds = pv.bdmc(scenario.model, torch.zeros(50, 10), num_temperatures=1000, seed=0)

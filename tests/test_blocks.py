@@ -25,6 +25,7 @@ def equal(one, other):
             assert a.numpy().tobytes() == b.numpy().tobytes(), (name, field)
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_for_any_number_of_workers():
     scenario = BernoulliDecoder()
     x = scenario.data(10)

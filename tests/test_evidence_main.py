@@ -200,6 +200,7 @@ def make():
 )
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_from_its_blocks(program, interrupted, monkeypatch, capsys):
     (program / "held_program.py").write_text(HELD)
     rng = np.random.default_rng(0)

@@ -20,6 +20,7 @@ THEIRS = [
     "figures/training.png",
     "report.html",
     "evidence.csv",
+    "config.yaml",
     "checkpoint.safetensors",
 ]
 
@@ -47,7 +48,7 @@ def files(folder):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*product(THEIRS, ([], ["--overwrite"], ["--resume"])), ("config.yaml", ["--overwrite"])],
+    [*product(THEIRS, (["--overwrite"],)), (THEIRS[0], []), (THEIRS[-1], ["--resume"])],
 )
 def test_nothing_of_the_users_is_replaced(name, options, tmp_path, capsys):
     put(tmp_path / "out" / name)

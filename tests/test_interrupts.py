@@ -11,6 +11,7 @@ import pytest
 
 from pyrovae.commands import guarded
 
+SLOW = pytest.mark.slow
 SVI = ["-m", "pyrovae.svi", "--data", "x.npy", "--out", "out", "--no-progress"]
 
 
@@ -20,8 +21,11 @@ def here(tmp_path, monkeypatch):
     np.save("x.npy", np.random.default_rng(0).random((60, 16), dtype=np.float32))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-@pytest.mark.parametrize("imported", ["jsonargparse.typing", "torch._C", "pyro.infer"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
+@pytest.mark.parametrize(
+    "imported",
+    ["torch._C", *(pytest.param(m, marks=SLOW) for m in ("jsonargparse", "pyro.infer"))],
+)
 def test_while_it_imports(imported, sent):
     """At the moment that a module has been imported, as `-X importtime` says it."""
     command = [sys.executable, "-X", "importtime", *SVI]
@@ -69,6 +73,7 @@ def children(pid):
     return found + [d for c in found for d in children(c)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc"), reason="processes are looked up in /proc")
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / "held.py").write_text(

@@ -72,7 +72,13 @@ def test_right(case, estimator):
     agree(value, error, made)
 
 
-@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name == "stable"))
+        for case in ACCEPTED
+    ],
+)
 def test_checked_and_right_in_other_blocks(case):
     made = case.make()
     model, guide, data, _ = made

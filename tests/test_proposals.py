@@ -286,6 +286,7 @@ class Uneven(LinearGaussian):
         return scenario, x
 
 
+@pytest.mark.slow
 def test_auto_spends_draws_where_they_are_needed():
     """Same error as a fixed K, at least 3 times fewer draws, the pilot's among them."""
     scenario, x = Uneven.build()

@@ -151,7 +151,7 @@ def test_verdicts_in_words():
 @pytest.mark.parametrize(
     ("x_dim", "z_dim", "scale"),
     [
-        (6, 3, 1.5),
+        pytest.param(6, 3, 1.5, marks=pytest.mark.slow),
         (8, 4, 1.0),
         *(
             pytest.param(*p, marks=pytest.mark.slow)
