@@ -92,6 +92,7 @@ def test_what_it_says_is_what_happens(options, monkeypatch):
     assert 0.95 * expected.seconds() < took < 1.05 * most
 
 
+@pytest.mark.slow
 def test_of_auto_a_bound_is_told_and_of_quadrature_no_count():
     vae, x = vae_and_data(20)
     run = {"estimators": ["importance", "quadrature"], "max_particles": 400}

@@ -16,6 +16,7 @@ from pyrovae.folder import Folder, worked_in
 
 pytestmark = pytest.mark.usefixtures("float32")
 FIT = "svi --num-epochs 1 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
+FEW = "--num-particles 20 --estimators importance --no-progress".split()
 THEIRS = [
     "figures/training.png",
     "report.html",
@@ -63,7 +64,7 @@ def test_what_has_other_names_stays_where_it_is(tmp_path):
         put(tmp_path / "out" / name)
     svi()
     svi("--overwrite")
-    assert main(["evidence", "out", "--num-particles", "20", "--no-progress"]) == 0
+    assert main(["evidence", "out", *FEW]) == 0
     assert {files(tmp_path / "out")[name] for name in theirs} == {b"a user's own"}
     assert os.listdir(tmp_path / "out" / "blocks") == ["mine.txt"]
 
@@ -83,7 +84,7 @@ def test_no_link_is_followed(tmp_path, capsys):
 
 def test_evidence_keeps_what_is_not_its_own(tmp_path, capsys):
     svi()
-    ask = ["evidence", "out", "--num-particles", "20", "--no-progress", "--out", "other"]
+    ask = ["evidence", "out", *FEW, "--out", "other"]
     put(tmp_path / "other" / "evidence.csv")
     put(tmp_path / "other" / "blocks" / "mine.txt")
     assert main(ask) == 2

@@ -40,6 +40,9 @@ def run(case, estimator, made):
     return w.log_evidence(), w.std_error()
 
 
+LONG = ["stable", *(f"auto_{kind}_messenger" for kind in ("regressive", "hierarchical", "normal"))]
+
+
 @contextmanager
 def expected_warnings(case):
     """Lets only those programs run one particle at a time of which that is known."""
@@ -75,7 +78,7 @@ def test_right(case, estimator):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name == "stable"))
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name in LONG))
         for case in ACCEPTED
     ],
 )

@@ -126,6 +126,7 @@ def test_ranks_draw_noise_of_their_own(ranks):
     assert not np.allclose(zero["noise"], one["noise"])
 
 
+@pytest.mark.slow
 def test_a_rank_with_other_data_is_named(tmp_path):
     code, output = run(
         tmp_path,
