@@ -84,13 +84,6 @@ class Folder:
         """Strikes off the list what is not there."""
         self._write(n for n in self.names if (self.path / n).exists())
 
-    def _write(self, names: Iterable[str]) -> None:
-        names = list(dict.fromkeys(names))
-        if names != self.names:
-            self.names = names
-            record = {"written by": "pyrovae", "files": names}
-            storage.write_lines(self.path / MANIFEST, [json.dumps(record, indent=1)])
-
     def sweep(self) -> None:
         """Removes what killed processes left half-written of files that are ours."""
         for name in self.names:
@@ -99,6 +92,13 @@ class Folder:
             if not self._link(name):
                 for left in parent.glob(f".{of}.*{storage.PARTIAL}"):
                     left.unlink(missing_ok=True)
+
+    def _write(self, names: Iterable[str]) -> None:
+        names = list(dict.fromkeys(names))
+        if names != self.names:
+            self.names = names
+            record = {"written by": "pyrovae", "files": names}
+            storage.write_lines(self.path / MANIFEST, [json.dumps(record, indent=1)])
 
     def _listed(self, name: str) -> bool:
         return any(
@@ -148,7 +148,7 @@ def worked_in(path: str | Path) -> Iterator[Folder]:
     finally:
         owner.unlink(missing_ok=True)
         if not (folder and folder.names):
-            (path / LOCK).unlink()
+            (path / LOCK).unlink(missing_ok=True)
             if folder:
                 (path / MANIFEST).unlink(missing_ok=True)
             for made in missing:

@@ -64,8 +64,8 @@ RUN_FILES = CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL), *EVIDE
 
 
 def holds_run(folder: Folder) -> bool:
-    """Returns whether a folder holds what a run was, or can go on from: evidence, a checkpoint."""
-    return CHECKPOINT in folder or EVIDENCE in folder
+    """Returns whether a folder has files of a run in it, and ours; a model alone is worth it."""
+    return any(name in folder for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE))
 
 
 def clear(folder: Folder) -> None:

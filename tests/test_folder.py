@@ -58,6 +58,19 @@ def test_nothing_of_the_users_is_replaced(name, options, tmp_path, capsys):
     assert files(tmp_path / "out") == {name: b"a user's own"}
 
 
+def test_a_model_alone_is_kept(tmp_path, capsys):
+    """Whoever removed the rest to save room: nothing goes without --overwrite."""
+    svi()
+    for name in ("checkpoint.safetensors", "evidence.nc", "report.html"):
+        (tmp_path / "out" / name).unlink()
+    before = files(tmp_path / "out")
+    svi(code=2)
+    assert "already holds a run; add --overwrite, or another --out" in capsys.readouterr().err
+    assert {k: v for k, v in files(tmp_path / "out").items() if k != "manifest.json"} == {
+        k: v for k, v in before.items() if k != "manifest.json"
+    }
+
+
 def test_what_has_other_names_stays_where_it_is(tmp_path):
     theirs = ["figures/mine.png", ".writable", "blocks/mine.txt", "notes.txt"]
     for name in theirs:

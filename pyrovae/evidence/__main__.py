@@ -111,7 +111,7 @@ def run(config: "Namespace") -> int:
         return 0
     protocol = {**task.protocol, "rows_chosen": config.rows or "all"}
     with worked_in(task.folder) as folder:
-        folder.claim(runs.EVIDENCE_FILES)
+        folder.check(runs.EVIDENCE_FILES)
         blocks = blocks_of(folder, task.model, task.guide, data, options, protocol)
         evidence = pv.evaluate(
             task.model,

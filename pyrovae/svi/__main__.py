@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import ArgumentParser, Namespace
 
     from pyrovae.data import Splits
+    from pyrovae.evidence.results import Evidence
     from pyrovae.folder import Folder
     from pyrovae.models.vae import VAE
     from pyrovae.saving import Pair
+    from pyrovae.svi import Fit
     from pyrovae.svi.ranks import Ranks
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
@@ -160,8 +162,8 @@ def _run(config: "Namespace", ranks: "Ranks") -> int:
         file=to,
     )
     if config.json:
-        result = {"run": str(folder.path), "estimators": evidence.rows()}
-        print(json.dumps({**result, "protocol": dict(evidence.protocol)}))
+        table = {"run": str(folder.path), "estimators": evidence.rows()}
+        print(json.dumps({**table, "protocol": dict(evidence.protocol)}))
     return 0
 
 
@@ -176,7 +178,7 @@ class Task(NamedTuple):
     program: str  # digest, of a program that is no VAE
 
 
-def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> Any:
+def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tuple[Fit, Evidence]":
     """Writes the run folder, and returns the result of the fit and the evidence."""
     import pyrovae as pv
     from pyrovae import report, runs, storage
@@ -189,9 +191,8 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> Any:
     planned(*pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, ranks)
     runs.write_config(folder.path, task.kept, notes)
-    some = (x[: config.batch_size].to(config.device) for x in splits.train.arrays)
-    what = (vae,) if vae else (pair, *some)
-    runs.save(what[0], folder.path, *what[1:], epoch=result.best_epoch)
+    some = [] if vae else [x[: config.batch_size].to(config.device) for x in splits.train.arrays]
+    runs.save(vae or pair, folder.path, *some, epoch=result.best_epoch)
     about = {"likelihood": config.likelihood}
     if not vae:
         about = {"program": config.program, "program_sha256": task.program}
@@ -209,7 +210,7 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> Any:
     return result, evidence
 
 
-def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> Any:
+def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, list[str]]":
     """Returns the result of the fit, and notes on what earlier epochs were trained with."""
     import pyrovae as pv
     from pyrovae import runs
@@ -293,8 +294,9 @@ def _check_folder(folder: "Folder", config: "Namespace") -> None:
     if config.resume and not there:
         raise storage.StateError(f"there is no run in {folder.path.resolve()} to resume")
     if there and not (config.resume or config.overwrite):
+        resume = "--resume, " * (runs.CHECKPOINT in folder)
         raise ValueError(
-            f"{folder.path} already holds a run; add --resume, --overwrite, or another --out"
+            f"{folder.path} already holds a run; add {resume}--overwrite, or another --out"
         )
 
 
