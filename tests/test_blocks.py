@@ -36,6 +36,7 @@ def test_bytes_are_the_same_for_any_number_of_workers():
     equal(runs[0], runs[2])
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_where_draws_come_in_several_passes():
     """A pass takes 2**20 numbers of a block's data and latent dimensions: 69,905 draws here."""
     oracle = LinearGaussian.make(z_dim=3)

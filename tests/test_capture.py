@@ -189,6 +189,7 @@ def test_without_a_compiler_all_runs_as_ever(monkeypatch):
     assert compiled.elbo == pv.svi.fit(vae.model, vae.guide, x, **options).elbo
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_evidence_compiled_is_evidence():
     """Same draws, of all blocks, short ones too, and of all chunks."""

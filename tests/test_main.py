@@ -109,6 +109,7 @@ def test_load(run_folder, tmp_path):
         pv.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_resume_is_bit_for_bit(run_folder, tmp_path, monkeypatch):
     """Stopped after the first epoch and resumed, the run ends with the same bytes."""
@@ -133,6 +134,7 @@ def test_resume_is_bit_for_bit(run_folder, tmp_path, monkeypatch):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "pyrovae.svi", "--out", str(folder), "-n", "100000"]

@@ -40,7 +40,12 @@ def run(case, estimator, made):
     return w.log_evidence(), w.std_error()
 
 
-LONG = ["stable", *(f"auto_{kind}_messenger" for kind in ("regressive", "hierarchical", "normal"))]
+LONG = [
+    "stable",
+    "eight_schools",
+    "coin_jointly",
+    *(f"auto_{kind}_messenger" for kind in ("regressive", "hierarchical", "normal")),
+]
 
 
 @contextmanager

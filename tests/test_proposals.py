@@ -372,6 +372,7 @@ def test_auto_needs_a_tolerance():
         )
 
 
+@pytest.mark.slow
 def test_subsampling_plates_whose_last_block_is_short():
     """Four rows at a time of ten, scaled: nothing of it shows in any estimate."""
     scenario = LinearGaussian.make(x_dim=6, z_dim=3)

@@ -50,7 +50,16 @@ class SpikeAndHill:
 
 
 @pytest.mark.parametrize(
-    ("d", "s"), [(1, 1e-1), (1, 1e-2), (1, 1e-3), (1, 1e-4), (2, 1e-1), (2, 3e-2), (2, 1e-2)]
+    ("d", "s"),
+    [
+        (1, 1e-1),
+        (1, 1e-2),
+        (1, 1e-3),
+        (1, 1e-4),
+        (2, 1e-1),
+        (2, 1e-2),
+        pytest.param(2, 3e-2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_spike_is_found_and_resolved(d, s):
     program = SpikeAndHill(d, s)
@@ -102,6 +111,7 @@ def test_several_spikes_at_their_own_scales():
     torch.testing.assert_close(pv.quadrature(model, x), truth, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_correlated_and_kinked_densities_are_honest():
     """A decoder of ReLUs has a kink on each of its lines, where no polynomial fits."""
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ from conftest import HANGS
 
 import pyrovae as pv
 
+pytestmark = pytest.mark.slow
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
 PROGRAM = '''
 import sys
@@ -126,7 +127,6 @@ def test_ranks_draw_noise_of_their_own(ranks):
     assert not np.allclose(zero["noise"], one["noise"])
 
 
-@pytest.mark.slow
 def test_a_rank_with_other_data_is_named(tmp_path):
     code, output = run(
         tmp_path,
@@ -141,7 +141,6 @@ with joined("cpu") as (ranks, _):
     assert "rank 1 holds other data than rank 0 (sha256" in output
 
 
-@pytest.mark.slow
 def test_the_main_job_over_two_ranks_dies_with_one_and_goes_on(tmp_path):
     """Killed in the middle, it ends by itself and not well; the checkpoint is whole."""
     folder = tmp_path / "run"

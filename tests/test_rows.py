@@ -82,6 +82,7 @@ def test_what_fits_is_held(tmp_path):
     assert isinstance(pv.data.load(str(tmp_path / "x.npy")).train.x, torch.Tensor)
 
 
+@pytest.mark.slow
 def test_training_and_evidence_read_from_disk_what_memory_would_give(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", grey())
     path = str(tmp_path / "x.npy")

@@ -523,7 +523,9 @@ def test_a_model_without_latents():
     torch.testing.assert_close(evidence["importance"].value, truth)
 
 
-@pytest.mark.parametrize("first", ["nothing", "check", "plates"])
+@pytest.mark.parametrize(
+    "first", ["nothing", *(pytest.param(f, marks=pytest.mark.slow) for f in ("check", "plates"))]
+)
 def test_a_guide_with_parameters_for_each_datum(first):
     n = 100
     x = SCENARIO.data(n)

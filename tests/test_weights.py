@@ -151,14 +151,14 @@ def test_verdicts_in_words():
 @pytest.mark.parametrize(
     ("x_dim", "z_dim", "scale"),
     [
-        pytest.param(6, 3, 1.5, marks=pytest.mark.slow),
+        (6, 3, 1.5),
         (8, 4, 1.0),
-        *(
-            pytest.param(*p, marks=pytest.mark.slow)
-            for p in [(6, 3, 1.0), (20, 6, 1.0), (20, 6, 1.5)]
-        ),
+        (6, 3, 1.0),
+        (20, 6, 1.0),
+        (20, 6, 1.5),
     ],
 )
+@pytest.mark.slow
 def test_intervals_cover_where_nothing_contradicts(x_dim, z_dim, scale):
     """95 % intervals of 200 data x 20 seeds, K = 1,000.
 
