@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.arrays import LARGE, read_amat, read_arrays, size_of
 from pyrovae.binarization import binarize, binarized, check_unit
 from pyrovae.errors import DataError
 from pyrovae.rows import File, Rows, fits, in_chunks
@@ -189,12 +190,8 @@ def _read(
             "bytes / 255",
         )
     if name == "binarized-mnist":
-        return (
-            [_larochelle(root, part) for part in PARTS],
-            (28, 28),
-            "fixed, as published",
-            "none",
-        )
+        parts, how = _larochelle(root)
+        return parts, (28, 28), how, "none"
     if _is_file(name):
         rows, shape, scaling = _from_numpy(Path(name))
         return *_shuffled(rows, shape, valid_size, seed), scaling
@@ -231,7 +228,7 @@ def _rows(split: Split, index: Any) -> Split:
 def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
     """Returns the arrays of a .npz in order, or of a .npy; floats in torch's default type."""
     tensors = []
-    for name, x in _read_arrays(path).items():
+    for name, x in read_arrays(path).items():
         native = x.dtype.newbyteorder("=")
         try:
             dtype = torch.from_numpy(np.empty(0, native)).dtype
@@ -240,21 +237,6 @@ def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
         dtype = torch.get_default_dtype() if dtype.is_floating_point else dtype
         tensors.append(_mapped(x, dtype) or torch.from_numpy(np.array(x, native)).to(dtype))
     return tuple(tensors)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .npz by name, or of a .npy, mapped, as "x"; DataError if none."""
-    if not path.exists():
-        raise DataError(f"there is no file {path} (looked in {path.parent.resolve()})")
-    if path.suffix not in (".npy", ".npz"):
-        raise DataError(
-            f"{path} is no .npy or .npz; write the data with numpy.save or numpy.savez"
-        )
-    try:
-        arrays = np.load(path, mmap_mode="r", allow_pickle=False)
-        return dict(arrays) if path.suffix == ".npz" else {"x": arrays}
-    except (ValueError, OSError, EOFError) as e:
-        raise DataError(f"{path} cannot be read as NumPy arrays without pickles: {e}") from e
 
 
 def load_rows(
@@ -279,12 +261,9 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
 
     Bytes of shape `(N, D)` may be counts, and stay what they are.
     """
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path, ("x", "y"))
     if "x" not in arrays:
-        raise DataError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; "
-            "name the data array 'x' and labels 'y'"
-        )
+        raise DataError(f"{path} holds only 'y'; name the data array 'x' and labels 'y'")
     x, y = arrays["x"], arrays.get("y")
     if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
         raise DataError(
@@ -294,6 +273,8 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
         raise DataError(
             f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
         )
+    if y is not None and y.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{path}: y holds {y.max()}, and labels have to be below 2^63")
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
     grey = _mapped(x, torch.float32)
     grey = _to_float(x) if grey is None else replace(grey, shape=(len(x), prod(x.shape[1:])))
@@ -319,35 +300,51 @@ def _to_float(x: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))
 
 
-def _larochelle(root: Path, part: str) -> Split:
-    stems = [folder / f"binarized_mnist_{part}" for folder in (root, root / "binarized_mnist")]
-    for stem in stems:
-        if (mat := stem.with_suffix(".mat")).exists():
-            from scipy.io import loadmat
-
-            arrays = [v for k, v in loadmat(mat).items() if not k.startswith("_")]
-            return Split(_to_float(np.asarray(arrays[0])))
-        if (amat := stem.with_suffix(".amat")).exists():
-            return Split(_to_float(np.loadtxt(amat, dtype=np.uint8, ndmin=2)))
-    folders = " and ".join(str(s.parent.resolve()) for s in stems)
-    raise DataError(
-        f"binarized-mnist is not there: searched {folders} for {stems[0].name}.amat or .mat; "
-        "get the three files of Larochelle and Murray (2011) and name their folder with --root"
-    )
+def _larochelle(root: Path) -> tuple[list[Split], str]:
+    """Returns the three parts of the published binarized MNIST, and whether all of it is there."""
+    folders = root, root / "binarized_mnist"
+    parts = []
+    for part in PARTS:
+        stems = [folder / f"binarized_mnist_{part}" for folder in folders]
+        files = [s.with_suffix(kind) for s in stems for kind in (".mat", ".amat")]
+        file = next((f for f in files if f.exists()), None)
+        if file is None:
+            raise DataError(
+                f"binarized-mnist is not there: searched "
+                f"{' and '.join(str(f.resolve()) for f in folders)} for {stems[0].name}.amat or "
+                ".mat; get the three files of Larochelle and Murray (2011) and name their folder "
+                "with --root"
+            )
+        x = read_amat(file, 28 * 28)
+        if not np.isin(x, (0, 1)).all():
+            raise DataError(f"{file} holds other numbers than 0 and 1, which is not as published")
+        parts.append(Split(_to_float(x)))
+    whole = [len(p) for p in parts] == [50_000, 10_000, 10_000]
+    return parts, "fixed, as published" if whole else "fixed, part of what was published"
 
 
 def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
     cls, keywords = TORCHVISION[name]
+    raw = (root / cls / "raw").resolve()
     try:
+        for file in (root / cls).glob("*/*"):
+            if size_of(file) > LARGE:
+                raise ValueError(f"{file.name} is larger than {LARGE:,} bytes")
         parts = [getattr(_datasets(), cls)(root, download=download, **kw) for kw in keywords]
-    except (RuntimeError, OSError, ValueError) as e:
+        images = [p.data.transpose(1, 2) if name == "emnist" else p.data for p in parts]
+        labels = [p.targets[:, 0] if name == "qmnist" else p.targets for p in parts]
+        for x, y in zip(images, labels, strict=True):
+            if x.dtype != torch.uint8 or x.shape[1:] != (28, 28) or y.shape != x.shape[:1]:
+                raise ValueError(
+                    f"{x.dtype} images {tuple(x.shape)} with labels {tuple(y.shape)}, where bytes "
+                    "(N, 28, 28) with labels (N,) were expected"
+                )
+    except Exception as e:  # whatever torchvision makes of broken files
+        there = "cannot be read" if any(raw.glob("*")) else "is not there"
         raise DataError(
-            f"{name} is not there: searched {(root / cls / 'raw').resolve()} for "
-            f"torchvision's files ({e}); point --root at the folder that holds it, "
-            "or fetch it with --download"
+            f"{name} {there}: searched {raw} for torchvision's files ({e}); point --root at the "
+            "folder that holds it, or fetch it with --download"
         ) from e
-    images = [p.data.transpose(1, 2) if name == "emnist" else p.data for p in parts]
-    labels = [p.targets[:, 0] if name == "qmnist" else p.targets for p in parts]
     train, test = (
         Split(_to_float(x.numpy()) / 255, y.long()) for x, y in zip(images, labels, strict=True)
     )

@@ -12,7 +12,7 @@ import pyrovae
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
     {"rows", "errors", "checks", "digest"},
-    {"binarization", "splits", "threads"},
+    {"arrays", "binarization", "splits", "threads"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models", "folder"},
     {"evidence.proposals", "evidence.tally"},

@@ -1,0 +1,109 @@
+"""Arrays from files of others: sizes are checked before memory is taken, and no code is run."""
+
+__all__ = ["read_amat", "read_arrays", "size_of"]
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyrovae.errors import DataError
+
+MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
+LARGE, DENSE = 2**30, 100  # bytes from which on contents may take 100 times their room on the disk
+PLAIN = 0, 8  # ways to pack an archive's members: not at all, deflated
+TEXT = 2**28  # bytes of a text of numbers, at most
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file in bytes.
+
+    Raises:
+        OSError: If it is no ordinary file, or one of holes, such as a broken download leaves.
+    """
+    s = path.stat()
+    if not stat.S_ISREG(s.st_mode):
+        raise OSError("it is no ordinary file, and only those are read")
+    if s.st_size > LARGE and s.st_size > DENSE * 512 * s.st_blocks:
+        raise OSError(f"of its {s.st_size:,} bytes all but {512 * s.st_blocks:,} are holes")
+    return s.st_size
+
+
+def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .npz by name, of these names or all, or of a .npy, mapped, as "x".
+
+    Raises:
+        DataError: If the file is missing or broken, holds anything but arrays or none at all, or
+            a .npz says that it unpacks to 100 times its size and more than 1 GiB.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file {path} (looked in {path.parent.resolve()})")
+    if path.suffix not in MAGIC:
+        raise DataError(
+            f"{path} is no .npy or .npz; write the data with numpy.save or numpy.savez"
+        )
+    try:
+        size_of(path)
+        with path.open("rb") as file:
+            if not (first := file.read(6)).startswith(MAGIC[path.suffix]):
+                raise ValueError(f"a {path.suffix} does not begin with {first!r}")
+        if path.suffix == ".npy":
+            return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
+        return _unpacked(path, names)
+    except DataError:
+        raise
+    except Exception as e:  # whatever the libraries make of broken files
+        why = "it holds Python objects, and is read without pickles"
+        why = why if "allow_pickle" in f"{e}" else e
+        writer = "numpy.save" if path.suffix == ".npy" else "numpy.savez"
+        raise DataError(
+            f"{path} cannot be read as arrays of numbers: {why}; write them with {writer}"
+        ) from e
+
+
+def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        members = {i.filename.removesuffix(".npy"): i for i in archive.zip.infolist()}
+        wanted = {k: i for k, i in members.items() if names is None or k in names}
+        if not wanted:
+            held = ", ".join(members) or "nothing"
+            raise DataError(f"{path} holds {held}; name the data array 'x' and labels 'y'")
+        for name, member in wanted.items():
+            if not member.filename.endswith(".npy") or member.compress_type not in PLAIN:
+                raise ValueError(f"its member {member.filename} is not as numpy.savez writes it")
+            if member.flag_bits & 1:
+                raise ValueError(f"its member {name} is encrypted")
+        size = sum(i.file_size for i in wanted.values())
+        if size > LARGE and size > DENSE * sum(i.compress_size for i in wanted.values()):
+            raise ValueError(f"it unpacks to {size:,} bytes, over {DENSE} times its own")
+        return {name: archive[name] for name in wanted}
+
+
+def read_amat(path: Path, columns: int) -> np.ndarray:
+    """Returns the table `(N, columns)` of a .amat, which is text, or of a .mat; DataError if none.
+
+    Of a .mat it is the first array.
+    """
+    try:
+        if size_of(path) > TEXT:
+            raise ValueError(f"it is larger than {TEXT:,} bytes")
+        table = _read_mat(path, columns) if path.suffix == ".mat" else _read_text(path)
+        if table.ndim != 2 or table.shape[1] != columns or table.dtype.kind not in "buif":
+            raise ValueError(f"it is {table.dtype} of shape {table.shape}")
+        return table
+    except Exception as e:  # whatever the libraries make of broken files
+        raise DataError(f"{path} cannot be read as numbers of shape (N, {columns}): {e}") from e
+
+
+def _read_text(path: Path) -> np.ndarray:
+    return np.loadtxt(path, dtype=np.uint8, ndmin=2)
+
+
+def _read_mat(path: Path, columns: int) -> Any:
+    from scipy.io import loadmat, whosmat
+
+    name, shape, kind = whosmat(path)[0]
+    if len(shape) != 2 or shape[1] != columns or shape[0] * columns * 8 > LARGE:
+        raise ValueError(f"its first array {name} is {kind} of shape {shape}")
+    return np.asarray(loadmat(path, variable_names=[name])[name])
