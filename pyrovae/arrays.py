@@ -1,8 +1,7 @@
 """Arrays from files of others: sizes are checked before memory is taken, and no code is run."""
 
-__all__ = ["read_amat", "read_arrays", "size_of"]
+__all__ = ["read_amat", "read_arrays", "room_of", "size_of"]
 
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,18 @@ def size_of(path: Path) -> int:
     Raises:
         OSError: If it is no ordinary file, or one of holes, such as a broken download leaves.
     """
-    s = path.stat()
-    if not stat.S_ISREG(s.st_mode):
+    if not path.is_file():
         raise OSError("it is no ordinary file, and only those are read")
-    if s.st_size > LARGE and s.st_size > DENSE * 512 * s.st_blocks:
-        raise OSError(f"of its {s.st_size:,} bytes all but {512 * s.st_blocks:,} are holes")
-    return s.st_size
+    size, room = path.stat().st_size, room_of(path)
+    if size > max(LARGE, DENSE * room):
+        raise OSError(f"of its {size:,} bytes all but {room:,} are holes")
+    return size
+
+
+def room_of(path: Path) -> int:
+    """Returns the bytes that a file takes on the disk, or its size where that is not told."""
+    s = path.stat()
+    return 512 * s.st_blocks if "st_blocks" in dir(s) else s.st_size
 
 
 def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:

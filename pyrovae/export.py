@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pyrovae.arrays import DENSE, room_of, size_of
 from pyrovae.checks import check_sizes
 from pyrovae.evidence.drawing import at_once
 from pyrovae.evidence.weights import LogWeights, check_weights
@@ -45,8 +46,18 @@ def to_xarray(
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """Returns the Dataset of a netCDF file, in memory."""
-    return xr.load_dataset(path, engine="h5netcdf")
+    """Returns the Dataset of a netCDF file, in memory.
+
+    Raises:
+        OSError, ValueError: If it is none, or says that it holds more than 100 times what it has
+            room for.
+    """
+    size_of(path)
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        room = max(2**20, room_of(path))
+        if dataset.nbytes > DENSE * room:
+            raise ValueError(f"it says that it holds {dataset.nbytes:,} bytes, in {room:,}")
+        return dataset.load()
 
 
 @one_at_a_time

@@ -38,9 +38,14 @@ def read_checkpoint(
     """
     path = folder / runs.CHECKPOINT
     state = storage.load_state(path)
-    if "optimizer" not in state or not state.get("data", {}).items() <= data.items():
+    kinds = {"optimizer": dict, "data": dict, "elbo": list, "best_epoch": int}
+    whole = all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    if not whole or any(k not in data or data[k] != v for k, v in state["data"].items()):
         raise StateError(f"{path} is no training state of these data")
     before = state.get("config") or runs.read_config(folder)
+    notes = state.get("notes", [])
+    if not (isinstance(before, dict) and isinstance(notes, list)):
+        raise StateError(f"{path} is no training state of these data")
     changed = [k for k in (*FIXED, *CHANGING) if before.get(k, config[k]) != config[k]]
     for name in changed:
         if name in FIXED:
@@ -61,7 +66,7 @@ def read_checkpoint(
             f"{_option(changed[0])} would change nothing, as no epoch is left to train; raise "
             "--num-epochs, or --patience where that ended it"
         )
-    notes = list(state.get("notes", []))
+    notes = list(map(str, notes))
     if changed and done:
         had = ", ".join(f"{name} {before[name]}" for name in changed)
         notes.append(f"up to epoch {done}: {had}")

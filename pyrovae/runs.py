@@ -52,6 +52,17 @@ CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figure
 TABLE, BLOCKS, REPORT = "evidence.csv", "blocks", "report.html"
 OF_EVIDENCE = "evidence", "histogram", "khat_importance", "khat_prior", "two_estimates", "extremes"
 OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold"  # pictures
+OPTIONS = {  # of config.yaml, those that are read again: what they may be
+    "data": str,
+    "root": str,
+    "binarize": str,
+    "likelihood": str,
+    "batch_size": int,
+    "seed": int,
+    "valid_size": int | None,
+    "program": str | None,
+}
+LATER = "valid_size", "program"  # those which need not be there
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -87,11 +98,18 @@ def drop_evidence(folder: Folder) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns what `write_config` wrote; StateError if it is not there."""
+    """Returns what `write_config` wrote; StateError if it is not there, or something else is."""
+    path = folder / CONFIG
     try:
-        return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as e:
-        raise storage.StateError(f"{folder / CONFIG} cannot be read: {e}") from e
+        config = storage.read_yaml(path)
+        if not isinstance(config, dict):
+            raise ValueError("it is no list of options")
+        for name, kinds in OPTIONS.items():
+            if not isinstance(config.get(name, None if name in LATER else ...), kinds):
+                raise ValueError(f"{name} is {config.get(name, 'missing')!r}")
+        return config
+    except (OSError, ValueError) as e:
+        raise storage.StateError(f"{path} cannot be read: {e}") from e
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
@@ -99,13 +117,14 @@ def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] =
 
     Notes stand above it as comments: what a run was trained with before it went on with these.
     """
-    lines = [*(f"# {note}" for note in notes), yaml.safe_dump(dict(config), sort_keys=False)]
+    plain = json.loads(json.dumps(dict(config)))  # of which nothing is met twice, for no anchors
+    lines = [*(f"# {note}" for note in notes), yaml.safe_dump(plain, sort_keys=False)]
     storage.write_lines(folder / CONFIG, [line.rstrip() for line in lines])
 
 
 def read_notes(folder: Path) -> list[str]:
     """Returns the notes that `write_config` wrote."""
-    lines = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
+    lines = storage.read_text(folder / CONFIG).splitlines()
     return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
 
 
@@ -166,19 +185,34 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
 
 def load_evidence(folder: Path) -> Evidence:
     """Returns the evidence of a run folder; StateError where it has none that can be read."""
+    path = folder / EVIDENCE
     try:
-        return Evidence.from_xarray(read_dataset(folder / EVIDENCE))
-    except (OSError, KeyError) as e:
-        why = f"{folder / EVIDENCE} is not there or cannot be read"
-        raise storage.StateError(f"{why}; python -m pyrovae.evidence {folder} makes it") from e
+        return Evidence.from_xarray(read_dataset(path))
+    except Exception as e:  # whatever the libraries make of broken files
+        why = f"cannot be read ({e})" if path.exists() else "is not there"
+        raise storage.StateError(
+            f"{path} {why}; python -m pyrovae.evidence {folder} makes it"
+        ) from e
 
 
 def read_metrics(folder: Path) -> dict[str, list[float]]:
-    """Returns what `write_metrics` wrote, a list for each name; empty without the file."""
+    """Returns what `write_metrics` wrote, a list for each name; empty without the file.
+
+    Raises:
+        StateError: If something else stands there.
+    """
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in lines]
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in storage.read_text(path).splitlines()]
+        names = list(rows[0]) if rows else []
+        table = {name: [row[name] for row in rows] for name in names}
+        if all(type(v) in (int, float) for column in table.values() for v in column):
+            return table
+        raise ValueError("something in it is no number")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+        raise storage.StateError(f"{path} cannot be read: {e}; move it away") from e
 
 
 def write_evidence(

@@ -3,7 +3,8 @@
 __all__ = ["MODEL", "Pair", "holds_program", "load", "save", "saved_sha256", "write_state"]
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -95,8 +96,8 @@ def load(folder: str | Path, program: Pair | None = None, *data: Any) -> VAE | P
 
     Raises:
         StateError: (a `ValueError`) If there is no such file, it is truncated, not ours, or holds
-            parameters or buffers of other names, shapes or types than the program's.
-        ValueError: If the VAE's likelihood is a class that has not been imported.
+            parameters or buffers of other names, shapes or types than the program's; if the VAE's
+            likelihood is a class that has not been imported.
 
     Example:
         >>> import tempfile
@@ -115,14 +116,44 @@ def load(folder: str | Path, program: Pair | None = None, *data: Any) -> VAE | P
         }.get(kind, "")
         raise storage.StateError(f"{path} holds {kind!r}, not a {wanted}{advice}")
     if program is None:
-        with seeded(0):
-            vae = VAE.from_config(state["config"])
-        vae.load_state_dict(state["weights"], assign=True)  # in the type that they were saved in
-        return vae.eval()
+        return _vae(state, path)
     parameters, buffers = state_of(*_pair(program, "load"), *_given(data, "load"))
-    saved = {**state["parameters"], **state["buffers"]}
+    saved = {k: v for part in ("parameters", "buffers") for k, v in _tensors(state, part, path)}
     put_back({**parameters, **buffers}, saved, f"parameters and buffers in {path}")
     return program
+
+
+def _vae(state: dict[str, Any], path: Path) -> VAE:
+    """Returns the VAE that was saved; one that its weights are not enough for is not even made."""
+    weights = dict(_tensors(state, "weights", path))
+    try:
+        config = state["config"]
+        widths = [config["x_dim"], *config["hidden_dims"], config["z_dim"]]
+        if len(widths) > len(weights):
+            raise ValueError(f"{len(widths) - 1} layers of which there are {len(weights)} tensors")
+        needed, held = (
+            sum(i * o for i, o in pairwise(widths)),
+            sum(map(Tensor.numel, weights.values())),
+        )
+        if needed > held:
+            raise ValueError(f"layers of {needed:,} weights, and {held:,} are there")
+        with seeded(0):
+            vae = VAE.from_config(config)
+        vae.load_state_dict(weights, assign=True)  # in the type that they were saved in
+        if any(not p.is_floating_point() for p in vae.parameters()):
+            raise ValueError("weights that are no floats")
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        why = " ".join(f"{e}".split())
+        raise storage.StateError(f"{path} holds no VAE that can be made: {why}") from e
+    return vae.eval()
+
+
+def _tensors(state: dict[str, Any], name: str, path: Path) -> Iterable[tuple[str, Tensor]]:
+    """Returns the named tensors of a part of what was saved."""
+    part = state.get(name)
+    if not (isinstance(part, dict) and all(isinstance(v, Tensor) for v in part.values())):
+        raise storage.StateError(f"{path} has no {name}, which are tensors by name; save it anew")
+    return part.items()
 
 
 def _pair(what: Any, name: str) -> Pair:

@@ -4,6 +4,8 @@ __all__ = [
     "StateError",
     "digest",
     "load_state",
+    "read_text",
+    "read_yaml",
     "save_state",
     "write_atomic",
     "write_dataset",
@@ -20,10 +22,14 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+import yaml
 from torch import Tensor
 
+from pyrovae.arrays import size_of
+
 FORMAT = "pyrovae-1"
+ENTRIES = 8_000_000  # of lists and dictionaries in a file of state, at most
+OPTIONS, DEPTH = 2**16, 20  # bytes of a configuration, and levels of its nesting, at most
 STATE, PARTIAL = ".safetensors", ".partial"  # how names of state end, and of what is half-written
 
 
@@ -100,19 +106,56 @@ def load_state(path: Path) -> dict[str, Any]:
         StateError: (a `ValueError`) If the file is missing, truncated, altered or of another
             origin.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
     try:
+        size_of(path)
         with safetensors.safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("pyrovae", "{}"))
+            text = (file.metadata() or {}).get("pyrovae", "{}")
+            if sum(map(text.count, ",[{")) > ENTRIES:
+                raise ValueError(f"it lists more than {ENTRIES:,} entries")
+            record = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as e:
-        raise StateError(f"{path} is truncated or no safetensors file: {e}") from e
-    if record.get("format") != FORMAT:
+        known, theirs = record.get("format") == FORMAT, record.get("sha256")
+        same = known and theirs == _digest(record["state"], tensors)
+        state = _put_tensors(record["state"], tensors) if same else {}
+    except Exception as e:  # whatever the libraries make of broken files
+        raise StateError(f"{path} is truncated or no safetensors file of pyrovae's: {e}") from e
+    if not known:
         raise StateError(f"{path} was not written by this pyrovae ({record.get('format')!r})")
-    if record["sha256"] != _digest(record["state"], tensors):
+    if not same:
         raise StateError(f"{path} was altered after it was written: its checksum does not match")
-    return _put_tensors(record["state"], tensors)
+    if not isinstance(state, dict):
+        raise StateError(f"{path} holds a {type(state).__name__}, where names were expected")
+    return state
+
+
+def read_text(path: Path, limit: int = 2**28) -> str:
+    """Returns a file of text; OSError or ValueError where it is none, or has more bytes."""
+    if (size := size_of(path)) > limit:
+        raise ValueError(f"it has {size:,} bytes, where {limit:,} are the most")
+    return path.read_text(encoding="utf-8")
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns what a file of plain YAML says.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is none, has anchors or tags, or is too large or deep.
+    """
+    text, depth = read_text(path, OPTIONS), 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise ValueError(f"it is nested deeper than {DEPTH} levels")
+            if getattr(event, "anchor", None):
+                raise ValueError(f"it has an anchor, {event.anchor}; write the value where it is")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ValueError(f"it is no plain YAML: {' '.join(str(e).split())}") from e
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,8 @@
 
 __all__ = ["Course", "Fit", "State"]
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ State = dict[str, Any]
 # of an optimizer's groups: what the schedule sets, and how the step is computed, not what
 MOVING = {"params", "lr", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 MOVING |= {"fused", "foreach", "capturable", "differentiable"}
+MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum"}
 
 
 @dataclass(frozen=True)
@@ -109,25 +112,27 @@ class Course:
 
     def restore(self, state: State) -> None:
         """Goes to where `state` was taken; StateError where it is no state of this program."""
-        held = self.named | self.buffers
-        saved = {**state["parameters"], **state.get("buffers", {})}
-        shapes = {k: tuple(p.shape) for k, p in held.items()}
-        if {k: tuple(p.shape) for k, p in saved.items()} != shapes:
-            raise StateError(
-                f"resume holds parameters {_shapes(saved)} but the program has "
-                f"{_shapes(held)}; resume with the model that was trained"
-            )
-        _assign(held, saved)
-        self.begun = state
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"])
-        self.elbo, self.valid_elbo = list(state["elbo"]), list(state["valid_elbo"])
-        self.seconds, self.best_epoch, self.best = (
-            list(state["seconds"]),
-            state["best_epoch"],
-            state["best"],
-        )
+        with _read_from(state):
+            held = self.named | self.buffers
+            saved = {**state["parameters"], **state.get("buffers", {})}
+            _check_kinds(held, saved)
+            if state["best"]:
+                _check_kinds(held, state["best"])
+            elbo, valid, seconds = (list(state[k]) for k in ("elbo", "valid_elbo", "seconds"))
+            epochs, best = len(elbo), state["best_epoch"]
+            if not all(type(v) in (int, float) for v in (*elbo, *valid, *seconds)):
+                raise TypeError("its history is not of numbers")
+            if len(seconds) != epochs or len(valid) not in (0, epochs):
+                raise ValueError("its history is of different lengths")
+            if type(best) is not int or not bool(epochs) <= best <= epochs:
+                raise ValueError(f"its best epoch is {best} of {epochs}")
+            torch.set_rng_state(state["random"]["cpu"])
+            if "cuda" in state["random"]:
+                torch.cuda.set_rng_state(state["random"]["cuda"])
+            self.begun = state
+            self.elbo, self.valid_elbo, self.seconds = elbo, valid, seconds
+            self.best_epoch, self.best = best, state["best"]
+            _assign(held, saved)
 
     def plan(self, name: str, lr: float, num_steps: int) -> None:
         """Sets the learning rates of the steps left: goes on with a schedule or begins one.
@@ -138,6 +143,10 @@ class Course:
             StateError: If another schedule was begun, or one with another number of steps left or
                 another rate, or another optimizer.
         """
+        with _read_from(self.begun):
+            self._plan(name, lr, num_steps)
+
+    def _plan(self, name: str, lr: float, num_steps: int) -> None:
         begun = self.begun["schedule"] if self.begun else {}
         total = begun.get("total_steps")
         left = total - 1 - begun["last_epoch"] if total else None
@@ -190,6 +199,10 @@ class Course:
         state = dict(self.begun["optimizer"])
         state["state"] = {int(k): v for k, v in state["state"].items()}
         self.optim.load_state_dict(state)
+        for p, kept in self.optim.state.items():
+            for name in MOMENTS & kept.keys():
+                if kept[name].shape != p.shape:
+                    raise ValueError(f"{name} of shape {kept[name].shape} for one {p.shape}")
 
     def finish(self, stopped_early: bool) -> Fit:
         """Sets the best parameters and returns the course."""
@@ -217,5 +230,29 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value  # as a file has it
 
 
-def _shapes(named: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} {tuple(p.shape)}" for name, p in named.items())
+def _check_kinds(held: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Raises StateError where saved tensors are not named, shaped and typed as the program's."""
+    theirs, ours = _kinds(saved), _kinds(held)
+    if theirs != ours:
+        raise StateError(
+            f"resume holds parameters {theirs} but the program has {ours}; resume with the model "
+            "that was trained"
+        )
+
+
+def _kinds(named: dict[str, Tensor]) -> str:
+    kinds = (f"{k} {str(v.dtype)[6:]} {tuple(v.shape)}" for k, v in sorted(named.items()))
+    return ", ".join(kinds)
+
+
+@contextmanager
+def _read_from(state: State | None) -> Iterator[None]:
+    """Raises StateError for whatever a state that is read lacks, or holds of a wrong kind."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+        if state is None or isinstance(e, StateError):
+            raise
+        raise StateError(
+            f"resume is no state to go on from ({type(e).__name__}: {e}); begin training anew"
+        ) from e
