@@ -82,7 +82,10 @@ def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
         size = sum(i.file_size for i in wanted.values())
         if size > LARGE and size > DENSE * sum(i.compress_size for i in wanted.values()):
             raise ValueError(f"it unpacks to {size:,} bytes, over {DENSE} times its own")
-        return {name: archive[name] for name in wanted}
+        arrays = {name: archive[name] for name in wanted}
+    if other := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
+        raise ValueError(f"its member {other[0]} is no array")
+    return arrays
 
 
 def read_amat(path: Path, columns: int) -> np.ndarray:

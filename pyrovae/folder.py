@@ -86,7 +86,7 @@ class Folder:
 
     def sweep(self) -> None:
         """Removes what killed processes left half-written of files that are ours."""
-        for name in self.names:
+        for name in (*self.names, MANIFEST, OWNER):
             place = self.path / name
             parent, of = (place, "*") if name.endswith("/") else (place.parent, place.name)
             if not self._link(name):
@@ -131,7 +131,9 @@ def worked_in(path: str | Path) -> Iterator[Folder]:
             raise ValueError(f"{link} is a symbolic link, and none is followed; remove it")
         lock.acquire()
     except Timeout as e:
-        who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
+        who = "another process"
+        with suppress(OSError, ValueError):
+            who = storage.read_text(owner).strip()
         raise storage.StateError(
             f"{path} is in use by {who}; wait until that has ended, or name another folder"
         ) from e
@@ -168,7 +170,7 @@ def _listed_in(path: Path) -> list[str]:
     if not path.exists() and not path.is_symlink():
         return []
     try:
-        record = {} if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
+        record = {} if path.is_symlink() else json.loads(storage.read_text(path))
         names = record["files"]
         ours = record["written by"] == "pyrovae" and isinstance(names, list)
         if ours and all(map(_inside, names)):

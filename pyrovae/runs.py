@@ -206,12 +206,12 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
         return {}
     try:
         rows = [json.loads(line) for line in storage.read_text(path).splitlines()]
-        names = list(rows[0]) if rows else []
+        names = list(rows[0].keys()) if rows else []
         table = {name: [row[name] for row in rows] for name in names}
         if all(type(v) in (int, float) for column in table.values() for v in column):
             return table
         raise ValueError("something in it is no number")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise storage.StateError(f"{path} cannot be read: {e}; move it away") from e
 
 

@@ -143,9 +143,12 @@ def _vae(state: dict[str, Any], path: Path) -> VAE:
         if any(not p.is_floating_point() for p in vae.parameters()):
             raise ValueError("weights that are no floats")
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        why = " ".join(f"{e}".split())
-        raise storage.StateError(f"{path} holds no VAE that can be made: {why}") from e
+        raise storage.StateError(f"{path} holds no VAE that can be made: {_last_line(e)}") from e
     return vae.eval()
+
+
+def _last_line(error: Exception) -> str:
+    return f"{error}".strip().splitlines()[-1].strip()
 
 
 def _tensors(state: dict[str, Any], name: str, path: Path) -> Iterable[tuple[str, Tensor]]:
@@ -183,7 +186,7 @@ def _not_as_configured(vae: VAE) -> str:
             again = VAE.from_config(json.loads(json.dumps(vae.config())))
         again.load_state_dict(vae.state_dict(), assign=True)
     except (TypeError, ValueError, RuntimeError) as e:
-        return f"its configuration makes another ({str(e).splitlines()[-1].strip()})"
+        return f"its configuration makes another ({_last_line(e)})"
     for ours, theirs in zip(vae.modules(), again.modules(), strict=False):
         theirs.training = ours.training
     for name, child in again.named_children():

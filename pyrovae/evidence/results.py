@@ -25,6 +25,18 @@ LABELS = {
     "ais": "annealing",
     "quadrature": "quadrature",
 }
+TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
+    "value": (("datum",), "estimate of log p(x), nats"),
+    "std_error": (("datum",), "Monte Carlo standard error, nats"),
+    "ess": (("datum",), "effective sample size"),
+    "num_draws": (("datum",), "draws made"),
+    "pareto_k": (("datum",), "Pareto k-hat of the weights"),
+    "path": (("samples", "datum"), "estimate from fewer samples, nats"),
+    "path_std_error": (
+        ("samples", "datum"),
+        "standard error of one estimate from fewer samples, nats",
+    ),
+}
 RANKED = "quadrature", "importance", "ais", "prior"  # what can answer the question
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
 
@@ -160,25 +172,20 @@ class Evidence:
     def to_xarray(self) -> Any:
         """Returns the per-datum results as an xarray Dataset, the protocol as its attributes."""
         names = list(self.estimates)
-        per_datum, per_path = ("estimator", "datum"), ("estimator", "samples", "datum")
-        what = {
-            "value": (per_datum, "estimate of log p(x), nats"),
-            "std_error": (per_datum, "Monte Carlo standard error, nats"),
-            "ess": (per_datum, "effective sample size"),
-            "num_draws": (per_datum, "draws made"),
-            "pareto_k": (per_datum, "Pareto k-hat of the weights"),
-            "path": (per_path, "estimate from fewer samples, nats"),
-            "path_std_error": (
-                per_path,
-                "standard error of one estimate from fewer samples, nats",
-            ),
-        }
         variables: dict[str, tuple[tuple[str, ...], Any, str]] = {
-            v: (dims, torch.stack([getattr(self[name], v) for name in names]), text)
-            for v, (dims, text) in what.items()
+            v: (
+                ("estimator", *dims),
+                torch.stack([getattr(self[name], v) for name in names]),
+                text,
+            )
+            for v, (dims, text) in TABLES.items()
         }
         words = [self[name].verdict() for name in names]
-        variables["verdict"] = (per_datum, np.array(words), "what the estimate is worth")
+        variables["verdict"] = (
+            ("estimator", "datum"),
+            np.array(words),
+            "what the estimate is worth",
+        )
         variables["seconds"] = (
             ("estimator",),
             torch.tensor([self[name].seconds for name in names]),
@@ -207,12 +214,19 @@ class Evidence:
 
     @classmethod
     def from_xarray(cls, dataset: Any) -> "Evidence":
-        """Returns the evidence of which `to_xarray` made this Dataset, as of an `evidence.nc`."""
-        tables = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
+        """Returns the evidence of which `to_xarray` made this Dataset, as of an `evidence.nc`.
+
+        Raises:
+            KeyError, ValueError: If it is another: something is missing, or of another kind.
+        """
         estimates = {}
         for name in dataset["estimator"].values.tolist():
             one = dataset.sel(estimator=name)
-            columns = {f: torch.from_numpy(one[f].values.copy()) for f in tables}
+            for f, (dims, _) in TABLES.items():
+                kind = "i" if f == "num_draws" else "f"
+                if name not in LABELS or one[f].dims != dims or one[f].dtype.kind != kind:
+                    raise ValueError(f"{f} of {name!r} is {one[f].dtype} over {one[f].dims}")
+            columns = {f: torch.from_numpy(one[f].values.copy()) for f in TABLES}
             if f"{name}_batches" in dataset:
                 columns["batches"] = torch.from_numpy(dataset[f"{name}_batches"].values.copy())
             scalars = {f: one[f].item() for f in ("seconds", "tolerance")}

@@ -25,7 +25,7 @@ from pyrovae.program.sharing import (
     shares_latents,
 )
 from pyrovae.program.simulation import predict, simulate
-from pyrovae.program.state import buffers_of, put_back, state_of
+from pyrovae.program.state import buffers_of, check_kinds, put_back, state_of
 from pyrovae.program.supports import check_observed
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "base",
     "bound",
     "buffers_of",
+    "check_kinds",
     "check",
     "check_data",
     "check_observed",

@@ -1,6 +1,6 @@
 """What a program has learned: its parameters and its modules' buffers, found and put back."""
 
-__all__ = ["buffers_of", "put_back", "state_of"]
+__all__ = ["buffers_of", "check_kinds", "put_back", "state_of"]
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -81,6 +81,13 @@ def put_back(held: Values, values: Mapping[str, Tensor], what: str) -> None:
     Raises:
         StateError: (a `ValueError`) If names, shapes or types differ: nothing is copied then.
     """
+    check_kinds(held, values, what)
+    for name, value in values.items():
+        held[name].copy_(value)
+
+
+def check_kinds(held: Values, values: Mapping[str, Tensor], what: str) -> None:
+    """Raises StateError where names, shapes or types are others than the program's."""
     theirs, ours = _kinds(values), _kinds(held)
     if theirs != ours:
         names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n))
@@ -90,8 +97,6 @@ def put_back(held: Values, values: Mapping[str, Tensor], what: str) -> None:
             f"{what} are not those of this program: {'; '.join(found)}{more}; "
             "give the program that was saved"
         )
-    for name, value in values.items():
-        held[name].copy_(value)
 
 
 def _kinds(values: Mapping[str, Tensor]) -> dict[str, str]:

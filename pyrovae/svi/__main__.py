@@ -146,7 +146,7 @@ def _check_files(argv: list[str]) -> None:
         from pyrovae.storage import read_yaml
 
         try:
-            if path.is_file():
+            if path.exists():
                 read_yaml(path)
         except (OSError, ValueError) as e:
             raise ValueError(f"--config {path} cannot be read: {e}") from e
@@ -211,6 +211,7 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     planned(*pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, ranks)
     runs.write_config(folder.path, task.kept, notes)
+    runs.write_metrics(folder.path, vars(result))  # killed after its last epoch, it has none left
     some = [] if vae else [x[: config.batch_size].to(config.device) for x in splits.train.arrays]
     runs.save(vae or pair, folder.path, *some, epoch=result.best_epoch)
     about = {"likelihood": config.likelihood}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from pyrovae.program import check_kinds
 from pyrovae.storage import StateError
 
 State = dict[str, Any]
@@ -115,9 +116,9 @@ class Course:
         with _read_from(state):
             held = self.named | self.buffers
             saved = {**state["parameters"], **state.get("buffers", {})}
-            _check_kinds(held, saved)
+            check_kinds(held, saved, "the parameters in resume")
             if state["best"]:
-                _check_kinds(held, state["best"])
+                check_kinds(held, state["best"], "the best parameters in resume")
             elbo, valid, seconds = (list(state[k]) for k in ("elbo", "valid_elbo", "seconds"))
             epochs, best = len(elbo), state["best_epoch"]
             if not all(type(v) in (int, float) for v in (*elbo, *valid, *seconds)):
@@ -228,21 +229,6 @@ def _assign(named: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value  # as a file has it
-
-
-def _check_kinds(held: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Raises StateError where saved tensors are not named, shaped and typed as the program's."""
-    theirs, ours = _kinds(saved), _kinds(held)
-    if theirs != ours:
-        raise StateError(
-            f"resume holds parameters {theirs} but the program has {ours}; resume with the model "
-            "that was trained"
-        )
-
-
-def _kinds(named: dict[str, Tensor]) -> str:
-    kinds = (f"{k} {str(v.dtype)[6:]} {tuple(v.shape)}" for k, v in sorted(named.items()))
-    return ", ".join(kinds)
 
 
 @contextmanager
