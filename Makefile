@@ -6,7 +6,7 @@ ARGS ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-all test-browser lint notebooks docs programs bench hard clean
+.PHONY: run test test-all test-browser lint notebooks docs faults programs bench hard clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -30,6 +30,9 @@ notebooks: .venv/notebooks ## run all notebooks anew, outputs and all
 
 docs: .venv/docs ## the site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+faults: .venv/test ## files and processes that go wrong, all of them; ARGS='--fuzz 10' fuzzes
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults $(ARGS)
 
 programs: .venv/test ## the table docs/programs.md, of the programs in tests/programs
 	PYTHONPATH=tests $(BIN)/python -m programs

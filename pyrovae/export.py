@@ -27,6 +27,7 @@ from pyrovae.program import (
     predict,
 )
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.storage import dataset_digest
 from pyrovae.threads import one_at_a_time
 
 STREAM = 30
@@ -49,15 +50,18 @@ def read_dataset(path: Path) -> xr.Dataset:
     """Returns the Dataset of a netCDF file, in memory.
 
     Raises:
-        OSError, ValueError: If it is none, or says that it holds more than 100 times what it has
-            room for.
+        OSError, ValueError: If it is none, says that it holds more than 100 times what it has
+            room for, or was altered after `write_dataset` wrote it.
     """
     size_of(path)
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
         room = max(2**20, room_of(path))
         if dataset.nbytes > DENSE * room:
             raise ValueError(f"it says that it holds {dataset.nbytes:,} bytes, in {room:,}")
-        return dataset.load()
+        dataset.load()
+    if dataset.attrs.pop("sha256", None) not in (None, dataset_digest(dataset)):
+        raise ValueError("it was altered after it was written: its checksum does not match")
+    return dataset
 
 
 @one_at_a_time

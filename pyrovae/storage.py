@@ -2,6 +2,7 @@
 
 __all__ = [
     "StateError",
+    "dataset_digest",
     "digest",
     "load_state",
     "read_text",
@@ -20,6 +21,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 import yaml
@@ -71,12 +73,26 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_dataset(path: Path, dataset: Any) -> None:
-    """Writes an xarray Dataset as netCDF, atomically.
+    """Writes an xarray Dataset as netCDF, atomically, with a `sha256` of its variables.
 
     HDF5 itself writes to memory: on a full disk it takes the process with it.
     """
-    data = dataset.to_netcdf(engine="h5netcdf")
+    data = dataset.assign_attrs(sha256=dataset_digest(dataset)).to_netcdf(engine="h5netcdf")
     write_atomic(path, lambda p: p.write_bytes(data))
+
+
+def dataset_digest(dataset: Any) -> str:
+    """Returns the SHA-256 of a Dataset's variables, the same before it is written and after."""
+    digest = hashlib.sha256()
+    for name, variable in sorted(dataset.variables.items()):
+        digest.update(f"{name}{variable.dims}{variable.shape}".encode())
+        values = variable.values
+        if values.dtype.kind in "biuf":
+            wide = "f8" if values.dtype.kind == "f" else "i8"
+            digest.update(np.ascontiguousarray(values.astype(f"<{wide}")).data)
+        else:
+            digest.update("\0".join(map(str, values.ravel())).encode())
+    return digest.hexdigest()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

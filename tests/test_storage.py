@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 
@@ -120,30 +119,3 @@ def test_where_there_is_no_room_what_was_there_stays(tmp_path):
     ]
     assert os.listdir(tmp_path) == ["e.nc"]
     assert (tmp_path / "e.nc").read_text() == "what was there"
-
-
-@pytest.mark.slow
-def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
-    """On a file system of its own, of 4 MiB, which is filled up."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", f"{disk}"]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        args = "--num-epochs 2 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
-        command = [sys.executable, "-m", "pyrovae.svi", *args, "--out", f"{disk / 'run'}"]
-        for room in (30, 200, 500):
-            (disk / "fill").write_bytes(b"0" * (4096 - room) * 1024)
-            there = (disk / "run" / "checkpoint.safetensors").exists()
-            how = "--resume" if there else "--overwrite"
-            done = subprocess.run([*command, how], capture_output=True, text=True)
-            assert done.returncode == 2, (room, done.stderr)
-            assert "cannot be written: No space left on device" in done.stderr
-            assert len(done.stderr.splitlines()) <= 2
-        (disk / "fill").unlink()
-        assert (disk / "run" / "checkpoint.safetensors").exists()
-        done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run(["umount", f"{disk}"], check=True)
