@@ -13,12 +13,14 @@ __all__ = [
 import warnings
 from functools import cache
 from importlib import import_module
-from math import log10
+from math import log, log10
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import binom
 
+LEAST = log(np.finfo(np.float64).tiny)  # of the logs of weights, the largest being 1
 FLAT = 1e-3  # nats that log-weights differ by in float32 where they are equal
 OUTLYING = 3  # standard errors above the mean from which on a k-hat is no chance
 TAIL = 1000  # largest weights that a k-hat is fitted to, at most
@@ -51,10 +53,15 @@ def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
     rows = rows - np.where(np.isfinite(largest), largest, 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         smoothed = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
-    k = np.where(_tail_is_flat(rows), 0.0, np.inf)
-    enough = (np.isfinite(rows).sum(axis=1) > 4) & (_tail_length(rows.shape[1]) > 4)
-    for n in np.flatnonzero((k > 0) & enough):
-        smoothed[n], k[n] = _psislw(rows[n])
+    size = rows.shape[1]
+    tail = min(size - 1, int(_tail_length(size)))
+    k = np.full(len(rows), np.inf)
+    for n, row in enumerate(rows):
+        order = np.argsort(row)[size - 1 - tail :]
+        above, k[n] = _fitted(row[order])
+        row[order[1:]] = above
+        if np.isfinite(k[n]):
+            smoothed[n] = row - logsumexp(row)
     return smoothed.T, k
 
 
@@ -74,13 +81,7 @@ def tail_khat(largest: Any, num_draws: int) -> np.ndarray:
     rows = np.sort(np.asarray(largest, dtype=np.float64), axis=1)[:, -tail - 1 :]
     top = rows[:, -1:]
     rows = rows - np.where(np.isfinite(top), top, 0.0)
-    k = np.where(np.isclose(rows[:, 0], rows[:, -1], rtol=0, atol=FLAT), 0.0, np.inf)
-    enough = (np.isfinite(rows).sum(axis=1) > 4) & (tail > 4)
-    for n in np.flatnonzero((k > 0) & enough):
-        # of so many weights, ArviZ takes just this tail; what lies below it is not looked at
-        rest = np.full(4 * tail - 1, rows[n, 0])
-        k[n] = _psislw(np.concatenate([rest, rows[n]]), 44 * tail / (tail + 1) ** 2)[1]
-    return k
+    return np.array([_fitted(row)[1] for row in rows])
 
 
 def tail_length(num_draws: int) -> int:
@@ -163,20 +164,40 @@ def _tail_length(num_draws: Any) -> Any:
     return np.ceil(np.minimum(num_draws / 5, 3 * np.sqrt(num_draws)))
 
 
-def _tail_is_flat(rows: np.ndarray) -> np.ndarray:
-    """Returns where the ceil(min(S/5, 3 sqrt(S))) largest weights `(N, S)` equal the next one."""
-    size = rows.shape[1]
-    tail = min(size - 1, int(_tail_length(size)))
-    cut = np.partition(rows, size - 1 - tail, axis=1)[:, size - 1 - tail]
-    return np.isclose(cut, rows.max(axis=1), rtol=0, atol=FLAT)
+def _fitted(row: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the smoothed log-weights of a tail `(T,)` and their k-hat.
+
+    The tail is what follows the first of the row `(T + 1,)`, in order, the last one 0. ArviZ fits
+    only what is above both that first one and the least weight that a double holds: of others 0.23
+    makes nothing, and 1.x NaN.
+    """
+    if row[0] >= row[-1] - FLAT:
+        return row[1:], 0.0
+    cut = max(row[0], LEAST)
+    above = row[1:] > cut
+    tail = row[1:][above]
+    if len(tail) <= 4:
+        return row[1:], np.inf
+    if tail[-1] - tail[0] <= FLAT:
+        return row[1:], 0.0
+    smoothed, k = _psislw(tail, cut)
+    if np.isnan(k):  # of 1.x, where a quarter of the tail is equal to its least
+        smoothed, k = _psislw(tail + np.linspace(0, FLAT, len(tail)), cut)
+    whole = row[1:].copy()
+    whole[above] = smoothed
+    return whole, k
 
 
-def _psislw(log_w: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, float]:
-    """Returns ArviZ's smoothed log-weights `(S,)` and k-hat."""
+def _psislw(tail: np.ndarray, cut: float) -> tuple[np.ndarray, float]:
+    """Returns ArviZ's smoothed log-weights of a tail `(T,)` above `cut`, and its k-hat."""
     psislw, sign = _arviz()
+    size = len(tail)
+    # of so many weights, ArviZ takes just this tail; what lies below it is not looked at
+    row = np.concatenate([np.full(4 * size, cut), tail])
     with np.errstate(all="ignore"):
-        smoothed, k = psislw(sign * log_w, efficiency)
-    return np.asarray(smoothed), float(k)
+        smoothed, k = psislw(sign * row, 44 * size / (size + 1) ** 2)
+    smoothed = np.asarray(smoothed)
+    return smoothed[4 * size :] - smoothed[0] + cut, float(k)
 
 
 @cache

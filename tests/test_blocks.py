@@ -126,6 +126,20 @@ def test_threads_are_refused():
         pv.evaluate(oracle.model, oracle.exact, oracle.data(4), num_particles=10)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the cluster's own
+def test_threads_of_a_cluster_are_refused():
+    from dask.distributed import Client
+
+    oracle = LinearGaussian.make()
+    here = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with (
+        Client(**here, dashboard_address=None),
+        joblib.parallel_config(backend="dask"),
+        pytest.raises(ValueError, match="are threads of this very process, and those share"),
+    ):
+        pv.evaluate(oracle.model, oracle.exact, oracle.data(4), num_particles=10)
+
+
 def test_what_cannot_be_sent_is_named():
     oracle, lock = LinearGaussian.make(), threading.Lock()
 

@@ -20,7 +20,8 @@ def psislw(log_w):
 
 
 def test_equals_arviz():
-    log_w = np.random.default_rng(0).normal(size=(1000, 3)) * [0.5, 2.0, 4.0]
+    # of 900 weights both generations fit 90; 0.23 rounds 3 sqrt(S) up, 1.x down
+    log_w = np.random.default_rng(0).normal(size=(900, 3)) * [0.5, 2.0, 4.0]
     smoothed, k = diagnostics.psis(log_w)
     for n in range(3):
         theirs, their_k = psislw(log_w[:, n])
@@ -59,6 +60,25 @@ def test_minus_infinity_is_legal():
     assert np.isfinite(diagnostics.pareto_k(log_w)[0])
     log_w[3:] = -np.inf
     assert diagnostics.pareto_k(log_w)[0] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("log_w", "low", "high"),
+    [
+        (lambda z, u: 3000 * z, np.inf, np.inf),  # no five weights that a double holds
+        (lambda z, u: 400 * z, 50, 150),
+        (lambda z, u: np.where(u < 0.02, z, -np.inf), -1, 0.7),  # fewer than the tail has
+        (lambda z, u: np.where(u < 0.02, 3.0, 0.0), 0, 0),  # two values
+        (lambda z, u: np.where(u < 0.02, 3 + z, 0.0), -1, 0.7),
+        (lambda z, u: np.select([u < 0.01, u < 0.05, u < 0.9], [5.0, 2.0, 1.0]), 0.7, 0.8),
+    ],
+)
+def test_a_tail_of_ties_or_of_next_to_nothing_has_a_khat(log_w, low, high):
+    rng = np.random.default_rng(0)
+    log_w = log_w(rng.normal(size=2000), rng.random(2000))[:, None]
+    [k], [of_psis] = diagnostics.pareto_k(log_w), diagnostics.psis(log_w)[1]
+    assert low <= k <= high
+    assert of_psis == pytest.approx(k, abs=0.01)
 
 
 def test_nan_raises():

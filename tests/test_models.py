@@ -199,6 +199,47 @@ def test_config_rebuilds_the_architecture():
     assert again.likelihood.sigma == 0.2
 
 
+class Convolutions(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Conv2d(1, 2, 2)
+
+    def forward(self, x):
+        loc, raw = self.net(x.reshape(-1, 1, 3, 3)).flatten(1).chunk(2, -1)
+        return loc, positive(raw)
+
+
+class Transposed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.ConvTranspose2d(1, 1, 2)
+
+    def forward(self, z):
+        return self.net(z.reshape(-1, 1, 2, 2)).flatten(1)
+
+
+def test_networks_of_your_own(tmp_path):
+    x = torch.bernoulli(torch.full((20, 9), 0.3))
+
+    def made():
+        return pv.VAE(9, 4, encoder=Convolutions(), decoder=Transposed())
+
+    vae = made()
+    before = copy.deepcopy(vae.state_dict())
+    pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, seed=0, progress=False)
+    assert not [n for n, p in vae.state_dict().items() if torch.equal(p, before[n])]
+    pv.save((vae.model, vae.guide), tmp_path, x)
+    again = made()
+    pv.load(tmp_path, (again.model, again.guide), x)
+    options = {"num_particles": 3, "seed": 0}
+    one, other = (pv.importance_sampling(v.model, v.guide, x, **options) for v in (vae, again))
+    assert torch.equal(one.log_w, other.log_w)
+    with pytest.raises(TypeError, match="ends in a ConvTranspose2d, not a Linear layer; set"):
+        vae.start_at(x)
+    with pytest.raises(TypeError, match=r"returned a Tensor; return \(mu\(x\), sigma\(x\)\)"):
+        pv.VAE(9, 4, encoder=torch.nn.Linear(9, 8)).encode(x)
+
+
 def test_a_deep_copy_trains_on_its_own():
     vae = pv.VAE(4, 2)
     x = torch.ones(5, 4)

@@ -13,6 +13,7 @@ from math import sqrt
 from threading import Thread
 from time import perf_counter, sleep
 from typing import Any
+from uuid import uuid4
 
 import pyro
 import torch
@@ -36,6 +37,10 @@ SOURCES = {
     "ais": "ais",
     "quadrature": "quadrature",
 }
+HERE = uuid4().hex  # another in every process that imports this; a fork has another number
+THREADS = (
+    "{}, and those share torch's random numbers; take one of processes: loky, dask, ray or spark"
+)
 Columns = tuple[Tensor, ...]  # in the order of FIELDS
 FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
 
@@ -125,17 +130,16 @@ def mapped(
         return
     backend, _ = get_active_backend()
     if getattr(backend, "supports_sharedmem", False):  # as joblib asks it
-        raise ValueError(
-            f"joblib's backend {type(backend).__name__} runs threads, and those share torch's "
-            "random numbers; take one of processes: loky, dask, ray or spark"
-        )
+        raise ValueError(THREADS.format(f"joblib's backend {type(backend).__name__} runs threads"))
     packed = {source: _packed(program) for source, program in programs.items()}
     parts = ((programs[source].part(rows), source, rows) for source, rows in todo)
     watched: Any = {}
     if isinstance(backend, BACKENDS["loky"]):
         watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
     results: Any = Parallel(n_jobs=workers, return_as="generator", **watched)(
-        delayed(_in_worker)(packed[source], (part.data, part.first, part.total), job, source, rows)
+        delayed(_in_worker)(
+            packed[source], (part.data, part.first, part.total), job, source, rows, _process()
+        )
         for part, source, rows in parts
     )
     yield from results
@@ -152,7 +156,15 @@ def _end_with(parent: int) -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _in_worker(packed: bytes, part: Any, job: Job, source: str, rows: range) -> Any:
+def _process() -> tuple[str, int]:
+    return HERE, os.getpid()
+
+
+def _in_worker(
+    packed: bytes, part: Any, job: Job, source: str, rows: range, parent: tuple[str, int]
+) -> Any:
+    if parent == _process():  # of a Dask cluster with processes=False
+        raise ValueError(THREADS.format("the workers are threads of this very process"))
     data, first, total = part
     program, store, dtype = _unpacked(packed)
     pyro.get_param_store().set_state(store)  # another evaluation's may have been there since

@@ -32,6 +32,10 @@ class VAE(Registered):
         z_dim: Dimensions of its latent.
         hidden_dims: Hidden widths of the encoder; the decoder has them in reverse.
         likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
+        encoder: Any module from X `(N, x_dim)` to mu(X) and sigma(X) > 0, each `(N, z_dim)`;
+            default: a `pyrovae.nn.Encoder` of `hidden_dims`.
+        decoder: Any module from z `(N, z_dim)` to f(z) `(N, likelihood.outputs * x_dim)`; default:
+            a `pyrovae.nn.MLP`.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -49,6 +53,9 @@ class VAE(Registered):
         z_dim: int,
         hidden_dims: Sequence[int] = (256,),
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
+        *,
+        encoder: torch.nn.Module | None = None,
+        decoder: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
         for width in hidden_dims:
@@ -57,8 +64,12 @@ class VAE(Registered):
         x_dim, z_dim, *widths = map(int, (x_dim, z_dim, *hidden_dims))  # not of a parser's types
         self.x_dim, self.z_dim, self.hidden_dims = x_dim, z_dim, tuple(widths)
         self.likelihood = likelihoods.make(likelihood)
-        self.encoder = Encoder(x_dim, self.hidden_dims, z_dim)
-        self.decoder = MLP(z_dim, self.hidden_dims[::-1], self.likelihood.outputs * x_dim)
+        outputs = self.likelihood.outputs * x_dim
+        if encoder is None:
+            encoder = Encoder(x_dim, self.hidden_dims, z_dim)
+        if decoder is None:
+            decoder = MLP(z_dim, self.hidden_dims[::-1], outputs)
+        self.encoder, self.decoder = encoder, decoder
 
     def model(self, x: Tensor) -> None:
         """Generative model: P(z) P(X|z), plated over the data."""
@@ -83,8 +94,15 @@ class VAE(Registered):
 
         Raises:
             ValueError: If x is not of shape `(N, x_dim)`.
+            TypeError: If an encoder of your own returns no pair.
         """
-        return dist.Normal(*self.encoder(self.checked(x))).to_event(1)
+        q = self.encoder(self.checked(x))
+        if not (isinstance(q, tuple) and len(q) == 2):
+            raise TypeError(
+                f"the encoder returned a {type(q).__name__}; return (mu(x), sigma(x)), each of "
+                f"shape (N, {self.z_dim})"
+            )
+        return dist.Normal(*q).to_event(1)
 
     def decode(self, z: Tensor) -> Any:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
@@ -103,9 +121,17 @@ class VAE(Registered):
 
     @torch.no_grad()
     def start_at(self, x: Tensor) -> "VAE":
-        """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        last = self.decoder[-1]
-        assert isinstance(last, torch.nn.Linear)
+        """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self.
+
+        Raises:
+            TypeError: If the decoder is one of your own that does not end in a linear layer.
+        """
+        last = [self.decoder, *self.decoder.children()][-1]
+        if not isinstance(last, torch.nn.Linear):
+            raise TypeError(
+                f"the decoder ends in a {type(last).__name__}, not a Linear layer; set its first "
+                "bias yourself, to vae.likelihood.start(x.mean(0))"
+            )
         last.bias.copy_(self.likelihood.start(self.checked(x).mean(0)))
         return self
 

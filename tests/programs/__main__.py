@@ -12,9 +12,7 @@ HEAD = """# Programs of other people
 independent answer does, within 4 standard errors, in blocks of any size. {refused} are refused in
 one sentence, since no number would be right.
 
-Points (`Delta`, `AutoDelta`) for latents that all data share are parameters. Draws of them give
-the predictive density of each datum, the log of the mean of p(x | shared) over the guide; with
-`plate=None` log P(X) is the joint evidence of all data.
+What holds for yours: [your own program](your_program.md).
 """
 
 SINGLY = ", one particle at a time"
