@@ -132,7 +132,7 @@ def test_reading_of_a_good_guide(evidence):
     text = evidence.reading()
     gap = evidence["importance"].mean - evidence["elbo"].mean
     assert f"The ELBO lies {gap:.3f}" in text
-    assert "KL(q(z|x) || p(z|x))" in text
+    assert "The guide costs that much: the mean of KL(q(z|x) || p(z|x))." in text
     assert "can be trusted: k-hat is bad (above 0.63) for 0.0% of the data" in text
 
 
@@ -347,6 +347,7 @@ def test_annealing_is_read_where_importance_sampling_fails():
     assert evidence["ais"].pareto_k.isnan().all()
     alone = pv.evaluate(scenario.model, narrow, x, num_particles=200, seed=0)
     assert "add the estimator ais" in alone.reading().lower()
+    assert "The guide costs at least that much" in alone.reading()
     assert "use ais: " in alone.reading()
 
 
