@@ -246,7 +246,8 @@ class Evidence:
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
-        text = f"{LABELS[other.name].capitalize()}{self._how(other)} " + (
+        how = self._how(other)
+        text = f"{LABELS[other.name].capitalize()}{how}{',' * bool(how)} " + (
             f"falls {short} short"
             if gap > 2 * error
             else higher
