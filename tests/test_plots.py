@@ -122,6 +122,11 @@ def test_no_image_is_cut_off_at_white_or_black():
         assert {i.get_clim() for i in figure.axes[0].images} == {limits}
 
 
+def test_a_strip_is_as_high_as_can_be_seen():
+    [axes] = plots.images([torch.rand(2, 40)], ["X"], (1, 40), "title").axes
+    assert {i.get_extent()[2] - i.get_extent()[3] for i in axes.images} == {10}
+
+
 def test_save_is_a_png(tmp_path):
     plots.save(plots.training([-1.0, -0.5], [], 2), tmp_path / "deep" / "a.png")
     assert (tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -77,6 +77,7 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     text = f"ELBO in nats per datum, epochs 1 to {len(elbo)}: training data from {elbo[0]:.2f} to "
     text += f"{elbo[-1]:.2f}"
@@ -229,7 +230,8 @@ def images(
     White is 0 and black 1, or the least and the largest number where those lie beyond.
     """
     white, black = _ends(torch.cat([r.reshape(-1) for r in rows]))
-    n, (high, wide) = max(len(r) for r in rows), shape
+    n = max(len(r) for r in rows)
+    high, wide = max(shape[0], shape[1] / 4), max(shape[1], shape[0] / 4)  # no strip too thin
     figure = Figure(figsize=(0.55 * n + 1.2, 0.62 * len(rows) + 0.5), layout="constrained")
     axes = figure.add_subplot(frame_on=False)  # one for all: axes of their own take a second
     middles = [(i + 0.5) * 1.12 * high for i in range(len(rows))]
