@@ -28,8 +28,8 @@ def test_convergence_shows_every_estimator_and_the_elbo():
         assert elbo.get_ydata()[0] == pytest.approx(evidence["elbo"].mean)
         assert len(axes.collections) == 2  # the bands
     first = evidence["importance"].path[0].mean()
-    assert f"importance sampling from {first:.2f} to ".replace("-", "−") in figure.get_label()
-    assert f"ELBO {evidence['elbo'].mean:.2f}.".replace("-", "−") in figure.get_label()
+    assert f"importance sampling {first:.2f} to ".replace("-", "−") in figure.get_label()
+    assert f"ELBO {evidence['elbo'].mean:.2f}".replace("-", "−") in figure.get_label()
     assert "-" not in "".join(t.get_text() for t in whole.get_legend().get_texts())
     low, high = near.get_ylim()
     assert low < evidence["elbo"].mean < evidence["importance"].mean < high
@@ -43,6 +43,16 @@ def test_convergence_of_one_estimator():
             estimators=[name],
         )  # fmt: skip
         assert isinstance(plots.convergence(evidence), Figure)
+
+
+def test_convergence_of_as_many_draws_as_it_takes():
+    scenario = BernoulliDecoder()
+    evidence = pv.evaluate(
+        scenario.model, scenario.guide, scenario.data(3), num_particles="auto", tolerance=0.1,
+        estimators=["importance"], seed=0,
+    )  # fmt: skip
+    text = f"per datum: importance sampling {evidence['importance'].mean:.2f}."
+    assert text.replace("-", "−") in plots.convergence(evidence).get_label()
 
 
 def test_training():

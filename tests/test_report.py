@@ -177,7 +177,7 @@ def test_numbers_are_told_to_who_does_not_see_them():
     page, *_, evidence = rendered()
     texts = [html.unescape(t) for t in re.findall(r'<img [^>]*alt="([^"]*)"', page)]
     assert len(texts) == 4
-    assert f"ELBO −{-evidence['elbo'].mean:.2f}." in texts[0]
+    assert f"ELBO −{-evidence['elbo'].mean:.2f}" in texts[0]
     assert "Their labels: 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2." in texts[1]
     few = ", ".join(f"−{-v:.1f}" for v in evidence.best().value[:12])
     assert f"Their log p(x): {few}." in texts[1]
@@ -211,6 +211,7 @@ def test_large_data_make_no_large_page(monkeypatch):
     table = data["table"]
     assert len(table["columns"]["verdict"]) == 20
     assert table["thumbnails"] < 20
+    assert len(data["explorer"]["planes"][0]["points"]) == 20  # any row can be marked
     assert "The first 20; all of them stand in evidence.nc." in page
 
 

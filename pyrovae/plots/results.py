@@ -96,13 +96,6 @@ def convergence(evidence: Any) -> Figure:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     whole, near = figure.subplots(1, 2)
     k = np.array(evidence.num_samples)
-    text = f"Held-out log P(X) in nats per datum, of {k[0]:,} to {k[-1]:,} samples: "
-    ends = [
-        f"{STYLE[name][1]} from {e.path[0].mean():.2f} to {e.path[-1].mean():.2f}"
-        for name, e in evidence.estimates.items()
-        if name in STYLE
-    ]
-    ends += [f"{LINES[n][1]} {e.mean:.2f}" for n, e in evidence.estimates.items() if n in LINES]
     for axes in (whole, near):
         for name, (color, label) in STYLE.items():
             if name not in evidence.estimates:
@@ -131,7 +124,19 @@ def convergence(evidence: Any) -> Figure:
         f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value):,} data"
     )
     whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
-    return told(figure, f"{text}{', '.join(ends)}.")
+    return told(figure, _courses(evidence))
+
+
+def _courses(evidence: Any) -> str:
+    """Returns where each estimator begins and ends, in words."""
+    k, words = evidence.num_samples, []
+    for name, e in evidence.estimates.items():
+        if name in STYLE | LINES:
+            ends = e.path.mean(1)[[0, -1]].tolist() if name in STYLE and k else [e.mean]
+            path = " to ".join(f"{v:.2f}" for v in ends)
+            words.append(f"{(STYLE | LINES)[name][1]} {path}")
+    drawn = f", of {k[0]:,} to {k[-1]:,} samples" if k else ""
+    return f"Held-out log P(X) in nats per datum{drawn}: {', '.join(words)}."
 
 
 def against(evidence: Any, one: str, other: str) -> Figure:
