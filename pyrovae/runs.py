@@ -8,6 +8,7 @@ __all__ = [
     "MODEL",
     "RUN_FILES",
     "Blocks",
+    "best_epoch",
     "clear",
     "drop_blocks",
     "drop_evidence",
@@ -246,6 +247,12 @@ def write_evidence(
         plots.save(figure, folder.path / _picture(name))
 
 
+def best_epoch(history: Mapping[str, Any]) -> int:
+    """Returns the epoch that is kept: of the highest validation ELBO, without any the last."""
+    valid = history.get("valid_elbo")
+    return 1 + valid.index(max(valid)) if valid else len(history.get("elbo", ()))
+
+
 @torch.no_grad()
 def overview(
     vae: VAE | None,
@@ -260,8 +267,7 @@ def overview(
         figures["evidence"] = plots.convergence(evidence)
     if elbo := history.get("elbo"):
         valid = history.get("valid_elbo") or []
-        best = 1 + valid.index(max(valid)) if valid else len(elbo)
-        figures["training"] = plots.training(elbo, valid, best)
+        figures["training"] = plots.training(elbo, valid, best_epoch(history))
     if vae and shape:
         with seeded(0):
             z = vae.prior(x.new_empty(36, 0)).sample()

@@ -132,7 +132,7 @@ def test_reading_of_a_good_guide(evidence):
     text = evidence.reading()
     gap = evidence["importance"].mean - evidence["elbo"].mean
     assert f"The ELBO lies {gap:.3f}" in text
-    assert "KL(q(z|x) || p(z|x))" in text
+    assert "The guide costs that much: the mean of KL(q(z|x) || p(z|x))." in text
     assert "can be trusted: k-hat is bad (above 0.63) for 0.0% of the data" in text
 
 
@@ -143,7 +143,7 @@ def test_reading_of_naive_sampling_in_ten_dimensions():
         scenario.model, scenario.exact, x, estimators=["importance", "prior"], seed=0,
         num_particles=1000,
     )  # fmt: skip
-    assert "Naive sampling, K = 1,000 falls" in both.reading()
+    assert "Naive sampling, K = 1,000, falls" in both.reading()
     assert "log P(X) of these 20 data by importance sampling" in both.reading()
     alone = pv.evaluate(scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000)
     assert "cannot be trusted" in alone.reading()
@@ -161,7 +161,7 @@ def test_reading_of_a_guide_worse_than_the_prior():
 
     text = pv.evaluate(scenario.model, astray, x, num_particles=1000, seed=0).reading()
     assert "by naive sampling" in text
-    assert "Importance sampling, K = 1,000 falls" in text
+    assert "Importance sampling, K = 1,000, falls" in text
 
 
 def test_table_has_a_row_an_estimator(evidence):
@@ -340,13 +340,14 @@ def test_annealing_is_read_where_importance_sampling_fails():
     )  # fmt: skip
     text = evidence.reading()
     assert "by annealing, 100 temperatures x 8 chains" in text
-    assert "Importance sampling, K = 200 " in text
+    assert "Importance sampling, K = 200, " in text
     assert "A second way c" in text
     assert "on 48 of 512 data simulated from the model" in text
     assert "use ais" in evidence["importance"].verdict()
     assert evidence["ais"].pareto_k.isnan().all()
     alone = pv.evaluate(scenario.model, narrow, x, num_particles=200, seed=0)
     assert "add the estimator ais" in alone.reading().lower()
+    assert "The guide costs at least that much" in alone.reading()
     assert "use ais: " in alone.reading()
 
 

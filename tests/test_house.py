@@ -25,6 +25,7 @@ ROWS = [
     {"evidence.planning"},
     {"evidence.evaluate"},
     {"runs", "evidence.cost"},
+    {"report.words"},
     {"report", "report.page", "resuming"},
     {"commands"},
     {"svi.__main__", "evidence.__main__", "report.__main__"},

@@ -71,6 +71,14 @@ def test_looks_as_it_did(program):
     figure.savefig(BytesIO(), format="svg")
 
 
+def test_says_what_it_shows():
+    vae = pv.VAE(4, 2, (3,))
+    assert pv.plots.plates(vae.model, vae.guide, torch.zeros(5, 4)).get_label() == (
+        "model P(z) P(x|z); θ: VAE.decoder, 25 numbers, shapes x. "
+        "guide Q(z|x); φ: VAE.encoder, 31 numbers, shapes z. data: N = 5."
+    )
+
+
 def boxes(diagram):
     for s in diagram.spots.values():
         yield s.node, (s.x - s.width, s.y - s.height, s.x + s.width, s.y + s.height)

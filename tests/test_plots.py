@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 
 import pyrovae as pv
 from pyrovae import plots
+from pyrovae.plots.curves import signed
 
 
 def test_convergence_shows_every_estimator_and_the_elbo():
@@ -26,6 +27,10 @@ def test_convergence_shows_every_estimator_and_the_elbo():
         assert prior.get_ydata()[-1] == pytest.approx(evidence["prior"].mean)
         assert elbo.get_ydata()[0] == pytest.approx(evidence["elbo"].mean)
         assert len(axes.collections) == 2  # the bands
+    first = evidence["importance"].path[0].mean()
+    assert f"importance sampling {first:.2f} to ".replace("-", "−") in figure.get_label()
+    assert f"ELBO {evidence['elbo'].mean:.2f}".replace("-", "−") in figure.get_label()
+    assert "-" not in "".join(t.get_text() for t in whole.get_legend().get_texts())
     low, high = near.get_ylim()
     assert low < evidence["elbo"].mean < evidence["importance"].mean < high
 
@@ -40,8 +45,22 @@ def test_convergence_of_one_estimator():
         assert isinstance(plots.convergence(evidence), Figure)
 
 
+def test_convergence_of_as_many_draws_as_it_takes():
+    scenario = BernoulliDecoder()
+    evidence = pv.evaluate(
+        scenario.model, scenario.guide, scenario.data(3), num_particles="auto", tolerance=0.1,
+        estimators=["importance"], seed=0,
+    )  # fmt: skip
+    text = f"per datum: importance sampling {evidence['importance'].mean:.2f}."
+    assert text.replace("-", "−") in plots.convergence(evidence).get_label()
+
+
 def test_training():
     [axes] = plots.training([-3.0, -2.0, -1.5], [-3.1, -1.9, -2.0], 2).axes
+    assert axes.figure.get_label() == (
+        "ELBO in nats per datum, epochs 1 to 3: training data from −3.00 to −1.50, "
+        "validation data from −3.10 to −2.00, highest −1.900; kept: epoch 2."
+    )
     train, valid, best = axes.get_lines()
     assert train.get_ydata().tolist() == [-3.0, -2.0, -1.5]
     assert valid.get_ydata().tolist() == [-3.1, -1.9, -2.0]
@@ -76,11 +95,14 @@ def test_manifold_runs_right_in_z1_and_up_in_z2():
 
     figure = plots.manifold(lambda z: Delta(z[:, :1]), (1, 1), size=3)
     tiles = figure.axes[0].images[0].get_array()
+    assert tiles.mask[1::2].all()  # gaps between rows of tiles, and columns
+    assert tiles.mask[:, 1::2].all()
     q = norm.ppf([0.05, 0.5, 0.95])
-    np.testing.assert_allclose(tiles, np.tile(q, (3, 1)), atol=1e-6)
+    np.testing.assert_allclose(tiles[::2, ::2], np.tile(q, (3, 1)), atol=1e-6)
     figure = plots.manifold(lambda z: Delta(z[:, 1:]), (1, 1), size=3)
     tiles = figure.axes[0].images[0].get_array()
-    np.testing.assert_allclose(tiles, np.tile(q[::-1, None], (1, 3)), atol=1e-6)
+    np.testing.assert_allclose(tiles[::2, ::2], np.tile(q[::-1, None], (1, 3)), atol=1e-6)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["−1.64", "0.00", "1.64"]
 
 
 def test_images():
@@ -94,11 +116,25 @@ def test_images():
         shown = [drawn[place] for place in sorted(drawn) if place[3] == top]
         np.testing.assert_allclose(np.stack(shown), row.reshape(-1, 2, 3))
     assert [t.get_text() for t in axes.get_yticklabels()] == ["X", ""]
+    means = (f"{r.mean():.2f}" for r in rows)
+    text = "title. X: 3 images of mean {}; row 2: 2 images of mean {}."
+    assert figure.get_label() == text.format(*means)
     low, high = axes.get_ylim()
     for left, right, bottom, top in drawn:
         assert (right - left, bottom - top) == pytest.approx((3, 2))
         assert axes.get_xlim()[0] < left < right < axes.get_xlim()[1]
         assert high < top < bottom < low
+
+
+def test_no_image_is_cut_off_at_white_or_black():
+    for rows, limits in (([torch.rand(3, 6)], (0, 1)), ([torch.tensor([[-2.0, 3.0]])], (-2, 3))):
+        figure = plots.images(rows, ["X"], (1, rows[0].shape[1]), "title")
+        assert {i.get_clim() for i in figure.axes[0].images} == {limits}
+
+
+def test_a_strip_is_as_high_as_can_be_seen():
+    [axes] = plots.images([torch.rand(2, 40)], ["X"], (1, 40), "title").axes
+    assert {i.get_extent()[2] - i.get_extent()[3] for i in axes.images} == {10}
 
 
 def test_save_is_a_png(tmp_path):
@@ -184,6 +220,18 @@ def test_histograms_share_their_bins_and_each_adds_up_to_one():
     for bars in (few, many):
         assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
     assert axes.get_lines()[0].get_xdata()[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("-2.5 +- 0.1 nats, k-hat", "−2.5 ± 0.1 nats, k-hat"),
+        ("log p (-1.2e-05), rows 3-7, x)-1", "log p (−1.2e−05), rows 3-7, x)-1"),
+        ("lowest\n-35.7", "lowest\n−35.7"),
+    ],
+)
+def test_minus_signs_are_those_of_numbers(text, read):
+    assert signed(text) == read
 
 
 def test_bars():

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from base64 import b64decode
+from datetime import date
 from io import BytesIO
 
 import numpy as np
@@ -58,9 +59,19 @@ def pixels(url):
 def test_a_run_has_its_page(run_folder):
     page = (run_folder / "report.html").read_text()
     evidence = runs.load_evidence(run_folder)
-    assert f"<strong>{evidence.best().mean:.3f}</strong>" in page
-    for line in evidence.reading().splitlines()[:1]:
-        assert line.split(":")[0] in page
+    assert f"<strong>−{-evidence.best().mean:.3f}</strong>" in page
+    first, second, *_ = evidence.reading().splitlines()
+    assert first.split(":")[0] not in page  # which is said by the head
+    assert second.split(".")[-2] in html.unescape(page)
+    day = date.fromtimestamp((run_folder / runs.EVIDENCE).stat().st_mtime)
+    heading = re.search("<h1>(.*?)</h1>", page).group(1)
+    assert heading.startswith("digits, VAE with 3 latent dimensions, <time datetime=")
+    assert f'"{day.isoformat()}">{day.day} {day:%B %Y}<' in heading
+    assert (
+        "A VAE of 64 dimensions (8 × 8) with hidden layers of 8 units, 3 latent dimensions, a "
+        "bernoulli likelihood and 1,182 parameters, trained on 1,079 rows of digits (dynamic "
+        "binarization) for 2 epochs, validated on 359; epoch 2 was kept."
+    ) in page
     assert evidence.protocol["sha256_test"] in page
     assert len(page) < 5e6
     assert len(embedded(page)["table"]["columns"]["datum"]) == 359
@@ -86,7 +97,7 @@ def test_rows_that_were_chosen_are_those_shown(folder):
 def test_the_commands_make_the_numbers_again(folder):
     def shown():
         page = (folder / "report.html").read_text()
-        return re.search(r"<pre>(.*?)</pre>", page, re.DOTALL).group(1).split("\n")[:-1]
+        return re.search(r"<pre\b[^>]*>(.*?)</pre>", page, re.DOTALL).group(1).split("\n")[:-1]
 
     assert main(["report", str(folder)]) == 0  # it is a copy
     assert shown() == [f"python -m pyrovae.svi --config {folder}/config.yaml"]
@@ -137,6 +148,7 @@ def test_the_explorer_decodes_its_grid():
         assert np.abs(tile - expected).max() < 0.05
     means = vae.encode(x).mean
     assert np.allclose(plane["points"], means.detach(), atol=1e-3)
+    assert plane["held"] == ""
 
 
 @pytest.mark.parametrize(("z_dim", "count"), [(1, 1), (2, 1), (5, 2)])
@@ -149,8 +161,36 @@ def test_planes_of_any_latent(z_dim, count):
         kl = (q.loc**2 + q.scale**2 - 1).div(2).sub(q.scale.log()).mean(0)
         i, j = kl.topk(2).indices.tolist()
         assert planes[1]["names"][0].startswith(f"z {i + 1} ({kl[i]:.2f} nats)")
-        offset = (q.loc - q.loc.mean(0))[:, [i, j]].detach()
-        assert np.allclose(planes[1]["points"], offset, atol=1e-3)
+        assert np.allclose(planes[1]["points"], q.loc[:, [i, j]].detach(), atol=1e-3)
+        means = [f"z {k + 1} = {v:z.2f}".replace("-", "−") for k, v in enumerate(q.loc.mean(0))]
+        assert planes[0]["held"].endswith(": " + ", ".join(means) + ".")
+        rest = [m for k, m in enumerate(means) if k not in (i, j)]
+        assert planes[1]["held"].endswith(": " + ", ".join(rest) + ".")
+        z = q.loc.mean(0)  # at which the others are held where the image is decoded
+        z[i], z[j] = planes[1]["low"][0], planes[1]["high"][1]
+        tile = 1 - vae.decode(z).mean.detach().reshape(3, 4).numpy()
+        assert np.abs(pixels(planes[1]["sprite"])[:3, :4] - tile).max() < 0.05
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_numbers_are_told_to_who_does_not_see_them():
+    page, *_, evidence = rendered()
+    texts = [html.unescape(t) for t in re.findall(r'<img [^>]*alt="([^"]*)"', page)]
+    assert len(texts) == 4
+    assert f"ELBO −{-evidence['elbo'].mean:.2f}" in texts[0]
+    assert "Their labels: 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2." in texts[1]
+    few = ", ".join(f"−{-v:.1f}" for v in evidence.best().value[:12])
+    assert f"Their log p(x): {few}." in texts[1]
+    assert all(re.search(r"\d", t) for t in texts)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_number_has_a_hyphen_for_its_sign():
+    page, *_ = rendered(name="a run")
+    seen = re.sub(r"<(script|style|pre)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert not re.findall(r"\s\(?-\d.*", seen)
+    assert "−" in seen
+    assert "+-" not in seen
 
 
 def test_the_table_is_the_evidence():
@@ -171,6 +211,7 @@ def test_large_data_make_no_large_page(monkeypatch):
     table = data["table"]
     assert len(table["columns"]["verdict"]) == 20
     assert table["thumbnails"] < 20
+    assert len(data["explorer"]["planes"][0]["points"]) == 20  # any row can be marked
     assert "The first 20; all of them stand in evidence.nc." in page
 
 

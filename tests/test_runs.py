@@ -250,7 +250,7 @@ def test_a_program_is_trained_into_a_run_folder(program, tmp_path):
     page = (run / "report.html").read_text()
     assert "The program, from what running it shows" in page
     assert 'id="latent"' not in page
-    assert f"{trained['value'].sel(estimator='importance').mean():.3f}" in page
+    assert f"−{-trained['value'].sel(estimator='importance').mean():.3f}" in page
 
     program()  # as another process finds it
     ask = ["--num-particles", 40, "--no-progress", "--estimators", "importance", "quadrature"]

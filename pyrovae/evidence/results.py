@@ -147,15 +147,15 @@ class Evidence:
         ]
         if common := self.protocol.get("common_latents"):
             lines.append(
-                f"It is the predictive density, given what the guide knows of {common}, common to "
-                "all data; naive sampling draws that from the prior."
+                "The estimate is the predictive density, given what the guide knows of "
+                f"{common}, common to all data; naive sampling draws that from the prior."
             )
         if "elbo" in self.estimates:
             gap, error = self._difference(best.name, "elbo")
+            least = "" if best.share("ok") >= 1 - FEW else "at least "
             lines.append(
-                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below it: the mean of "
-                "KL(q(z|x) || p(z|x)), the price of the guide, is "
-                + ("that." if best.share("ok") >= 1 - FEW else "at least that.")
+                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below the estimate. The guide costs "
+                f"{least}that much: the mean of KL(q(z|x) || p(z|x))."
             )
         lines += [self._beside(other, best) for other in estimates if other is not best]
         return "\n".join([*lines, self._trust(best)])
@@ -260,7 +260,8 @@ class Evidence:
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
-        text = f"{LABELS[other.name].capitalize()}{self._how(other)} " + (
+        how = self._how(other)
+        text = f"{LABELS[other.name].capitalize()}{how}{',' * bool(how)} " + (
             f"falls {short} short"
             if gap > 2 * error
             else higher

@@ -1,7 +1,8 @@
 """Pictures of plain numbers: curves, histograms and bars."""
 
-__all__ = ["bars", "canvas", "histograms", "lines"]
+__all__ = ["bars", "canvas", "histograms", "lines", "signed"]
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,11 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#000000"
 COLORS = BLUE, ORANGE, GREEN, PURPLE, YELLOW, BLACK
+
+
+def signed(text: str) -> str:
+    """Returns a text to be read with true minus signs before its numbers, and with ±."""
+    return re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "\N{MINUS SIGN}", text.replace("+-", "±"))
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Any]:

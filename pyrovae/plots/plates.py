@@ -68,6 +68,10 @@ def plates(
             y = below - 8 - LINE * i
             axes.text(left, y, text, fontsize=SMALL, va="top", color=PALE)
         left += wide + BETWEEN
+    described = (
+        f"{title} {f}".strip() + "".join(f"; {line}" for line in c) for title, f, _, c in panels
+    )
+    figure.set_label(". ".join([*described, *labels.values()]) + ".")
     return figure
 
 

@@ -29,7 +29,7 @@ from matplotlib.patches import Rectangle
 from scipy.stats import norm
 from torch import Tensor
 
-from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas
+from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas, signed
 from pyrovae.storage import write_atomic
 
 # Paul Tol's muted palette, for ten classes
@@ -49,6 +49,12 @@ WORDS = {
     "more temperatures": ORANGE,
     "a bound": BLUE,
 }
+
+
+def told(figure: Figure, text: str) -> Figure:
+    """Returns a figure with its numbers in words as its label: for who does not see it."""
+    figure.set_label(signed(text))
+    return figure
 
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
@@ -71,8 +77,14 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
-    return figure
+    text = f"ELBO in nats per datum, epochs 1 to {len(elbo)}: training data from {elbo[0]:.2f} to "
+    text += f"{elbo[-1]:.2f}"
+    if len(valid_elbo):
+        text += f", validation data from {valid_elbo[0]:.2f} to {valid_elbo[-1]:.2f}, highest "
+        text += f"{max(valid_elbo):.3f}"
+    return told(figure, f"{text}; kept: epoch {best_epoch}.")
 
 
 def convergence(evidence: Any) -> Figure:
@@ -91,12 +103,14 @@ def convergence(evidence: Any) -> Figure:
             e = evidence[name]
             mean = e.path.mean(1).numpy()
             error = 2 * e.path_error.numpy()
-            axes.plot(k, mean, color=color, label=f"{label}: {e.mean:.2f}")
+            axes.plot(k, mean, color=color, label=signed(f"{label}: {e.mean:.2f}"))
             axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
         for name, (color, label) in LINES.items():
             if name in evidence.estimates:
                 mean = evidence[name].mean
-                axes.axhline(mean, color=color, linestyle="--", label=f"{label}: {mean:.2f}")
+                axes.axhline(
+                    mean, color=color, linestyle="--", label=signed(f"{label}: {mean:.2f}")
+                )
         axes.set_xscale("log")
         axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
         axes.spines[["top", "right"]].set_visible(False)
@@ -110,7 +124,19 @@ def convergence(evidence: Any) -> Figure:
         f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value):,} data"
     )
     whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
-    return figure
+    return told(figure, _courses(evidence))
+
+
+def _courses(evidence: Any) -> str:
+    """Returns where each estimator begins and ends, in words."""
+    k, words = evidence.num_samples, []
+    for name, e in evidence.estimates.items():
+        if name in STYLE | LINES:
+            ends = e.path.mean(1)[[0, -1]].tolist() if name in STYLE and k else [e.mean]
+            path = " to ".join(f"{v:.2f}" for v in ends)
+            words.append(f"{(STYLE | LINES)[name][1]} {path}")
+    drawn = f", of {k[0]:,} to {k[-1]:,} samples" if k else ""
+    return f"Held-out log P(X) in nats per datum{drawn}: {', '.join(words)}."
 
 
 def against(evidence: Any, one: str, other: str) -> Figure:
@@ -150,7 +176,7 @@ def histogram(evidence: Any) -> Figure:
     best = evidence.best()
     figure, axes = canvas(6, 4)
     axes.hist(best.value.numpy(), bins="auto", color=BLUE, alpha=0.7)
-    label = f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)"
+    label = signed(f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)")
     axes.axvline(best.mean, color=ORANGE, label=label)
     name = (STYLE | LINES).get(best.name, (None, best.name))[1]
     axes.set(xlabel=f"log p(x) by {name} (nats)", ylabel="data", title="log p(x) of each datum")
@@ -169,8 +195,9 @@ def khats(evidence: Any, name: str = "importance") -> Figure:
         height = np.minimum(k[chosen], ceiling)  # an infinite k-hat stands on the upper edge
         label = f"{word} ({chosen.sum():,})"
         axes.plot(e.ess.numpy()[chosen], height, "o", markersize=3, color=WORDS[word], label=label)
-    axes.axhline(0.7, color=BLACK, linewidth=0.8, linestyle="--")
-    axes.axhline(0.5, color=BLACK, linewidth=0.8, linestyle=":")
+    for bound, word, style in ((0.7, "use ais", "--"), (0.5, "more samples", ":")):
+        label = f"above {bound}: {word}"
+        axes.axhline(bound, color=BLACK, linewidth=0.8, linestyle=style, label=label)
     axes.set(
         xscale="log",
         xlabel="effective sample size",
@@ -203,8 +230,13 @@ def calibration(result: Any) -> Figure:
 def images(
     rows: Sequence[Tensor], labels: Sequence[str], shape: tuple[int, int], title: str
 ) -> Figure:
-    """Returns rows of images: `rows` are tensors `(n, D)` in [0, 1], `labels` one a row."""
-    n, (high, wide) = max(len(r) for r in rows), shape
+    """Returns rows of images: `rows` are tensors `(n, D)`, `labels` one a row.
+
+    White is 0 and black 1, or the least and the largest number where those lie beyond.
+    """
+    white, black = _ends(torch.cat([r.reshape(-1) for r in rows]))
+    n = max(len(r) for r in rows)
+    high, wide = max(shape[0], shape[1] / 4), max(shape[1], shape[0] / 4)  # no strip too thin
     figure = Figure(figsize=(0.55 * n + 1.2, 0.62 * len(rows) + 0.5), layout="constrained")
     axes = figure.add_subplot(frame_on=False)  # one for all: axes of their own take a second
     middles = [(i + 0.5) * 1.12 * high for i in range(len(rows))]
@@ -212,16 +244,24 @@ def images(
         for j, image in enumerate(row):
             left, top = j * 1.12 * wide, middle - high / 2
             extent = left, left + wide, top + high, top
-            axes.imshow(
-                image.reshape(shape).cpu().numpy(), "gray_r", vmin=0, vmax=1, extent=extent
-            )
+            grey = image.reshape(shape).cpu().numpy()
+            axes.imshow(grey, "gray_r", vmin=white, vmax=black, extent=extent)
             axes.add_patch(Rectangle((left, top), wide, high, fill=False, linewidth=0.8))
     axes.set(xlim=(-0.06 * wide, (n - 0.06) * 1.12 * wide), xticks=[])
     axes.set(ylim=(1.12 * high * len(rows), 0))
-    axes.set_yticks(middles, labels)
+    axes.set_yticks(middles, [signed(label) for label in labels])
     axes.tick_params(length=0)
     figure.suptitle(title)
-    return figure
+    described = (
+        f"{label or f'row {i}'}: {len(r)} images of mean {r.mean():.2f}"
+        for i, (r, label) in enumerate(zip(rows, labels, strict=True), 1)
+    )
+    return told(figure, f"{title}. {'; '.join(described)}.".replace("\n", " "))
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """Returns what is white and what is black."""
+    return min(0.0, values.min().item()), max(1.0, values.max().item())
 
 
 def latent_space(z: Tensor, y: Tensor | None) -> Figure:
@@ -231,7 +271,7 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     """
     figure, axes = canvas(6, 5)
     names = "z 1", "z 2"
-    points = z.cpu().double()
+    points = z.detach().cpu().double()
     if points.shape[1] == 1:
         points, names = torch.cat([points, torch.zeros_like(points)], 1), ("z 1", "")
     elif points.shape[1] > 2:
@@ -275,17 +315,20 @@ def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
     )  # rows from top: z 2 falls, z 1 grows to the right
     with torch.no_grad():
         tiles = decode(z).mean.cpu().reshape(size, size, *shape)
-    figure, axes = canvas(6, 6 * shape[0] / shape[1])
-    axes.imshow(
-        tiles.transpose(1, 2).reshape(size * shape[0], size * shape[1]).numpy(),
-        cmap="gray_r",
-        vmin=0,
-        vmax=1,
-    )
-    for side, step in (("x", shape[1]), ("y", shape[0])):
-        ticks = [(i + 0.5) * step - 0.5 for i in (0, size // 2, size - 1)]
+    high, wide = (side + max(1, side // 14) for side in shape)  # with a gap between tiles
+    sheet = torch.full((size, high, size, wide), torch.nan)
+    sheet[:, : shape[0], :, : shape[1]] = tiles.transpose(1, 2)
+    sheet = sheet.reshape(size * high, size * wide)[: shape[0] - high, : shape[1] - wide]
+    figure, axes = canvas(6, 6 * high / wide)
+    axes.set_facecolor(MUTED[1])  # of the gaps
+    white, black = _ends(tiles)
+    axes.imshow(sheet.numpy(), cmap="gray_r", vmin=white, vmax=black)
+    for side, step, length in (("x", wide, shape[1]), ("y", high, shape[0])):
+        ticks = [i * step + (length - 1) / 2 for i in (0, size // 2, size - 1)]
         values = [q[i].item() for i in (0, size // 2, size - 1)]
-        names = [f"{round(v, 2) + 0.0:.2f}" for v in (values if side == "x" else values[::-1])]
+        names = [
+            signed(f"{round(v, 2) + 0.0:.2f}") for v in (values if side == "x" else values[::-1])
+        ]
         axes.set(**{f"{side}ticks": ticks, f"{side}ticklabels": names})
     axes.set(
         xlabel="z 1 (normal quantiles 0.05 to 0.95)",

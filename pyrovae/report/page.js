@@ -1,9 +1,16 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-// Paul Tol's muted palette: told apart by colour-blind readers
-const COLORS = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777"];
+const { names, columns, digits, shape: [height, width], across, thumbnails, sprite } = data.table;
+const labels = columns.label;
 const PAGE = 25;
+// Paul Tol's muted palette, told apart by colour-blind readers, and the same hues for the dark
+const COLORS = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777"];
+const LIGHTER = ["#9C8FF0", "#88CCEE", "#44AA99", "#5FBF7F", "#B5B54A", "#EEDD99", "#E58A97", "#D2608F", "#D48AD0", "#BBBBBB"];
+// shapes for the classes: corners (0 of a circle), turn, and how far in the points between lie
+const SHAPES = [[0], [4, 0.125], [3, 0], [4, 0], [3, 0.5], [4, 0, 0.35], [4, 0.125, 0.35], [3, 0.25], [5, 0, 0.4], [3, 0.75]];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let marked = null, markOn = () => {};
 
 function make(name, text, parent) {
   const node = document.createElement(name);
@@ -16,111 +23,192 @@ function options(select, texts) {
   texts.forEach((text, i) => { make("option", text, select).value = i; });
 }
 
+const signed = (text) => text.replace("-", "\u2212");
+const fixed = (v, n) => signed((Math.round(v * 10 ** n) / 10 ** n + 0).toFixed(n)); // no -0.00
+
+function shown(name, i) {
+  const value = columns[name][i];
+  if (value === null) return "\u2013";
+  return typeof value === "number" ? name in digits ? fixed(value, digits[name]) : signed(String(value)) : value;
+}
+
+function told(i) {
+  const label = labels ? `, label ${shown("label", i)}` : "";
+  return `datum ${i}${label}: log p(x) ${shown("log p(x)", i)}, ${shown("verdict", i)}`;
+}
+
+/* Thumbnails */
+const pixel = Math.min(40 / height, 120 / width), tall = Math.max(pixel, 12 / height); // no thin strips
+const down = Math.ceil(thumbnails / across);
+make("style", undefined, document.head).textContent = `.thumb { width: ${width * pixel}px; height: ${height * tall}px; background-image: url(${sprite}); background-size: ${across * width * pixel}px ${down * height * tall}px; }`;
+
+function thumb(i, parent) {
+  if (i >= thumbnails) return;
+  const image = make("span", undefined, parent);
+  image.className = "thumb";
+  image.role = "img";
+  image.ariaLabel = told(i);
+  image.style.backgroundPosition = `${-(i % across) * width * pixel}px ${-Math.floor(i / across) * height * tall}px`;
+}
+
 /* The latent plane */
 if (data.explorer) {
-  const { planes, labels, shape: [height, width] } = data.explorer;
+  const { planes, drawn, shape: [high, wide] } = data.explorer;
   const canvas = element("latent"), context = canvas.getContext("2d");
   const decoded = element("decoded"), picture = decoded.getContext("2d");
-  const select = element("plane"), margin = 34;
-  const classes = labels ? [...new Set(labels)].sort((a, b) => (a < b ? -1 : 1)) : [];
-  const color = (label) => COLORS[Math.max(0, classes.indexOf(label)) % COLORS.length];
+  const select = element("plane"), MARGIN = 34, NEAR = 9;
+  const classes = [...new Set(labels)].sort((a, b) => (a < b ? -1 : 1));
+  const few = classes.length <= COLORS.length * SHAPES.length;
   const sprites = planes.map((plane) => {
     const image = new Image();
     image.addEventListener("load", draw);
     image.src = plane.sprite;
     return image;
   });
-  let column = Math.floor(planes[0].size / 2), row = column;
-  decoded.width = width;
-  decoded.height = height;
+  let at = [0.5, 0.5]; // shares of the plane, rightwards and downwards
+  decoded.width = wide;
+  decoded.height = high;
+  if (Math.max(high / wide, wide / high) > 4) decoded.style.objectFit = "fill";
   options(select, planes.map((plane) => plane.title));
-  if (classes.length <= COLORS.length) {
-    for (const label of classes) {
-      const item = make("li", undefined, element("legend"));
-      make("i", undefined, item).style.background = color(label);
-      item.append(String(label));
+
+  function point(on, label, x, y, size) {
+    const c = few && labels ? classes.indexOf(label) : 0;
+    const [corners, turn = 0, inner] = SHAPES[(c + Math.floor(c / COLORS.length)) % SHAPES.length];
+    on.beginPath();
+    if (!corners) on.arc(x, y, 0.8 * size, 0, 7);
+    const steps = inner ? 2 * corners : corners;
+    for (let k = 0; k < steps; k += 1) {
+      const angle = 2 * Math.PI * (k / steps + turn), r = inner && k % 2 ? inner * size : size;
+      on.lineTo(x + r * Math.sin(angle), y - r * Math.cos(angle));
     }
+    on.closePath();
+    on.fillStyle = (dark.matches ? LIGHTER : COLORS)[c % COLORS.length];
+    on.fill();
+    on.lineWidth = 0.7;
+    on.stroke();
   }
 
+  const legend = !labels || !few ? [] : classes.map((label) => {
+    const item = make("li", undefined, element("legend")), mark = make("canvas", undefined, item);
+    mark.width = mark.height = 28;
+    item.append(signed(String(label)));
+    return [label, mark.getContext("2d")];
+  });
+
   function draw() {
-    const plane = planes[select.value], { size, low, high } = plane;
+    const plane = planes[select.value], { size, low, high: top } = plane;
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue("--ink"), mark = style.getPropertyValue("--mark");
-    const inner = [canvas.width - 2 * margin, canvas.height - 2 * margin];
-    const place = (x, y) => [
-      margin + (x - low[0]) / (high[0] - low[0]) * inner[0],
-      canvas.height - margin - (y - low[1]) / (high[1] - low[1]) * inner[1],
+    const box = canvas.getBoundingClientRect(), ratio = devicePixelRatio;
+    canvas.width = box.width * ratio;
+    canvas.height = box.height * ratio;
+    context.scale(ratio, ratio);
+    const place = ([right, below]) => [
+      MARGIN + right * (box.width - 2 * MARGIN), MARGIN + below * (box.height - 2 * MARGIN),
     ];
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    plane.points.forEach(([x, y], i) => {
-      context.fillStyle = labels ? color(labels[i]) : COLORS[2];
-      context.beginPath();
-      context.arc(...place(x, y), 3.5, 0, 7);
-      context.fill();
-      context.strokeStyle = ink;
-      context.lineWidth = 0.6;
-      context.stroke();
+    const share = (i) => [0, 1].map((k) => {
+      const s = (plane.points[i][k] - low[k]) / (top[k] - low[k]);
+      return k ? 1 - s : s;
     });
-    const x = low[0] + column / (size - 1) * (high[0] - low[0]);
-    const y = high[1] - row / (size - 1) * (high[1] - low[1]);
-    const [left, top] = place(x, y);
-    context.strokeStyle = mark;
-    context.lineWidth = 2.5;
-    context.strokeRect(left - 8, top - 8, 16, 16);
-    context.fillStyle = ink;
+    const tile = at.map((s) => Math.round(s * (size - 1))), grid = tile.map((t) => t / (size - 1));
+    const pointer = place(at), here = place(grid);
+    let under = null, nearest = NEAR;
+    context.strokeStyle = ink;
+    for (let i = 0; i < plane.points.length; i += 1) {
+      if (i >= drawn && i !== marked) continue;
+      const [x, y] = place(share(i)), far = Math.hypot(x - pointer[0], y - pointer[1]);
+      point(context, labels && labels[i], x, y, 5);
+      if (far < nearest || (i === marked && far < 0.5)) [under, nearest] = [i, far];
+    }
     context.font = "15px system-ui, sans-serif";
+    context.fillStyle = ink;
     context.textAlign = "center";
-    context.fillText(plane.names[0], canvas.width / 2, canvas.height - 8);
+    context.fillText(plane.names[0], box.width / 2, box.height - 10);
     context.save();
-    context.translate(18, canvas.height / 2);
+    context.translate(20, box.height / 2);
     context.rotate(-Math.PI / 2);
     context.fillText(plane.names[1], 0, 0);
     context.restore();
-    picture.clearRect(0, 0, width, height);
-    picture.drawImage(sprites[select.value], column * width, row * height, width, height, 0, 0, width, height);
-    const digits = (v) => (Math.round(100 * v) / 100 + 0).toFixed(2); // no -0.00
-    element("where").textContent = `at ${digits(x)}, ${digits(y)}`;
+    context.strokeStyle = mark;
+    context.lineWidth = 2.5;
+    context.strokeRect(here[0] - 8, here[1] - 8, 16, 16);
+    if (marked !== null) {
+      const [x, y] = place(share(marked)), left = x > box.width / 2;
+      context.beginPath();
+      context.arc(x, y, 12, 0, 7);
+      context.stroke();
+      context.font = "bold 15px system-ui, sans-serif";
+      context.textAlign = left ? "right" : "left";
+      context.lineWidth = 4;
+      context.strokeStyle = style.getPropertyValue("--paper");
+      const words = [`datum ${marked}`, x + (left ? -17 : 17), y + 5];
+      context.strokeText(...words);
+      context.fillText(...words);
+    }
+    for (const [label, on] of legend) {
+      on.clearRect(0, 0, 28, 28);
+      on.strokeStyle = ink;
+      point(on, label, 14, 14, 11);
+    }
+    picture.clearRect(0, 0, wide, high);
+    picture.drawImage(sprites[select.value], tile[0] * wide, tile[1] * high, wide, high, 0, 0, wide, high);
+    const value = (k, s) => fixed(low[k] + s * (top[k] - low[k]), 2);
+    const spot = ([right, below]) => value(0, right) + (plane.names[1] && `, ${value(1, 1 - below)}`);
+    decoded.ariaLabel = `E[X|z] at ${spot(grid)}`;
+    element("where").textContent = `E[X|z] at ${spot(grid)}`;
+    say("under", under, under === null ? "" : `Here lies ${told(under)}`);
+    say("marked", marked, marked === null ? "" : `Marked at ${spot(share(marked))}: ${told(marked)}`);
+    element("held").textContent = plane.held;
+    return share;
   }
 
+  function say(id, i, text) {
+    const line = element(id);
+    if (line.textContent === text) return; // to be read out once
+    line.replaceChildren();
+    if (text) thumb(i, line);
+    make("span", text, line);
+  }
+
+  const within = (share) => Math.min(1, Math.max(0, share));
+
   function follow(event) {
-    const size = planes[select.value].size, box = canvas.getBoundingClientRect();
-    const step = (offset, length, whole) => {
-      const edge = margin * length / whole;
-      return Math.min(size - 1, Math.max(0, Math.round((offset - edge) / (length - 2 * edge) * (size - 1))));
-    };
-    column = step(event.clientX - box.left, box.width, canvas.width);
-    row = step(event.clientY - box.top, box.height, canvas.height);
+    const box = canvas.getBoundingClientRect();
+    at = [
+      within((event.clientX - box.left - MARGIN) / (box.width - 2 * MARGIN)),
+      within((event.clientY - box.top - MARGIN) / (box.height - 2 * MARGIN)),
+    ];
     draw();
   }
 
+  markOn = () => {
+    at = draw()(marked);
+    draw();
+    canvas.scrollIntoView({ block: "nearest" });
+  };
   canvas.addEventListener("pointermove", follow);
   canvas.addEventListener("pointerdown", follow);
   canvas.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const move = moves[event.key];
+    const move = moves[event.key], last = planes[select.value].size - 1;
     if (!move) return;
     event.preventDefault();
-    const last = planes[select.value].size - 1;
-    column = Math.min(last, Math.max(0, column + move[0]));
-    row = Math.min(last, Math.max(0, row + move[1]));
+    at = at.map((s, k) => within((Math.round(s * last) + move[k]) / last));
     draw();
   });
   select.addEventListener("change", draw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  dark.addEventListener("change", draw);
+  addEventListener("resize", draw);
   draw();
 }
 
 /* The table of data */
 {
-  const { names, columns, digits, shape: [height, width], across, thumbnails, sprite } = data.table;
   const verdicts = [...new Set(columns.verdict)];
   const head = document.querySelector("#data-table thead tr");
   const body = document.querySelector("#data-table tbody");
   const select = element("verdict");
-  const scale = Math.min(40 / height, 120 / width), down = Math.ceil(thumbnails / across);
   let sorted = "log p(x)", rising = true, page = 0, rows = [];
-  const sheet = make("style", undefined, document.head);
-  sheet.textContent = `.thumb { width: ${width * scale}px; height: ${height * scale}px; background-image: url(${sprite}); background-size: ${across * width * scale}px ${down * height * scale}px; }`;
   options(select, ["all", ...verdicts.map((v) => `${v} (${columns.verdict.filter((w) => w === v).length})`)]);
   if (thumbnails) make("th", "X", head).scope = "col";
   for (const name of names) {
@@ -151,22 +239,32 @@ if (data.explorer) {
     show();
   }
 
+  function row(i) {
+    const line = document.createElement("tr");
+    line.ariaCurrent = i === marked ? "true" : null;
+    if (thumbnails) thumb(i, make("td", undefined, line));
+    for (const name of names) {
+      const cell = make("td", undefined, line);
+      if (name !== "datum" || !data.explorer) {
+        cell.textContent = shown(name, i);
+        continue;
+      }
+      const button = make("button", shown(name, i), cell);
+      button.type = "button";
+      button.ariaLabel = `${i}, mark it in the latent space`;
+    }
+    if (data.explorer) line.addEventListener("click", () => {
+      marked = i;
+      for (const other of body.children) other.ariaCurrent = other === line ? "true" : null;
+      markOn();
+    });
+    return line;
+  }
+
   function show() {
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     page = Math.min(pages - 1, Math.max(0, page));
-    body.replaceChildren(...rows.slice(page * PAGE, (page + 1) * PAGE).map((i) => {
-      const line = document.createElement("tr"), cell = thumbnails && make("td", undefined, line);
-      if (i < thumbnails) {
-        const thumb = make("span", undefined, cell);
-        thumb.className = "thumb";
-        thumb.style.backgroundPosition = `${-(i % across) * width * scale}px ${-Math.floor(i / across) * height * scale}px`;
-      }
-      for (const name of names) {
-        const value = columns[name][i];
-        make("td", value === null ? "\u2013" : name in digits ? value.toFixed(digits[name]) : value, line);
-      }
-      return line;
-    }));
+    body.replaceChildren(...rows.slice(page * PAGE, (page + 1) * PAGE).map(row));
     element("count").textContent = `${rows.length} of ${columns.datum.length} data`;
     element("page").textContent = `page ${page + 1} of ${pages}`;
     element("previous").disabled = page === 0;

@@ -4,10 +4,10 @@ __all__ = ["render", "write"]
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from datetime import date
 from io import BytesIO
 from math import ceil, isqrt, prod
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,18 @@ from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
 from pyrovae.evidence.results import LABELS, Evidence
 from pyrovae.models.vae import VAE
+from pyrovae.plots.curves import signed
 from pyrovae.program import inspect
+from pyrovae.report import words
 from pyrovae.rows import chosen
 from pyrovae.saving import Pair
 
-POINTS = 2_000  # of the explorer, at most
+POINTS = 2_000  # drawn in the explorer, at most
 DECODED = 800_000  # numbers in the explorer's images of a plane, at most
 TILES = 41  # of them along a side, at most
 ROWS = 15_000  # of the table, at most
 THUMBNAILS = 2_000_000  # characters of their pictures, at most
 DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
-CAPTIONS = {
-    "evidence": "Estimates against the number of draws: flat is done, rising is not.",
-    "training": "The lower bound that SVI raises.",
-    "reconstructions": "Test data, and what P(X|z) makes of the mean of Q(z|X).",
-    "samples": "E[X|z] for z from the prior: no encoder takes part.",
-    "program": "The program, from what running it shows: what is observed is shaded, dots are "
-    "parameters, the plate says N times.",
-}
 
 
 def write(
@@ -90,7 +84,8 @@ def write(
         tuple(chosen(x, rows) for x in splits.test.more),
     )
     about = splits.image_shape, evidence, runs.read_metrics(folder), config, str(folder)
-    page = render(vae, test, *about, notes=runs.read_notes(folder), program=program)
+    day = date.fromtimestamp((folder / runs.EVIDENCE).stat().st_mtime)
+    page = render(vae, test, *about, day=day, notes=runs.read_notes(folder), program=program)
     storage.write_lines(folder / runs.REPORT, [page])
     return folder / runs.REPORT
 
@@ -115,6 +110,7 @@ def render(
     config: Mapping[str, Any],
     name: str,
     *,
+    day: date | None = None,
     notes: Sequence[str] = (),
     program: Pair | None = None,
 ) -> str:
@@ -129,6 +125,7 @@ def render(
         history: ELBOs of training, by name, a value an epoch.
         config: The run's options.
         name: Of the run.
+        day: On which `evidence` was computed.
         notes: What the run was trained with before it went on with these options.
         program: The (model, guide) to draw; of a VAE, its own.
     """
@@ -137,18 +134,20 @@ def render(
     shape = image_shape or ((1, x.shape[1]) if vae else None)
     explorer = None
     if vae and shape:
-        explorer = {
-            "shape": shape,
-            "labels": None if y is None else y[:POINTS].tolist(),
-            "planes": _planes(vae, vae.encode(x).base_dist, x, shape),
-        }
+        planes = _planes(vae, vae.encode(x).base_dist, x, shape)
+        explorer = {"shape": shape, "drawn": POINTS, "planes": planes}
     figures = runs.overview(vae, x, shape, history, evidence)
     if pair := program or (vae and (vae.model, vae.guide)):
         n = len(evidence.best().value)  # for the N of the plate
         everything = (torch.as_tensor(a[:1]).expand(n, *a.shape[1:]) for a in (x, *test.more))
         figures["program"] = plots.plates(*pair, *everything)
     best = evidence.best()
+    if first := figures.get("reconstructions"):
+        about = [f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."]
+        about += [] if y is None else [f" Their labels: {', '.join(map(str, y[:12].tolist()))}."]
+        first.set_label(signed("".join([first.get_label(), *about])))
     environment = Environment(loader=PackageLoader("pyrovae", "report"), autoescape=True)
+    environment.filters["number"] = words.number
     return environment.get_template("page.html").render(
         name=name,
         config=config,
@@ -158,9 +157,15 @@ def render(
         labels=LABELS,
         most=ROWS,
         rows=evidence.rows(),
-        commands=_commands(name, evidence, config.get("program"), notes),
-        reading=evidence.reading().replace("+-", "±").splitlines(),
-        figures=[(CAPTIONS[name], plots.as_url(figure)) for name, figure in figures.items()],
+        commands=words.commands(name, evidence, config.get("program"), notes),
+        reading=signed(evidence.reading()).splitlines(),
+        figures=[
+            (words.CAPTIONS[name], plots.as_url(figure), figure.get_label())
+            for name, figure in figures.items()
+        ],
+        title=words.title(vae, config),
+        day=day,
+        trained=words.trained(vae, shape, evidence.protocol, history, config),
         style=_file("page.css"),
         script=_file("page.js"),
         data={
@@ -170,50 +175,39 @@ def render(
     )
 
 
-def _commands(
-    name: str, evidence: Evidence, program: str | None, notes: Sequence[str]
-) -> list[str]:
-    """Returns the commands that make these numbers again."""
-    protocol, config = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
-    named = f" --program {quote(program)}" if program else ""
-    commands = [*(f"# {note}" for note in notes)]
-    commands.append(f"python -m pyrovae.svi --config {config}{named}")
-    if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
-        names = ("num_particles", "num_temperatures", "num_chains", "seed")
-        options = [
-            f"--{n.replace('_', '-')} {quote(str(protocol[n]))}" for n in names if n in protocol
-        ]
-        options += [f"--rows {quote(str(rows))}"] if rows != "all" else []
-        chosen_names = "--estimators " + " ".join(evidence.estimates)
-        command = f"python -m pyrovae.evidence {quote(name)}{named}"
-        commands.append(" ".join([command, *options, chosen_names]))
-    return commands
-
-
 def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
     """Returns the planes of the explorer: the test data on each, and what it decodes to.
 
     A plane is an origin and two axes in latent space: the latent itself where it has one or two
-    dimensions, else the principal components of the means, and the two dimensions of largest KL.
+    dimensions, else the principal components of the means, from their mean, and the two
+    dimensions of largest KL, with the others at their mean.
     """
     z, d = q.loc, vae.z_dim
-    unit = torch.eye(d).to(z)
+    unit, mean = torch.eye(d).to(z), z.mean(0)
     if d <= 2:
         second = unit[1] if d == 2 else torch.zeros_like(unit[0])
-        planes = [("the latent", 0 * unit[0], unit[0], second, ("z 1", "z 2" if d == 2 else ""))]
+        names = ("z 1", "z 2" if d == 2 else "")
+        planes = [("the latent", 0 * mean, unit[0], second, names, "")]
     else:
         axes, share = plots.principal_axes(z)
         names = [f"principal component {i + 1} ({share[i]:.0%})" for i in range(2)]
         kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z))).mean(0)
         i, j = kl.topk(2).indices.tolist()
         dear = f"z {i + 1} ({kl[i]:.2f} nats)", f"z {j + 1} ({kl[j]:.2f} nats)"
+        held = [f"z {k + 1} = {v:z.2f}" for k, v in enumerate(mean.tolist())]
+        rest = ", ".join(h for k, h in enumerate(held) if k not in (i, j))
+        others = (
+            f"In all other directions z is held at the mean of the points: {', '.join(held)}.",
+            f"The other latents are held at the mean of the points: {rest}.",
+        )
+        pair = mean - mean * (unit[i] + unit[j])
         planes = [
-            ("principal components of the means", z.mean(0), axes[0], axes[1], names),
-            ("the two dimensions of largest KL", z.mean(0), unit[i], unit[j], dear),
+            ("principal components of the means", mean, axes[0], axes[1], names, others[0]),
+            ("the two dimensions of largest KL", pair, unit[i], unit[j], dear, others[1]),
         ]
     size = max(2, min(TILES, isqrt(DECODED // prod(shape))))
     found = []
-    for title, origin, first, second, names in planes:
+    for title, origin, first, second, names, held in planes:
         points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)
         low, high = points.amin(0) - 0.5, points.amax(0) + 0.5
         steps = torch.linspace(0, 1, size).to(z)[:, None]
@@ -223,11 +217,12 @@ def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[st
         found.append({
             "title": title,
             "names": names,
+            "held": signed(held),
             "low": low.tolist(),
             "high": high.tolist(),
             "size": size,
             "sprite": _sprite(tiles, shape, size, x),
-            "points": [[round(v, 3) for v in p] for p in points[:POINTS].tolist()],
+            "points": [[round(v, 3) for v in p] for p in points.tolist()],
         })  # fmt: skip
     return found
 
