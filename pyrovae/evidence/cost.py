@@ -31,6 +31,7 @@ from pyrovae.evidence.confirmation import (
 from pyrovae.evidence.evaluate import planned
 from pyrovae.evidence.planning import Plan, path_grid
 from pyrovae.program import Program
+from pyrovae.progress import duration
 from pyrovae.threads import one_at_a_time
 
 PROBE = 0.5  # seconds
@@ -117,14 +118,15 @@ class Cost:
         threads = torch.get_num_threads()
         lines += [
             f"memory      {self.memory / 2**30:.2f} GiB a process",
-            f"time        {most}{_time(self.seconds())} in this process, "
+            f"time        {most}{duration(self.seconds())} in this process, "
             f"{threads} thread{'s' if threads > 1 else ''}",
-            f"second way  up to {_time(self.second)} more, where the weights look good",
+            f"second way  up to {duration(self.second)} more, where the weights look good",
             "",
             f"{'workers':<24}" + "".join(f"{w:>9}" for w in WORKERS),
             f"{f'here, on {cores} cores':<24}"
-            + "".join(f"{_time(self.seconds(w, cores)):>9}" for w in WORKERS),
-            f"{'with a core each':<24}" + "".join(f"{_time(self.seconds(w)):>9}" for w in WORKERS),
+            + "".join(f"{duration(self.seconds(w, cores)):>9}" for w in WORKERS),
+            f"{'with a core each':<24}"
+            + "".join(f"{duration(self.seconds(w)):>9}" for w in WORKERS),
         ]
         return "\n".join(lines)
 
@@ -284,11 +286,3 @@ def _timed(run: Callable[[Any], Any], argument: Any) -> float:
     start = perf_counter()
     run(argument)
     return perf_counter() - start
-
-
-def _time(seconds: float) -> str:
-    """Returns seconds in the unit that suits them."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
