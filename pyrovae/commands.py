@@ -6,6 +6,7 @@ __all__ = [
     "USAGE",
     "blocks_of",
     "check_device",
+    "check_local",
     "guarded",
     "interrupted",
 ]
@@ -143,6 +144,14 @@ def _told(error: Exception) -> tuple[int, str]:
         f"{type(error).__name__} where none was expected ({what}); the traceback is in "
         f"{file.name}: please report it, or look there for a line of your own"
     )
+
+
+def check_local(name: str) -> None:
+    """Raises DataError where data are an address."""
+    from pyrovae.errors import DataError
+
+    if "://" in name:
+        raise DataError(f"--data {name} is an address; download it, and give the file's path")
 
 
 def check_device(name: str) -> None:

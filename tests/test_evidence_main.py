@@ -155,6 +155,7 @@ def test_a_program_of_ones_own(program):
         (["RUN", "--rows", "360"], 2, "--rows is 360, but there are 359; give at most that"),
         (["RUN", "--num-particles", "many"], 2, "give a whole number above 0, or auto"),
         (["RUN", "--data", "digit"], 3, "there is no data set 'digit'"),
+        (["RUN", "--data", "s3://a/b.npy"], 3, "--data s3://a/b.npy is an address; download it"),
         (["RUN", "--data", "mnist"], 3, "mnist is not there"),
         (["RUN", "--device", "cuda:7"], 2, "use cpu"),
         (["RUN", "--estimators", "annealing"], 2, "annealing"),

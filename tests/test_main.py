@@ -152,6 +152,7 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
     ("args", "code", "words"),
     [
         (["--data", "digit"], 3, "did you mean digits"),
+        (["--data", "http://x.org/a.npy"], 3, "--data http://x.org/a.npy is an address; download"),
         (["--data", "absent.npy"], 3, "there is no file absent.npy"),
         (["--data", "mnist", "--root", "/nowhere"], 3, "searched /nowhere/MNIST/raw"),
         (["--binarize", "none"], 3, "outside {0, 1} but site 'x' is Bernoulli"),

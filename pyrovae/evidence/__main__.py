@@ -10,6 +10,7 @@ from pyrovae.commands import (
     ESTIMATORS,
     blocks_of,
     check_device,
+    check_local,
     guarded,
     interrupted,
 )
@@ -138,6 +139,7 @@ def _run(config: "Namespace", argv: list[str]) -> int:
     if not (config.run or config.program):
         raise ValueError("give a run folder, or --program package.module:make")
     check_device(config.device)
+    check_local(config.data or "")
     task = _of_run(config) if config.run else _of_program(config)
     data = tuple(chosen(d, config.rows).to(config.device) for d in task.data)
     options = {

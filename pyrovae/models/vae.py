@@ -2,7 +2,7 @@
 
 __all__ = ["VAE"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyro
@@ -51,6 +51,10 @@ class VAE(Registered):
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
     ) -> None:
         super().__init__()
+        if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
+            raise TypeError(
+                f"hidden_dims is {hidden_dims!r}; give a list of widths, such as [256]"
+            )
         for width in hidden_dims:
             check_sizes(hidden_dims=width)
         check_sizes(x_dim=x_dim, z_dim=z_dim)

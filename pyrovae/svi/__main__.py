@@ -12,6 +12,7 @@ from pyrovae.commands import (
     LIKELIHOODS,
     blocks_of,
     check_device,
+    check_local,
     guarded,
     interrupted,
 )
@@ -296,6 +297,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
 def _splits(config: "Namespace") -> "Splits":
     import pyrovae as pv
 
+    check_local(config.data)
     load = pv.data.load_arrays if config.program else pv.data.load
     return load(
         config.data,

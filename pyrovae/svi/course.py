@@ -110,6 +110,8 @@ class Course:
     def restore(self, state: State) -> None:
         """Goes to where `state` was taken; StateError where it is no state of this program."""
         held = self.named | self.buffers
+        if not isinstance(state, dict) or "parameters" not in state:
+            raise StateError("resume is no state of a training; give what `callback` was given")
         saved = {**state["parameters"], **state.get("buffers", {})}
         shapes = {k: tuple(p.shape) for k, p in held.items()}
         if {k: tuple(p.shape) for k, p in saved.items()} != shapes:

@@ -13,9 +13,16 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_seed, check_sizes
+from pyrovae.checks import check_positive, check_seed, check_sizes, shown
 from pyrovae.precision import float32_matmul, precision_is_set
-from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
+from pyrovae.program import (
+    Captured,
+    CleanStore,
+    buffers_of,
+    check_callables,
+    evaluation,
+    explained,
+)
 from pyrovae.progress import Bar
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.svi.batches import Batches, Data, batches, bound_to, tables
@@ -138,15 +145,20 @@ def fit(
         3
     """
     check_seed(seed)
-    for who, fn in (("model", model), ("guide", guide)):
-        if not callable(fn):
-            raise TypeError(f"the {who} is {fn!r:.60}; give a callable of the data, to be trained")
+    check_callables(model, guide)
+    if guide is None:
+        raise TypeError("the guide is None; training needs one, a Pyro callable of the data")
+    called = {"optimizer": optimizer, "transform": transform, "callback": callback}
+    for name, fn in called.items():
+        if not (fn is None or callable(fn)):
+            raise TypeError(f"{name} is {shown(fn)}; give a callable")
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
     model, guide = bound_to(model, data), bound_to(guide, data)
-    train = batches(tables(data), batch_size, transform, device).check(model)
-    held_out = None
+    train, held_out = batches(tables(data), batch_size, transform, device), None
+    with explained(*(data if isinstance(data, tuple | list) else (data,))):
+        train.check(model)
     if valid is not None:
         held_out = batches(tables(valid), batch_size, None, device).check(model)
     ranks = Ranks.current()
