@@ -12,6 +12,8 @@ SHOWN = 60  # characters of a value in a message
 def check_sizes(**sizes: Any) -> None:
     """Raises ValueError unless every size is a positive integer, of Python or NumPy."""
     for name, size in sizes.items():
+        if isinstance(size, Integral) and size >= 2**63:
+            raise ValueError(f"{name} is {size}; give a positive integer below 2^63")
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name} is {size!r}; give a positive integer")
 

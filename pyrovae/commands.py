@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
 # names of what --help does not wait for
 LIKELIHOODS = ["bernoulli", "continuous-bernoulli", "normal"]
 ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
+OF_MEMORY = r"(?i)memory|storage size calculation overflowed"  # torch's words
 USAGE, DATA, DIVERGED, CHECKPOINT, UNFORESEEN, INTERRUPTED = 2, 3, 4, 5, 70, 130
 
 
@@ -134,14 +135,20 @@ def _told(error: Exception) -> tuple[int, str]:
     codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
     codes |= dict.fromkeys((ValueError, TypeError, OSError), USAGE)
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), UNFORESEEN)
-    sentence = re.split(r"\n\s*Trace Shapes:", str(error))[0]  # Pyro adds a table
+    # of what Pyro and torch say, without the tables and tensors below
+    sentence = str(error).strip().partition("\n")[0].rstrip(":")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search(OF_MEMORY, sentence)
+    ):
+        what = sentence.rpartition("Allocator: ")[2].partition(". Error code")[0]
+        what = f" ({what})" if what else ""
+        return USAGE, f"memory does not hold that{what}; give less data, or smaller sizes"
     if code != UNFORESEEN:
         return code, sentence
     with NamedTemporaryFile("w", prefix="pyrovae-", suffix=".txt", delete=False) as file:
         file.writelines(format_exception(error))
-    what = sentence.strip().partition("\n")[0]
     return code, (
-        f"{type(error).__name__} where none was expected ({what}); the traceback is in "
+        f"{type(error).__name__} where none was expected ({sentence}); the traceback is in "
         f"{file.name}: please report it, or look there for a line of your own"
     )
 
@@ -159,7 +166,7 @@ def check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as e:
         why = str(e).splitlines()[0]
         raise ValueError(f"--device {name} is not there ({why}); use cpu") from e

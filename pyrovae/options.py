@@ -69,7 +69,10 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Returns the options; exits with a sentence where they are wrong."""
         self.given = list(sys.argv[1:] if args is None else args)
-        return super().parse_args(self.given, *more, **options)
+        try:
+            return super().parse_args(self.given, *more, **options)
+        except UnicodeDecodeError as e:
+            self.error(f"{self._files()} is no text ({e.reason})")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the process: one sentence, and where help is."""
@@ -100,10 +103,12 @@ class Parser(ArgumentParser):
             return message
         option = found[0].option_strings[-1] if found[0].option_strings else found[0].dest.upper()
         if "expected" in message and "argument" in message:
-            return f"{option} needs a value"
+            dashed = [w for w in self.given if w.startswith("-") and w not in options]
+            hint = f"; write {option}={dashed[0]}" if dashed else ""
+            return f"{option} needs a value{hint}"
         if "ignored explicit argument" in message:
             return f"{found[0].option_strings[0]} takes no value"
-        if "File does not exist" in message:
+        if "File does not exist" in message or "Path is not a file" in message:
             return f"{option}: there is no file {self._files()}"
         value, choices = self._value(found[0].option_strings), list(found[0].choices or ())
         wrong = [v for v in value if v not in choices]

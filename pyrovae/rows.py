@@ -178,7 +178,7 @@ def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
         else:
             count = max(0, int(rows))
             index = torch.arange(count) * len(x) // max(1, count)
-    except ValueError as e:
+    except (ValueError, TypeError) as e:  # of int and of slice
         raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e
     if len(index) > len(x):
         raise ValueError(f"--rows is {rows}, but there are {len(x)}; give at most that")

@@ -149,6 +149,10 @@ def test_a_program_of_ones_own(program):
         (["runs/none"], 5, "there is no model.safetensors"),
         (["RUN", "--program", "a:b"], 2, "one of them"),
         (["RUN", "--rows", "x"], 2, "--rows is 'x'; give 100, or start:stop"),
+        (["RUN", "--rows", "1:2:3:4"], 2, "--rows is '1:2:3:4'; give 100, or start:stop"),
+        (["RUN", "--rows", "-5:"], 2, "--rows needs a value; write --rows=-5:"),
+        (["RUN", "--num-particles", str(2**63)], 2, "give a positive integer below 2^63"),
+        (["RUN", "--device", "meta"], 2, "--device meta is not there"),
         (["RUN", "--rows", "900:"], 2, "leaves none of the 359 rows"),
         (["RUN", "--rows", "5:3"], 2, "leaves none of the 359 rows"),
         (["RUN", "--rows", "-3"], 2, "leaves none of the 359 rows"),
@@ -232,7 +236,7 @@ def test_data_that_a_program_does_not_take(program, capsys):
     (program / "own.py").write_text(f"{PROGRAM}\nprior = lambda: (model, None)")
     args = ["--program", "own:prior", "--data", "xy.npz", "--estimators", "prior"]
     assert fit_main([*args, "--out", "fit"]) == 2
-    assert "the guide is None; give a callable of the data" in capsys.readouterr().err
+    assert "the guide is None; training needs one" in capsys.readouterr().err
 
 
 def test_interrupted_it_names_the_command_that_goes_on(run_folder, tmp_path, monkeypatch, capsys):

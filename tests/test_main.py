@@ -159,6 +159,7 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
         (["--likelihood", "bernouli"], 2, "did you mean bernoulli"),
         (["--sigma", "0.3"], 2, "--sigma is for the normal likelihood"),
         (["--lr", "-1"], 2, "lr"),
+        (["--hidden-dims", str(10**12)], 2, "memory does not hold that ("),
         (["--z-dim", "two"], 2, "--z-dim is 'two'; give a whole number above 0; python -m"),
         (["--nonsense", "1"], 2, "nonsense"),
         (["--resume"], 2, "--resume needs the run's folder"),
@@ -314,6 +315,8 @@ def test_the_command_line_knows_every_likelihood():
         ("--config no.yaml", "--config: there is no file no.yaml;"),
         ("--config key.yaml", "key.yaml: there is no option zdim; did you mean z_dim?"),
         ("--config value.yaml", "--lr is wrong in value.yaml; give a number above 0;"),
+        ("--config .", "--config: there is no file .;"),
+        ("--config bytes.yaml", "bytes.yaml is no text"),
         ("--config list.yaml", "list.yaml is no YAML of options"),
     ],
 )
@@ -321,6 +324,7 @@ def test_a_wrong_option_is_one_sentence(words, sentence, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     for name, text in (("key", "zdim: 3"), ("value", "lr: much"), ("list", "- 3")):
         (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\x00")
     assert main(words.split()) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {sentence}")
@@ -344,9 +348,15 @@ def test_interrupted_it_names_the_command_that_goes_on(tmp_path, monkeypatch, ca
     before, _, command = err.rstrip().partition(": ")
     assert before == f"interrupted; this goes on with the run in {folder}"
     assert command.endswith(f" --no-progress --estimators elbo --out '{folder}' --resume")
-    monkeypatch.undo()
-    assert shlex.split(command)[:3] == ["python", "-m", "pyrovae.svi"]
-    assert main(shlex.split(command)[3:]) == 0
+    python, again = shlex.split(command)[:3], shlex.split(command)[3:]
+    assert python == ["python", "-m", "pyrovae.svi"]
+
+    def fitted(task, folder, ranks):
+        raise ValueError(f"to be resumed: {task.config.resume}, {folder.path}")
+
+    monkeypatch.setattr("pyrovae.svi.__main__._fitted", fitted)
+    assert main(again) == 2
+    assert f"to be resumed: True, {folder}" in capsys.readouterr().err
 
 
 def test_where_there_is_no_bar_a_line_is_written_now_and_then(monkeypatch, capsys):
