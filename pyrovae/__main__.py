@@ -21,7 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         print(pyrovae.__version__)
         return 0
     lines = "\n".join(f"  {command:10}{what}" for command, what in COMMANDS.items())
-    usage = f"usage: pyrovae COMMAND ...\n\n{lines}\n\npyrovae COMMAND --help says more."
+    usage = (
+        f"usage: python -m pyrovae COMMAND ...\n\n{lines}\n  --version which pyrovae this is\n\n"
+        "python -m pyrovae COMMAND --help says more."
+    )
     if name in ("-h", "--help"):
         print(usage)
         return 0

@@ -1,15 +1,19 @@
 """Checks of numbers that users give."""
 
-__all__ = ["check_positive", "check_seed", "check_sizes"]
+__all__ = ["check_positive", "check_seed", "check_sizes", "is_at_least", "shown"]
 
 from math import inf
 from numbers import Integral, Real
 from typing import Any
 
+SHOWN = 60  # characters of a value in a message
+
 
 def check_sizes(**sizes: Any) -> None:
     """Raises ValueError unless every size is a positive integer, of Python or NumPy."""
     for name, size in sizes.items():
+        if isinstance(size, Integral) and size >= 2**63:
+            raise ValueError(f"{name} is {size}; give a positive integer below 2^63")
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name} is {size!r}; give a positive integer")
 
@@ -19,6 +23,17 @@ def check_positive(**numbers: Any) -> None:
     for name, x in numbers.items():
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message can hold it: its beginning, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def is_at_least(x: Any, least: float) -> bool:
+    """Returns whether x is a real number, of Python or NumPy, that is at least so large."""
+    return isinstance(x, Real) and not isinstance(x, bool) and float(x) >= least
 
 
 def check_seed(seed: Any) -> None:

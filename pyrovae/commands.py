@@ -1,26 +1,24 @@
-"""What the command lines share: exit codes, errors in one sentence, types and options."""
+"""What the command lines share: exit codes, errors in one sentence, and how to go on."""
 
 __all__ = [
     "ESTIMATORS",
+    "LIKELIHOODS",
     "USAGE",
-    "add_common",
     "blocks_of",
     "check_device",
-    "command",
+    "check_local",
     "guarded",
-    "make_program",
-    "numbers",
-    "program_sha256",
+    "interrupted",
 ]
 
 import hashlib
-import importlib
 import json
+import logging
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from tempfile import NamedTemporaryFile
 from traceback import format_exception
@@ -28,86 +26,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
-    from jsonargparse import ArgumentParser
     from torch import Tensor
 
     from pyrovae.folder import Folder
     from pyrovae.rows import Rows
     from pyrovae.runs import Blocks
 
-# the names of `evaluate`, which --help does not wait for
+# names of what --help does not wait for
+LIKELIHOODS = ["bernoulli", "continuous-bernoulli", "normal"]
 ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
+OF_MEMORY = r"(?i)memory|storage size calculation overflowed"  # torch's words
 USAGE, DATA, DIVERGED, CHECKPOINT, UNFORESEEN, INTERRUPTED = 2, 3, 4, 5, 70, 130
-
-
-def numbers() -> tuple[Any, Any, Any]:
-    """Returns the parser's types of counts, amounts and seeds: > 0, > 0 and real, >= 0."""
-    from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
-
-    return PositiveInt, PositiveFloat, NonNegativeInt
-
-
-def add_common(parser: "ArgumentParser") -> None:
-    """Adds the options that every command has."""
-    from jsonargparse import ActionYesNo
-
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the program first: some ten seconds, once, then about twice as fast",
-    )
-    parser.add_argument(
-        "--progress",
-        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
-        default=None,
-        help="show bars (default: on a terminal)",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="the table as JSON on stdout, everything else on stderr",
-    )
-
-
-def make_program(name: str, seed: int, device: str) -> Any:
-    """Returns the (model, guide) that `package.module:make` gives, its modules on the device.
-
-    The module is imported, from the working directory too, and `make` called on random streams
-    that the seed fixes.
-
-    Raises:
-        ValueError: If there is no such module or name in it.
-        TypeError: If it gives no pair.
-    """
-    from pyrovae.digest import Reached
-    from pyrovae.rng import seeded
-
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    with seeded(seed):
-        try:
-            make = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as e:
-            raise ValueError(
-                f"--program {name} cannot be had ({e}); give package.module:make"
-            ) from e
-        pair = make()
-    if not (isinstance(pair, tuple) and len(pair) == 2):
-        raise TypeError(f"{name} returned {type(pair).__name__}, not (model, guide)")
-    if device != "cpu":
-        for network in Reached(*pair, read=False).modules:
-            network.to(device)
-    return pair
-
-
-def program_sha256(pair: Any) -> str:
-    """Returns a digest of a pair that `make_program` made, "" where it cannot be compared."""
-    from pyrovae.digest import Reached
-
-    reached = Reached(*pair)
-    return "" if reached.unknown else reached.sha256
 
 
 def blocks_of(
@@ -148,17 +77,7 @@ def blocks_of(
     return blocks
 
 
-def command(
-    parser: "Callable[[], ArgumentParser]",
-    run: Callable[[Any], int],
-    argv: list[str] | None,
-    interrupted: str,
-) -> int:
-    """Parses a command line and runs what it asks for; returns the exit code, as `guarded`."""
-    return guarded(lambda: run(parser().parse_args(argv)), interrupted)
-
-
-def guarded(run: Callable[[], int], interrupted: str) -> int:
+def guarded(run: Callable[[], int]) -> int:
     """Runs a command and returns its exit code; an error is one sentence on stderr.
 
     Of what nobody foresaw the traceback is kept in a file, which the sentence names. To be
@@ -168,11 +87,12 @@ def guarded(run: Callable[[], int], interrupted: str) -> int:
     with suppress(ValueError):  # in a thread, where signals are not met
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run()
+        with _logged():
+            return run()
     except SystemExit as e:  # of the parser
         return int(e.code or 0)
-    except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"interrupted; {e.args[0] if e.args else 'nothing was changed'}", file=sys.stderr)
         return INTERRUPTED
     except Exception as e:
         code, sentence = _told(e)
@@ -181,6 +101,29 @@ def guarded(run: Callable[[], int], interrupted: str) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interrupted(how: Callable[[], str]) -> Iterator[None]:
+    """Runs its body; interrupted, the user is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how()) from None
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Shows what the package logs on stderr: how far long work is."""
+    log, shown = logging.getLogger("pyrovae"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(shown)
+        log.setLevel(level)
 
 
 def _told(error: Exception) -> tuple[int, str]:
@@ -192,16 +135,30 @@ def _told(error: Exception) -> tuple[int, str]:
     codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
     codes |= dict.fromkeys((ValueError, TypeError, OSError), USAGE)
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), UNFORESEEN)
-    sentence = re.split(r"\n\s*Trace Shapes:", str(error))[0]  # Pyro adds a table
+    # of what Pyro and torch say, without the tables and tensors below
+    sentence = str(error).strip().partition("\n")[0].rstrip(":")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search(OF_MEMORY, sentence)
+    ):
+        what = sentence.rpartition("Allocator: ")[2].partition(". Error code")[0]
+        what = f" ({what})" if what else ""
+        return USAGE, f"memory does not hold that{what}; give less data, or smaller sizes"
     if code != UNFORESEEN:
         return code, sentence
     with NamedTemporaryFile("w", prefix="pyrovae-", suffix=".txt", delete=False) as file:
         file.writelines(format_exception(error))
-    what = sentence.strip().partition("\n")[0]
     return code, (
-        f"{type(error).__name__} where none was expected ({what}); the traceback is in "
+        f"{type(error).__name__} where none was expected ({sentence}); the traceback is in "
         f"{file.name}: please report it, or look there for a line of your own"
     )
+
+
+def check_local(name: str) -> None:
+    """Raises DataError where data are an address."""
+    from pyrovae.errors import DataError
+
+    if "://" in name:
+        raise DataError(f"--data {name} is an address; download it, and give the file's path")
 
 
 def check_device(name: str) -> None:
@@ -209,7 +166,7 @@ def check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as e:
         why = str(e).splitlines()[0]
         raise ValueError(f"--device {name} is not there ({why}); use cpu") from e

@@ -176,10 +176,12 @@ def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
             part = range(len(x))[slice(*(int(n) if n else None for n in rows.split(":")))]
             index = torch.tensor(list(part), dtype=torch.long)
         else:
-            count = max(0, min(int(rows), len(x)))
+            count = max(0, int(rows))
             index = torch.arange(count) * len(x) // max(1, count)
-    except ValueError as e:
+    except (ValueError, TypeError) as e:  # of int and of slice
         raise ValueError(f"--rows is {rows!r}; give 100, or start:stop[:step]") from e
+    if len(index) > len(x):
+        raise ValueError(f"--rows is {rows}, but there are {len(x)}; give at most that")
     if not len(index):
         raise ValueError(f"--rows {rows} leaves none of the {len(x)} rows; give others")
     return x[index] if isinstance(x, Tensor) else x.take(index)

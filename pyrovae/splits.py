@@ -4,6 +4,7 @@ __all__ = ["Split", "Splits", "check_finite"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 
 import torch
@@ -76,4 +77,7 @@ def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
         where = f"row {start + first + row}"
         where += f", column {', '.join(map(str, column))}" * bool(column)
         value = chunk[(row, *column)].item()
-        raise DataError(f"{name} holds {value} at {where}; remove or impute such values first")
+        advice = "; remove or impute such values first"
+        if not isnan(value):
+            advice = f", or a number that {x.dtype} does not hold; remove, impute or rescale it"
+        raise DataError(f"{name} holds {value} at {where}{advice}")

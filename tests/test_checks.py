@@ -73,3 +73,63 @@ def test_numbers_of_numpy_are_as_good():
     assert theirs.to_xarray().attrs == ours.to_xarray().attrs
     sizes = {"num_epochs": np.int64(1), "batch_size": np.int64(2), "seed": np.int64(0)}
     pv.svi.fit(vae.model, vae.guide, x, **sizes, lr=np.float32(1e-3), progress=False)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int64, torch.uint8, torch.bool, torch.float16, torch.complex64, torch.float64],
+)
+def test_data_of_a_type_that_a_program_does_not_take(dtype):
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4).to(dtype)
+    program, few = (vae.model, vae.guide), {"num_particles": 3}
+    for call in (
+        lambda: pv.evaluate(*program, x, **few, progress=False),
+        lambda: pv.importance_sampling(*program, x, **few),
+        lambda: pv.ais(vae.model, x, **few),
+        lambda: pv.svi.fit(*program, x, num_epochs=1, progress=False),
+    ):
+        with pytest.raises(TypeError, match=f"data of type {dtype} .*; give float32 or float64"):
+            call()
+
+
+def test_what_is_no_program():
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    for call, said in (
+        (lambda: pv.evaluate(None, vae.guide, x), "the model is None; give a Pyro callable"),
+        (lambda: pv.evaluate(vae, vae.guide, x), "a VAE, which has no forward .*; give its .mod"),
+        (lambda: pv.evaluate(x, vae.model, vae.guide), "the model is tensor"),
+        (lambda: pv.svi.fit(vae.model, None, x), "the guide is None; training needs one"),
+        (lambda: pv.svi.fit(vae.model, "guide", x), "the guide is 'guide'; give a Pyro callable"),
+        (lambda: pv.svi.fit(vae.model, vae.guide, None), "the data are NoneType; give tensors"),
+        (lambda: pv.svi.fit(vae.model, vae.guide, x, valid=3), "the data are int; give tensors"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()
+
+
+def test_options_of_another_kind():
+    vae, x = pv.VAE(x_dim=4, z_dim=2), torch.ones(3, 4)
+    program, few = (vae.model, vae.guide), {"num_particles": 3}
+    for names in ("ais", None, 3, [3]):
+        with pytest.raises(TypeError, match="estimators is .*; give a list of names, such as"):
+            pv.evaluate(*program, x, estimators=names, **few)
+    with pytest.raises(ValueError, match="no estimator 'annealing'; choose from elbo, "):
+        pv.evaluate(*program, x, estimators=["annealing"], **few)
+    for widths in (4, "4", None):
+        with pytest.raises(TypeError, match="hidden_dims is .*; give a list of widths"):
+            pv.VAE(4, 2, widths)
+    for proposal in ("wide", 3, pv.Widened, x):
+        with pytest.raises(TypeError, match=r"proposal is .*; give a pv.Widened\(\)"):
+            pv.importance_sampling(*program, x, proposal=proposal, **few)
+    for seconds in (float("nan"), -1, "1", True):
+        with pytest.raises(ValueError, match="max_seconds is .*; give a number, 0 or more"):
+            pv.importance_sampling(*program, x, max_seconds=seconds, num_particles="auto")
+    for name in ("optimizer", "transform", "callback"):
+        with pytest.raises(TypeError, match=f"{name} is 'adam'; give a callable"):
+            pv.svi.fit(*program, x, **{name: "adam"})
+    for state in (3, {}):
+        with pytest.raises(pv.storage.StateError, match="resume is no state of a training"):
+            pv.svi.fit(*program, x, resume=state)
+    with pytest.raises(ValueError, match="holds inf at row 1, column 2, or a number that"):
+        pv.evaluate(*program, torch.where(torch.arange(12).reshape(3, 4) == 6, torch.inf, x))

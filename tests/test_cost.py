@@ -11,6 +11,7 @@ import pyrovae as pv
 from pyrovae.evidence import cost as module
 from pyrovae.evidence.__main__ import main
 from pyrovae.evidence.cost import Cost, Part, cost
+from pyrovae.evidence.tally import Tally
 
 pytestmark = pytest.mark.usefixtures("float32")
 PROBE, START = module.PROBE, module._start
@@ -58,7 +59,7 @@ def test_seconds_are_those_of_the_busiest_worker():
     assert c.seconds(1) == 0.5 + 14
     assert c.seconds(2) == 0.5 + 2 + 5 + 4
     assert c.seconds(4) == 0.5 + 2 + 2 + 4
-    assert c.seconds(64, 2) == c.seconds(2)
+    assert c.seconds(64, 2) == 0.5 + 2 * 32 + 5 + 4  # and all of them import on two cores
     assert c.seconds(64) == 0.5 + 2 + 4
     assert "at most" not in str(c)
     assert str(Cost(parts, 2.0, 0.5, 1e9, True)).count("at most 9.5 s") == 1
@@ -74,14 +75,21 @@ def test_seconds_are_those_of_the_busiest_worker():
     ids=lambda options: options["estimators"][0],
 )
 def test_what_it_says_is_what_happens(options, monkeypatch):
-    """By a clock that only decoding moves on, 10 microseconds each: no machine is as regular."""
+    """By a clock that decoding moves on, 10 microseconds each, and k-hat: none is as regular."""
     vae, x = vae_and_data(300)
     now = [0.0]
 
     def tick(decoder, inputs, output):
         now[0] += 1e-5 * inputs[0].numel() / 3
 
+    khat = Tally.pareto_k
+
+    def tock(weights):  # as long as the probe has time, and however many the draws
+        now[0] += 0.5
+        return khat(weights)
+
     vae.decoder.register_forward_hook(tick)
+    monkeypatch.setattr(Tally, "pareto_k", tock)
     monkeypatch.setattr(module, "PROBE", PROBE)
     monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     expected = cost(vae.model, vae.guide, x, **options, seed=0)

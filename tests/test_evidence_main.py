@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -60,7 +61,7 @@ def table(folder):
 
 def test_own_test_part(run_folder, tmp_path, capsys):
     captured = job(run_folder, "--out", tmp_path, capsys=capsys)
-    assert "log P(X) of these 30 data by" in captured.out
+    assert "log P(X) of these 30 of 359 rows by" in captured.out
     assert "annealing" in captured.out
     splits = pv.data.load("digits", binarize="dynamic")
     assert table(tmp_path).attrs["sha256_test"] == splits.protocol["sha256_test"]
@@ -109,7 +110,7 @@ def test_default_folder_is_the_runs(run_folder, tmp_path):
     before = (run_folder / runs.MODEL).read_bytes()
     job(run_folder)
     assert table(run_folder)["value"].shape == (4, 30)
-    job(run_folder, "--data", tmp_path / "mine.npy")
+    job(run_folder, "--data", tmp_path / "mine.npy", "--rows", 12)
     other = table(run_folder / "evidence-mine")
     assert other["value"].shape == (4, 12)
     assert other.attrs["part"] == "all"
@@ -126,7 +127,7 @@ def program(tmp_path, monkeypatch):
     y = rng.normal(size=50)
     np.savez("xy.npz", x=y + 1.25**0.5 * rng.normal(size=50), y=y)
     yield tmp_path
-    for name in ("mine_program", "held_program"):
+    for name in ("mine_program", "held_program", "own"):
         sys.modules.pop(name, None)
 
 
@@ -148,16 +149,22 @@ def test_a_program_of_ones_own(program):
         (["runs/none"], 5, "there is no model.safetensors"),
         (["RUN", "--program", "a:b"], 2, "one of them"),
         (["RUN", "--rows", "x"], 2, "--rows is 'x'; give 100, or start:stop"),
+        (["RUN", "--rows", "1:2:3:4"], 2, "--rows is '1:2:3:4'; give 100, or start:stop"),
+        (["RUN", "--rows", "-5:"], 2, "--rows needs a value; write --rows=-5:"),
+        (["RUN", "--num-particles", str(2**63)], 2, "give a positive integer below 2^63"),
+        (["RUN", "--device", "meta"], 2, "--device meta is not there"),
         (["RUN", "--rows", "900:"], 2, "leaves none of the 359 rows"),
         (["RUN", "--rows", "5:3"], 2, "leaves none of the 359 rows"),
         (["RUN", "--rows", "-3"], 2, "leaves none of the 359 rows"),
-        (["RUN", "--num-particles", "many"], 2, "give a number, or auto"),
+        (["RUN", "--rows", "360"], 2, "--rows is 360, but there are 359; give at most that"),
+        (["RUN", "--num-particles", "many"], 2, "give a whole number above 0, or auto"),
         (["RUN", "--data", "digit"], 3, "there is no data set 'digit'"),
+        (["RUN", "--data", "s3://a/b.npy"], 3, "--data s3://a/b.npy is an address; download it"),
         (["RUN", "--data", "mnist"], 3, "mnist is not there"),
         (["RUN", "--device", "cuda:7"], 2, "use cpu"),
         (["RUN", "--estimators", "annealing"], 2, "annealing"),
         (["--program", "mine_program:make"], 2, "--program needs --data"),
-        (["--program", "mine_program:mk", "--data", "xy.npz"], 2, "give package.module:make"),
+        (["--program", "mine_program:mk", "--data", "xy.npz"], 2, "has no 'mk'; did you mean mak"),
         (["--program", "no_such:make", "--data", "xy.npz"], 2, "cannot be had"),
         (["--program", "mine_program:nothing", "--data", "xy.npz"], 2, "not (model, guide)"),
         (["--program", "mine_program:make", "--data", "none.npz"], 3, "there is no file none.npz"),
@@ -168,6 +175,79 @@ def test_mistakes(args, code, words, run_folder, program, capsys):
     err = job(*args, code=code, capsys=capsys).err
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("\n1 / 0", "own.py, line 2: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit()", "own.py, line 2: SystemExit"),
+        ("exit('so long')", "own.py, line 1: SystemExit: so long"),
+        ("def f(): f()\nf()", "own.py, line 1: RecursionError: maximum recursion depth exceeded"),
+        ("def make(:", "own.py, line 1: SyntaxError: invalid syntax"),
+        ("import no_such_thing", "own.py, line 1: ModuleNotFoundError: No module named 'no_such"),
+        ("def make():\n raise KeyError(3)", "own.py, line 2: KeyError: 3"),
+        ("def make(x): pass", "--program own:make takes (x), but is given nothing; give"),
+        ("make = 3", "--program own:make is of type int; give package.module:make"),
+        ("def make(): return 1, 2, 3", "own:make returned a tuple of 3, not (model, guide)"),
+        ("def make(): return 1, 2", "own:make returned a model of type int; give"),
+    ],
+)
+def test_a_program_that_fails_is_named_with_its_line(code, said, program, capsys):
+    (program / "own.py").write_text(code)
+    err = job("--program", "own:make", "--data", "xy.npz", code=2, capsys=capsys).err
+    [line] = err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("{}['mean']", "line 6: KeyError: 'mean'"),
+        ("exit(3)", "line 6: SystemExit: 3"),
+        ("(f := lambda: f())()", "line 6: RecursionError: maximum recursion depth exceeded"),
+        ("dist.Normal(y, -y.abs())", "line 6: ValueError: Expected parameter scale"),
+    ],
+)
+def test_a_model_that_fails_is_named_with_its_line(wrong, said, program, capsys):
+    (program / "own.py").write_text(PROGRAM.replace("        z =", f"        {wrong}; z =", 1))
+    args = ["--program", "own:make", "--data", "xy.npz", "--estimators", "importance"]
+    for run, more in ((main, QUICK), (fit_main, ["-n", "1", "--out", "fit"])):
+        assert run([*more, *args]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: own:make fails in its own code, {program}/own.py, {said}")
+
+
+def test_names_that_are_no_program(program, capsys):
+    for name, said in (
+        ("mine_program", "names no function; give package.module:make"),
+        (":make", "names no function; give package.module:make"),
+        ("sub/mine_program.py:make", "is a path; give a module that python finds from here, such"),
+    ):
+        assert said in job("--program", name, "--data", "xy.npz", code=2, capsys=capsys).err
+
+
+def test_data_that_a_program_does_not_take(program, capsys):
+    np.save("x.npy", np.zeros(50))
+    for run in (main, fit_main):
+        assert run(["--program", "mine_program:make", "--data", "x.npy"]) == 3
+        err = capsys.readouterr().err
+        assert "x.npy gives 1 array, but the model takes (x, y); give as many as that" in err
+    (program / "own.py").write_text(f"{PROGRAM}\nprior = lambda: (model, None)")
+    args = ["--program", "own:prior", "--data", "xy.npz", "--estimators", "prior"]
+    assert fit_main([*args, "--out", "fit"]) == 2
+    assert "the guide is None; training needs one" in capsys.readouterr().err
+
+
+def test_interrupted_it_names_the_command_that_goes_on(run_folder, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.Blocks, "__setitem__", interrupt)
+    out = tmp_path / "an evaluation"
+    err = job(run_folder, "--out", out, code=130, capsys=capsys).err
+    assert f"this goes on from the blocks already done in {out}/blocks: python -m pyrovae" in err
+    assert err.rstrip().endswith(f".evidence {shlex.join(QUICK)} {run_folder} --out '{out}'")
 
 
 def test_the_command_lines_know_every_estimator():

@@ -11,7 +11,7 @@ import pyrovae
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
-    {"rows", "errors", "checks", "digest"},
+    {"rows", "errors", "checks", "digest", "progress"},
     {"arrays", "binarization", "splits", "threads"},
     {"rng", "precision", "nn", "likelihoods", "data", "diagnostics", "storage", "evidence.hmc"},
     {"evidence.weights", "program", "models", "folder"},
@@ -27,6 +27,7 @@ ROWS = [
     {"runs", "evidence.cost"},
     {"report.words"},
     {"report", "report.page", "resuming"},
+    {"options", "users"},
     {"commands"},
     {"svi.__main__", "evidence.__main__", "report.__main__"},
     {"__main__"},

@@ -1,7 +1,9 @@
 """The main job and its run folder, as a user meets them."""
 
 import json
+import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,8 +15,9 @@ import xarray
 import yaml
 
 import pyrovae as pv
-from pyrovae import runs
-from pyrovae.commands import guarded
+from pyrovae import likelihoods, progress, runs
+from pyrovae.__main__ import main as pyrovae_main
+from pyrovae.commands import LIKELIHOODS, guarded
 from pyrovae.svi.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -149,13 +152,15 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
     ("args", "code", "words"),
     [
         (["--data", "digit"], 3, "did you mean digits"),
+        (["--data", "http://x.org/a.npy"], 3, "--data http://x.org/a.npy is an address; download"),
         (["--data", "absent.npy"], 3, "there is no file absent.npy"),
         (["--data", "mnist", "--root", "/nowhere"], 3, "searched /nowhere/MNIST/raw"),
         (["--binarize", "none"], 3, "outside {0, 1} but site 'x' is Bernoulli"),
         (["--likelihood", "bernouli"], 2, "did you mean bernoulli"),
         (["--sigma", "0.3"], 2, "--sigma is for the normal likelihood"),
         (["--lr", "-1"], 2, "lr"),
-        (["--z-dim", "two"], 2, "z_dim"),
+        (["--hidden-dims", str(10**12)], 2, "memory does not hold that ("),
+        (["--z-dim", "two"], 2, "--z-dim is 'two'; give a whole number above 0; python -m"),
         (["--nonsense", "1"], 2, "nonsense"),
         (["--resume"], 2, "--resume needs the run's folder"),
         (["--out", "/proc/nowhere"], 2, "cannot be written"),
@@ -266,9 +271,123 @@ def test_help_warns_of_nothing():
     assert "--num-particles" in done.stdout
 
 
+def test_help(capsys):
+    assert pyrovae_main(["--help"]) == 0
+    assert "--version" in capsys.readouterr().out
+    for name in ("svi", "evidence", "report"):
+        assert pyrovae_main([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: python -m pyrovae.{name} ")
+        assert text.count(f"\n  python -m pyrovae.{name} ") == 3  # examples
+        assert "--version" in text
+        assert "type:" not in text
+        assert "<function" not in text
+        assert "null" not in text
+    assert pyrovae_main(["svi", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--likelihood {bernoulli,continuous-bernoulli,normal}" in text
+    groups = ["data", "model", "training", "evidence", "run folder", "computing", "examples"]
+    assert [g for g in groups if f"\n{g}:\n" in text] == groups
+    assert pyrovae_main(["svi", "--version"]) == 0
+    assert capsys.readouterr().out == f"pyrovae {pv.__version__}\n"
+
+
+def test_the_command_line_knows_every_likelihood():
+    assert list(likelihoods.families)[: len(LIKELIHOODS)] == LIKELIHOODS
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--num-epoch 3", "there is no option --num-epoch; did you mean --num-epochs?"),
+        ("--nonsense=1", "there is no option --nonsense;"),
+        ("stray", "'stray' is one argument too many;"),
+        ("--lr", "--lr needs a value;"),
+        ("--lr=-1", "--lr is '-1'; give a number above 0;"),
+        ("-n 2.5", "--num-epochs is '2.5'; give a whole number above 0;"),
+        ("--valid-size x", "--valid-size is 'x'; give a whole number above 0;"),
+        ("--seed -1", "--seed is '-1'; give a whole number, 0 or more;"),
+        ("--hidden-dims 3 x", "--hidden-dims is '3 x'; give a whole number above 0;"),
+        ("--hidden-dims 3,4", "--hidden-dims is '3,4'; put spaces between its values;"),
+        ("--estimators elbo annealing", "--estimators is 'annealing'; take elbo, importance, "),
+        ("--lr-schedule one-cycl", "--lr-schedule is 'one-cycl'; did you mean one-cycle?"),
+        ("--resume=1", "--resume takes no value;"),
+        ("--config no.yaml", "--config: there is no file no.yaml;"),
+        ("--config key.yaml", "key.yaml: there is no option zdim; did you mean z_dim?"),
+        ("--config value.yaml", "--lr is wrong in value.yaml; give a number above 0;"),
+        ("--config .", "--config: there is no file .;"),
+        ("--config bytes.yaml", "bytes.yaml is no text"),
+        ("--config list.yaml", "list.yaml is no YAML of options"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("key", "zdim: 3"), ("value", "lr: much"), ("list", "- 3")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\x00")
+    assert main(words.split()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sentence}")
+    assert line.endswith("python -m pyrovae.svi --help says more")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_interrupted_it_names_the_command_that_goes_on(tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "a run"
+    args = ["--estimators", "elbo", "--out", folder, "--overwrite"]
+    monkeypatch.setattr("pyrovae.svi.__main__._check_folder", interrupt)
+    err = job(*args, code=130, capsys=capsys).err
+    assert f"nothing of it is in {folder} yet, and this begins anew: python -m" in err
+    assert err.rstrip().endswith(f"--out '{folder}' --overwrite")
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "write_metrics", interrupt)
+    err = job(*args, code=130, capsys=capsys).err
+    before, _, command = err.rstrip().partition(": ")
+    assert before == f"interrupted; this goes on with the run in {folder}"
+    assert command.endswith(f" --no-progress --estimators elbo --out '{folder}' --resume")
+    python, again = shlex.split(command)[:3], shlex.split(command)[3:]
+    assert python == ["python", "-m", "pyrovae.svi"]
+
+    def fitted(task, folder, ranks):
+        raise ValueError(f"to be resumed: {task.config.resume}, {folder.path}")
+
+    monkeypatch.setattr("pyrovae.svi.__main__._fitted", fitted)
+    assert main(again) == 2
+    assert f"to be resumed: True, {folder}" in capsys.readouterr().err
+
+
+def test_where_there_is_no_bar_a_line_is_written_now_and_then(monkeypatch, capsys):
+    now = [0.0]
+
+    def run(seconds, progress_asked=None):
+        def steps():
+            bar = progress.Bar("training", 100, 20, "epoch", progress_asked)
+            for _ in range(80):
+                now[0] += seconds
+                bar.update()
+            return 0
+
+        assert guarded(steps) == 0
+        return capsys.readouterr().err.splitlines()
+
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    assert run(0.3) == []  # 24 s
+    assert run(10.0)[:2] == [  # by tenths, which are rarer
+        "training: 30% done, about 11.7 min left",
+        "training: 40% done, about 10.0 min left",
+    ]
+    assert len(run(10.0)) == 7
+    assert run(1.0)[0] == "training: 50% done, about 50.0 s left"  # every 30 s
+    assert run(10.0, False) == []
+    assert not logging.getLogger("pyrovae").handlers
+
+
 def test_errors_leave_out_the_shapes_that_pyro_lists(capsys):
     def fails() -> int:
         raise ValueError("x has 7 columns\n Trace Shapes:   \n  Param Sites: ")
 
-    assert guarded(fails, "") == 2
+    assert guarded(fails) == 2
     assert capsys.readouterr().err == "error: x has 7 columns\n"

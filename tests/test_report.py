@@ -89,7 +89,10 @@ def test_the_command_writes_it_anew(run_folder, capsys):
 def test_rows_that_were_chosen_are_those_shown(folder):
     options = "--rows 20 --num-particles 30 --estimators elbo importance --no-progress".split()
     assert main(["evidence", str(folder), *options]) == 0
-    table = embedded((folder / "report.html").read_text())["table"]
+    page = (folder / "report.html").read_text()
+    assert "What is log P(X) of 20 of 359 rows that" in page
+    assert "log P(X) of these 20 of 359 rows by" in page
+    table = embedded(page)["table"]
     y = pv.data.load("digits").test.y
     assert table["columns"]["label"] == y[torch.arange(20) * 359 // 20].tolist()
 

@@ -1,27 +1,36 @@
 """Held-out log P(X) of a trained run, or of your own program, with a verdict for each datum."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrovae.commands import (
     ESTIMATORS,
-    add_common,
     blocks_of,
     check_device,
-    command,
-    make_program,
-    numbers,
-    program_sha256,
+    check_local,
+    guarded,
+    interrupted,
 )
+from pyrovae.users import blamed, check_takes, make_program, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
     from torch import Tensor
 
     from pyrovae.data import Splits
+    from pyrovae.options import Parser
     from pyrovae.rows import Rows
+
+
+DOES = "Held-out log P(X) of a trained run, or of your own program, with a verdict for each datum."
+EXAMPLES = (
+    ("runs/mnist --rows 100", "a hundred rows of a run's own test part"),
+    ("runs/mnist --num-particles 100000 --workers 8 --dry-run", "what that will cost"),
+    ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
+)
 
 
 class Task(NamedTuple):
@@ -37,62 +46,100 @@ class Task(NamedTuple):
     splits: "Splits | None" = None  # of the run, where it is about its own test part and folder
 
 
-def parser() -> "ArgumentParser":
+def parser() -> "Parser":
     """Returns the command line."""
-    from jsonargparse import ArgumentParser
+    from pyrovae.options import AMOUNT, COUNT, SEED, Parser, add_common
 
-    COUNT, AMOUNT, SEED = numbers()
-    p = ArgumentParser(prog="python -m pyrovae.evidence", description=__doc__)
-    add = p.add_argument
-    add("run", nargs="?", type=str | None, help="run folder of python -m pyrovae.svi")
-    add("--program", type=str | None, help="package.module:make, returning (model, guide)")
+    p = Parser("evidence", DOES, EXAMPLES, "[RUN]")
+    p.add_argument("run", nargs="?", type=str | None, help="folder of python -m pyrovae.svi")
+    add = p.add_argument_group("data and model").add_argument
     add(
         "--data",
         type=str | None,
         help="data set by name (its test part) or .npy/.npz (all rows; of a program: its arrays "
-        "in order); default: the run's own test part",
+        "in order) (default: the run's own test part)",
     )
-    add("--root", type=str | None, help="folder that holds the named data sets")
-    add("--binarize", choices=["static", "dynamic", "threshold", "none"])
-    add("--rows", type=str | None, help="100 (so many, evenly spaced) or start:stop[:step]")
+    add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
+    add(
+        "--binarize",
+        choices=["static", "dynamic", "threshold", "none"],
+        help="(default: as the run; of a program: none)",
+    )
+    add(
+        "--rows",
+        type=str | None,
+        help="100 (so many, evenly spaced) or start:stop[:step] (default: all)",
+    )
+    add(
+        "--program",
+        type=str | None,
+        metavar="MODULE:MAKE",
+        help="instead of a VAE: make() returns (model, guide)",
+    )
+    add("--plate", type=str | None, help="over the data (default: data); none: all at once")
+    add = p.add_argument_group("evidence").add_argument
     add(
         "--estimators",
         nargs="+",
         default=["elbo", "importance", "prior", "ais"],
         choices=ESTIMATORS,
+        metavar="NAME",
+        help=f"of {', '.join(ESTIMATORS)}",
     )
-    add("--num-particles", type=COUNT | str, default=5_000, help="K, draws per datum, or auto")
-    add("--tolerance", type=AMOUNT, default=0.01, help="standard error that auto aims at, nats")
-    add("--max-particles", type=COUNT, default=100_000, help="draws per datum of auto, at most")
-    add("--max-seconds", type=AMOUNT | None, help="time after which auto asks for no more")
-    add("--num-temperatures", type=COUNT, default=100, help="of annealing")
-    add("--num-chains", type=COUNT, default=8, help="annealing runs per datum")
-    add("--plate", type=str | None, help="over the data (default: data); none: all at once")
+    add(
+        "--num-particles",
+        type=COUNT | str,
+        default=5_000,
+        metavar="K",
+        help="draws per datum, or auto",
+    )
+    add("--seed", type=SEED, default=0, metavar="N", help="of the draws")
+    add = p.add_argument_group("with --num-particles auto").add_argument
+    add("--tolerance", type=AMOUNT, default=0.01, metavar="X", help="standard error to aim at")
+    add("--max-particles", type=COUNT, default=100_000, metavar="K", help="draws, at most")
+    add("--max-seconds", type=AMOUNT | None, metavar="X", help="after which it asks for no more")
+    add = p.add_argument_group("with --estimators ais").add_argument
+    add("--num-temperatures", type=COUNT, default=100, metavar="N", help="of annealing")
+    add("--num-chains", type=COUNT, default=8, metavar="N", help="annealing runs per datum")
+    add = p.add_argument_group("folder").add_argument
+    add(
+        "--out",
+        type=str | None,
+        metavar="FOLDER",
+        help="(default: the run's; RUN/evidence-DATA for other data)",
+    )
+    add = add_common(p)
+    add("--workers", type=COUNT | None, metavar="N", help="processes that share the work")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
-    add("--workers", type=COUNT | None, help="processes that share the work, a thread each")
-    add("--seed", type=SEED, default=0, help="of the draws")
-    add("--out", type=str | None, help="folder (default: the run's; RUN/evidence-DATA of others')")
-    add_common(p)
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted."""
-    return command(parser, run, argv, "the same command goes on from the blocks already done")
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: run(parser().parse_args(argv), argv))
 
 
-def run(config: "Namespace") -> int:
+def run(config: "Namespace", argv: list[str]) -> int:
     """Evaluates, prints, and writes tables and pictures."""
+    with blamed(config.program):
+        return _run(config, argv)
+
+
+def _run(config: "Namespace", argv: list[str]) -> int:
     import pyrovae as pv
     from pyrovae import report, runs
     from pyrovae.folder import worked_in
     from pyrovae.rows import chosen
 
     if config.num_particles != "auto" and isinstance(config.num_particles, str):
-        raise ValueError(f"--num-particles is {config.num_particles!r}; give a number, or auto")
+        raise ValueError(
+            f"--num-particles is {config.num_particles!r}; give a whole number above 0, or auto"
+        )
     if not (config.run or config.program):
         raise ValueError("give a run folder, or --program package.module:make")
     check_device(config.device)
+    check_local(config.data or "")
     task = _of_run(config) if config.run else _of_program(config)
     data = tuple(chosen(d, config.rows).to(config.device) for d in task.data)
     options = {
@@ -109,8 +156,20 @@ def run(config: "Namespace") -> int:
         expected = cost(task.model, task.guide, *data, **options)
         print(json.dumps(expected.rows()) if config.json else expected)
         return 0
-    protocol = {**task.protocol, "rows_chosen": config.rows or "all"}
-    with worked_in(task.folder) as folder:
+    protocol = {
+        **task.protocol,
+        "rows_chosen": config.rows or "all",
+        "rows_available": len(task.data[0]),
+    }
+
+    def how() -> str:
+        done, again = task.folder / runs.BLOCKS, shlex.join(argv)
+        return (
+            f"this goes on from the blocks already done in {done}: "
+            f"python -m pyrovae.evidence {again}"
+        )
+
+    with worked_in(task.folder) as folder, interrupted(how):
         folder.check(runs.EVIDENCE_FILES)
         blocks = blocks_of(folder, task.model, task.guide, data, options, protocol)
         evidence = pv.evaluate(
@@ -166,6 +225,7 @@ def _of_run(config: "Namespace") -> Task:
         protocol = {**protocol, "part": "test"}
     if program:
         pair = make_program(config.program, kept["seed"], config.device)
+        check_takes(pair, part.arrays, f"--data {name}")
         protocol |= {"program": config.program, "program_sha256": program_sha256(pair)}
         some = tuple(x[: kept["batch_size"]].to(config.device) for x in part.arrays)
         model, guide = pv.load(folder, pair, *some)
@@ -211,6 +271,7 @@ def _of_program(config: "Namespace") -> Task:
         splits = pv.data.load(config.data, root=config.root or "data", binarize=binarize)
         part, shape = splits.test, splits.image_shape
         protocol = {**splits.protocol, "part": "test"}
+    check_takes((model, guide), part.arrays, f"--data {config.data}")
     protocol = {"program": config.program, **protocol}
     name = config.program.partition(":")[2]
     folder = Path(config.out or f"runs/evidence-{name}-{Path(config.data).stem}")

@@ -11,7 +11,7 @@ from heapq import heapify, heapreplace
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from pyrovae.evidence.confirmation import (
 from pyrovae.evidence.evaluate import planned
 from pyrovae.evidence.planning import Plan, path_grid
 from pyrovae.program import Program
+from pyrovae.progress import duration
 from pyrovae.threads import one_at_a_time
 
 PROBE = 0.5  # seconds
@@ -63,8 +64,8 @@ class Cost:
 
     Attributes:
         parts: By source of weights.
-        start: Seconds until a worker is there.
-        once: Seconds of what is done once: annealing's pilot, and graphs to be compiled.
+        start: Seconds until a worker with a core of its own is there.
+        once: Seconds of what is done once: the plan, annealing's pilot, graphs to be compiled.
         memory: Bytes that a process takes at most, as far as this one has.
         bound: Whether some of it is only known to be no more: the draws of "auto".
         second: Seconds that the second way adds at most, see `pyrovae.evidence.confirmation`.
@@ -91,7 +92,8 @@ class Cost:
         for part in self.parts.values():
             for block in part.blocks:
                 heapreplace(ends, ends[0] + block)
-        return self.once + (self.start if workers > 1 else 0.0) + max(ends)
+        start = self.start * workers / busy if workers > 1 else 0.0  # they import side by side
+        return self.once + start + max(ends)
 
     def rows(self) -> dict[str, Any]:
         """Returns the table as JSON values."""
@@ -116,14 +118,15 @@ class Cost:
         threads = torch.get_num_threads()
         lines += [
             f"memory      {self.memory / 2**30:.2f} GiB a process",
-            f"time        {most}{_time(self.seconds())} in this process, "
+            f"time        {most}{duration(self.seconds())} in this process, "
             f"{threads} thread{'s' if threads > 1 else ''}",
-            f"second way  up to {_time(self.second)} more, where the weights look good",
+            f"second way  up to {duration(self.second)} more, where the weights look good",
             "",
             f"{'workers':<24}" + "".join(f"{w:>9}" for w in WORKERS),
             f"{f'here, on {cores} cores':<24}"
-            + "".join(f"{_time(self.seconds(w, cores)):>9}" for w in WORKERS),
-            f"{'with a core each':<24}" + "".join(f"{_time(self.seconds(w)):>9}" for w in WORKERS),
+            + "".join(f"{duration(self.seconds(w, cores)):>9}" for w in WORKERS),
+            f"{'with a core each':<24}"
+            + "".join(f"{duration(self.seconds(w)):>9}" for w in WORKERS),
         ]
         return "\n".join(lines)
 
@@ -139,46 +142,60 @@ def cost(
     will be: nobody knows beforehand how long it takes.
     """
     options = {**options, "workers": None}
+    start = perf_counter()
     alone = planned(model, guide, *data, **options)
+    once = perf_counter() - start
     held = next(iter(alone.programs.values())).data
     worker = planned(model, guide, *held, **{**options, "workers": 1})
-    pilot = 0.0
     if "ais" in alone.programs:
         start = perf_counter()
         tune(alone.programs["ais"], alone.num_temperatures, "tuned", NUM_LEAPFROG, alone.job.seed)
-        pilot = perf_counter() - start
-    parts, once, second = {}, pilot, 0.0
+        once += perf_counter() - start
+    parts, second = {}, 0.0
     for source, program in alone.programs.items():
         blocks = [rows for name, rows in alone.blocks.values() if name == source]
         share = len(program) / len(blocks[0])
-        seconds, first = _seconds(alone, source, blocks[0])
-        own, _ = _seconds(worker, source, blocks[0])
-        once += first
+        probe, own = _probed(alone, source, blocks[0]), _probed(worker, source, blocks[0])
+        once += probe.first
         unit, count = _count(alone, source, len(blocks))
         parts[source] = Part(
             unit,
             count,
             _flops(alone, source, blocks[0]) * share,
-            [own * len(rows) / len(blocks[0]) for rows in blocks],
-            seconds * share,
+            [own.seconds * len(rows) / len(blocks[0]) for rows in blocks],
+            probe.seconds * share,
         )
-        second += _second(alone, source, parts[source])
+        second += _second(alone, source, blocks[0], probe)
     bound = any(how.num_particles == "auto" for how in alone.job.draws.values())
     return Cost(parts, _start(), once, _memory(alone), bound, second)
 
 
-def _second(plan: Plan, source: str, part: Part) -> float:
+class Probe(NamedTuple):
+    """What a block takes, how much longer its first run does, and a draw or temperature of it."""
+
+    seconds: float
+    first: float
+    slope: float
+
+
+def _second(plan: Plan, source: str, rows: range, probe: Probe) -> float:
     """Returns the seconds that the second way of a source takes at most."""
     num_data, how = len(plan.programs[source]), plan.job.draws.get(source)
     if source == "quadrature":
         return 0.0
-    if how is None:
-        forward, back, longer = ANNEALED, ANNEALED / plan.job.num_chains, 2 * LONGER
+    if how is None:  # a step of few chains takes as long as one of a block's
+        runs = ANNEALED, ANNEALED / plan.job.num_chains, LONGER, LONGER
         screened = SCREENED / plan.num_temperatures  # densities alone, as many as of one step
-        return part.seconds / num_data * (forward + back + longer + screened)
+        return probe.seconds * (sum(max(len(rows), n) for n in runs) + screened) / len(rows)
+    if plan.programs[source].shared:  # here each datum has draws of its own
+        alone = replace(plan.programs[source], shared=False)
+        plan = replace(plan, programs={**plan.programs, source: alone})
+        rows = alone.blocks(SAMPLED)[0]
+        probe = _probed(plan, source, rows)
     _, amount = _run(plan, source, range(0), plan.programs[source])
     most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)
-    return part.seconds / part.count * (most + SAMPLED)
+    fixed = probe.seconds - probe.slope * amount
+    return (probe.slope * (most + SAMPLED) + fixed * SAMPLED) / len(rows)
 
 
 def _run(plan: Plan, source: str, rows: range, program: Program) -> tuple[Any, int]:
@@ -202,23 +219,24 @@ def _run(plan: Plan, source: str, rows: range, program: Program) -> tuple[Any, i
     return draw, amount
 
 
-def _seconds(plan: Plan, source: str, rows: range) -> tuple[float, float]:
-    """Returns what a block takes, and how much longer its first run does."""
+def _probed(plan: Plan, source: str, rows: range) -> Probe:
+    """Returns what a block takes, from runs of it that grow until draws are most of their time.
+
+    What does not grow with them, such as k-hat, would be priced once a draw otherwise.
+    """
     run, amount = _run(plan, source, rows, plan.programs[source].part(rows))
     with settings(plan.workers, torch.get_default_dtype()):
         made = min(amount, FEW if source in plan.job.draws else STEPS)
         first = _timed(run, made)
         spent = seconds = _timed(run, made)
-        first = max(0.0, first - seconds)
-        slope = seconds / made
-        while made < amount:
-            more = min(amount, GROWTH * made, int((PROBE - spent) / slope))
-            if more < 2 * made and more < amount:
-                break
+        first, slope, fixed = max(0.0, first - seconds), seconds / made, True
+        while made < amount and (spent < PROBE or fixed):
+            more = min(amount, GROWTH * made)
             longer = _timed(run, more)
+            fixed = longer < 1.5 * seconds
             slope = max(0.0, (longer - seconds) / (more - made))
             made, seconds, spent = more, longer, spent + longer
-    return seconds + slope * (amount - made), first
+    return Probe(seconds + slope * (amount - made), first, slope)
 
 
 def _flops(plan: Plan, source: str, rows: range) -> float:
@@ -268,11 +286,3 @@ def _timed(run: Callable[[Any], Any], argument: Any) -> float:
     start = perf_counter()
     run(argument)
     return perf_counter() - start
-
-
-def _time(seconds: float) -> str:
-    """Returns seconds in the unit that suits them."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

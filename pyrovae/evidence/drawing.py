@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from pyrovae.checks import check_positive, check_sizes
+from pyrovae.checks import check_positive, check_sizes, is_at_least
 from pyrovae.evidence.proposals import Proposal, Sampler, Widened
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_weights
@@ -61,6 +61,8 @@ class Draws:
             check_sizes(num_particles=self.num_particles)  # pyright: ignore[reportArgumentType]
         check_sizes(max_particles=self.max_particles)
         check_positive(tolerance=self.tolerance)
+        if not (self.max_seconds is None or is_at_least(self.max_seconds, 0)):
+            raise ValueError(f"max_seconds is {self.max_seconds!r}; give a number, 0 or more")
         if not self.qmc:
             return
         if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from pyrovae.evidence.annealing import NUM_LEAPFROG, tune
 from pyrovae.evidence.blocks import FIELDS, SOURCES, Job, mapped, settings
@@ -25,6 +24,7 @@ from pyrovae.evidence.planning import Plan
 from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
 from pyrovae.program import Program
+from pyrovae.progress import Bar
 from pyrovae.rows import Rows
 from pyrovae.threads import one_at_a_time
 
@@ -87,7 +87,7 @@ def evaluate(
         workers: Processes that share the blocks, of one thread each: results are the same bytes
             for any number. `None` computes here with all threads, or wherever
             `joblib.parallel_config` says: Dask, Ray or Spark.
-        progress: Show a bar; `None` does so on a terminal.
+        progress: Show a bar; `None` does so on a terminal, and logs how far it is elsewhere.
         protocol: What is to stand beside the numbers, such as data set and binarization.
         blocks: Results of finished blocks of the same call, by name: what is there is not computed
             again, and what is computed is put there.
@@ -117,14 +117,8 @@ def evaluate(
     programs, job, auto = plan.programs, plan.job, num_particles == "auto"
     done: MutableMapping[str, dict[str, Any]] = {} if blocks is None else blocks
     left = {name: task for name, task in plan.blocks.items() if name not in done}
-    bar = tqdm(
-        total=sum(len(rows) for _, rows in plan.blocks.values()),
-        unit="datum",
-        desc="log p(x)",
-        disable=None if progress is None else not progress,
-    )
-    with bar:
-        bar.update(bar.total - sum(len(rows) for _, rows in left.values()))
+    total, todo = (sum(len(rows) for _, rows in b.values()) for b in (plan.blocks, left))
+    with Bar("log p(x)", total, total - todo, "datum", progress) as bar:
         if "ais" in {source for source, _ in left.values()}:
             kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, job.seed)
             job = replace(job, kernel=kernel)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, shown
 from pyrovae.evidence.drawing import Draws, at_once, draw, sharing
 from pyrovae.evidence.proposals import Proposal
 from pyrovae.evidence.weights import LogWeights
@@ -82,6 +82,12 @@ def importance_sampling(
         Quasi-Monte Carlo variational inference (Buchholz et al., 2018),
         https://arxiv.org/abs/1807.01604
     """
+    made = proposal is None or isinstance(proposal, Proposal)
+    if isinstance(proposal, type) or not (made or callable(proposal)):
+        raise TypeError(
+            f"proposal is {shown(proposal)}; give a pv.Widened(), pv.Defensive() or pv.Refined(), "
+            "or a Pyro guide"
+        )
     if not (proposal is None or isinstance(proposal, Proposal)):
         guide, proposal = proposal, None
     how = Draws(num_particles, proposal, qmc, tolerance, max_particles, max_seconds)

@@ -3,7 +3,7 @@
 __all__ = ["Plan", "plan"]
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import log10
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, shown
 from pyrovae.evidence.annealing import CHAINS
 from pyrovae.evidence.blocks import SOURCES, Job
 from pyrovae.evidence.drawing import Draws, at_once, sharing
@@ -135,11 +135,17 @@ def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:
 
 
 def _known(estimators: Sequence[str], guide: Any) -> list[str]:
-    names = list(dict.fromkeys(estimators))
+    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
+    names = list(dict.fromkeys(estimators)) if listed else []
+    if not listed or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais']"
+        )
     for name in names:
         if name not in SOURCES:
-            near = get_close_matches(name, SOURCES, n=1, cutoff=0.3) or SOURCES
-            raise ValueError(f"there is no estimator {name!r}; did you mean {' or '.join(near)}?")
+            near = get_close_matches(name, SOURCES, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(SOURCES)}"
+            raise ValueError(f"there is no estimator {name!r}; {hint}")
         if SOURCES[name] == "guide" and guide is None:
             raise ValueError(
                 f"estimator {name!r} needs a guide; pass one, or ask for 'prior' alone"

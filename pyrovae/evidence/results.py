@@ -88,6 +88,12 @@ class Evidence:
             best = other if gap > (4 if trusted else 2) * error else best
         return best
 
+    def count(self) -> str:
+        """Returns how many data these are, and of how many where rows were chosen."""
+        n = len(next(iter(self.estimates.values())).value)
+        there = self.protocol.get("rows_available", n)
+        return f"{n:,} data" if n == there else f"{n:,} of {there:,} rows"
+
     def rows(self) -> list[dict[str, Any]]:
         """Returns the table, one dict an estimator: nats per datum, `None` where undefined."""
         return [
@@ -132,16 +138,15 @@ class Evidence:
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers."""
-        n = len(next(iter(self.estimates.values())).value)
         estimates = [self[name] for name in RANKED if name in self.estimates]
         if not estimates:
             return (
                 "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
-                f"too low ({n} data)."
+                f"too low ({self.count()})."
             )
         best = self.best()
         lines = [
-            f"log P(X) of these {n} data by {LABELS[best.name]}{self._how(best)}: "
+            f"log P(X) of these {self.count()} by {LABELS[best.name]}{self._how(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]

@@ -2,7 +2,7 @@
 
 __all__ = ["VAE"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyro
@@ -58,6 +58,10 @@ class VAE(Registered):
         decoder: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
+            raise TypeError(
+                f"hidden_dims is {hidden_dims!r}; give a list of widths, such as [256]"
+            )
         for width in hidden_dims:
             check_sizes(hidden_dims=width)
         check_sizes(x_dim=x_dim, z_dim=z_dim)

@@ -1,5 +1,6 @@
 """Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
 
+from pyrovae.program.arguments import check_callables, check_data, explained
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
 from pyrovae.program.densities import SHARED_ROWS, Program
@@ -10,7 +11,6 @@ from pyrovae.program.handlers import (
     Replaced,
     Values,
     base,
-    check_data,
     evaluation,
     observes_data,
 )
@@ -46,10 +46,12 @@ __all__ = [
     "buffers_of",
     "check_kinds",
     "check",
+    "check_callables",
     "check_data",
     "check_observed",
     "draw_latents",
     "evaluation",
+    "explained",
     "inspect",
     "is_table",
     "log_likelihood_of_all",

@@ -11,12 +11,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyrovae.program.arguments import check_data
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import (
     Parameters,
     Site,
-    check_data,
     observes_data,
     sample_sites,
     vectorized,

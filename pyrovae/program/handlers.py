@@ -12,7 +12,6 @@ __all__ = [
     "Values",
     "aside",
     "base",
-    "check_data",
     "evaluation",
     "observes_data",
     "sample_sites",
@@ -23,7 +22,7 @@ __all__ = [
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, reduce
 from operator import and_
@@ -46,9 +45,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyrovae.data import DataError, check_finite
 from pyrovae.precision import float32_matmul
-from pyrovae.rows import Rows
 
 Values = dict[str, Tensor]
 Site = dict[str, Any]
@@ -289,21 +286,6 @@ def _quantile(name: str, fn: Any, u: Tensor) -> Tensor:
     ends = region.lower_bound, region.upper_bound
     low, high = (torch.as_tensor(end).to(value) for end in ends)
     return value.maximum(torch.nextafter(low, high)).minimum(torch.nextafter(high, low))
-
-
-def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
-    """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
-
-    Rows are counted from `start`.
-    """
-    if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
-        got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"
-        raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
-    lengths = [len(d) for d in data]
-    if len(set(lengths)) > 1 or not lengths[0]:
-        raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
-    for i, d in enumerate(data):
-        check_finite(d, f"data[{i}]" if len(data) > 1 else "x", start)
 
 
 def sample_sites(trace: Any) -> list[Site]:

@@ -10,6 +10,7 @@ from inspect import currentframe
 from pathlib import Path
 from typing import Any
 
+from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, whole
@@ -51,7 +52,8 @@ def inspect(
             observed stands outside it, guide and model differ in their latents or plates, or
             running the program shows that its numbers would be wrong; see `trials`.
     """
-    with aside():
+    check_callables(model, guide)
+    with aside(), explained(*data):
         program = tried(first_run(model, guide, data, plate, block_size), block_size)
     if program.trouble and not program.folds:
         warn(f"the program runs one particle at a time, slowly: it {program.trouble}")
@@ -187,7 +189,8 @@ def check(
     sites: tuple[str, ...] = ()
     ok = False
     try:
-        with aside():
+        check_callables(model, guide)
+        with aside(), explained(*data):
             program = first_run(model, guide, data, plate, block_size)
             sites = _table(program)
             program = tried(program, block_size)

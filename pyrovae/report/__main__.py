@@ -4,26 +4,37 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrovae.commands import command, make_program, program_sha256
+from pyrovae.commands import guarded
+from pyrovae.users import blamed, make_program, program_sha256
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
+
+    from pyrovae.options import Parser
+
+DOES = "Writes report.html, the page of a run, anew."
+EXAMPLES = (
+    ("runs/mnist", "the page of that run"),
+    ("runs/mnist --root /data", "where its data set has moved"),
+    ("runs/mine --program prog:make", "of your own program, with its diagram"),
+)
 
 
-def parser() -> "ArgumentParser":
+def parser() -> "Parser":
     """Returns the command line."""
-    from jsonargparse import ArgumentParser
+    from pyrovae.options import Parser
 
-    p = ArgumentParser(prog="python -m pyrovae report", description=__doc__)
-    p.add_argument("run", help="run folder of python -m pyrovae.svi")
-    p.add_argument("--root", type=str | None, help="folder that holds the named data sets")
-    p.add_argument("--program", type=str | None, help="of a program's run, for its diagram")
+    p = Parser("report", DOES, EXAMPLES, "RUN")
+    p.add_argument("run", help="folder of python -m pyrovae.svi")
+    add = p.add_argument_group("data and model").add_argument
+    add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
+    add("--program", type=str | None, metavar="MODULE:MAKE", help="of the run, for its diagram")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the page and returns the exit code: 0 ok, 2 usage, 3 data, 5 run."""
-    return command(parser, run, argv, "nothing was written")
+    return guarded(lambda: run(parser().parse_args(argv)))
 
 
 def run(config: "Namespace") -> int:
@@ -32,8 +43,9 @@ def run(config: "Namespace") -> int:
     from pyrovae.folder import worked_in
 
     program = None
+    holds_program = runs.holds_program(Path(config.run))  # and a run at all
     if config.program:
-        if not runs.holds_program(config.run):
+        if not holds_program:
             raise ValueError(f"{config.run} holds a VAE, which needs no --program; leave it out")
         folder = Path(config.run)
         program = make_program(config.program, runs.read_config(folder)["seed"], "cpu")
@@ -43,7 +55,7 @@ def run(config: "Namespace") -> int:
                 f"{config.program} has changed since the evidence in {config.run} was computed; "
                 f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
             )
-    with worked_in(config.run) as own:
+    with worked_in(config.run) as own, blamed(config.program):
         own.claim([runs.REPORT])
         print(report.write(config.run, root=config.root, program=program))
     return 0

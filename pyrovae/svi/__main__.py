@@ -1,6 +1,7 @@
 """The main job: fit a VAE, or your program, by SVI, then say what log P(X) of held-out data is."""
 
 import json
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -8,98 +9,137 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrovae.commands import (
     ESTIMATORS,
-    add_common,
+    LIKELIHOODS,
     blocks_of,
     check_device,
+    check_local,
     guarded,
-    make_program,
-    numbers,
-    program_sha256,
+    interrupted,
 )
+from pyrovae.users import blamed, check_takes, make_program, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
     from pyrovae.data import Splits
     from pyrovae.evidence.results import Evidence
     from pyrovae.folder import Folder
     from pyrovae.models.vae import VAE
+    from pyrovae.options import Parser
     from pyrovae.saving import Pair
     from pyrovae.svi import Fit
     from pyrovae.svi.ranks import Ranks
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
+DOES = "Fits a VAE, or your program, by SVI, and says what log P(X) of held-out data is."
+EXAMPLES = (
+    ("--data mnist --download --z-dim 50 --out runs/mnist", "a VAE of MNIST"),
+    ("--out runs/mnist --resume --num-epochs 500", "the same run, further"),
+    ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
+)
 OF_VAE = ("likelihood", "sigma", "z_dim", "hidden_dims")
 
 
-def parser() -> "ArgumentParser":
+def parser() -> "Parser":
     """Returns the command line; what is not about this invocation also goes into config.yaml."""
-    from jsonargparse import ArgumentParser
+    from pyrovae.options import AMOUNT, COUNT, SEED, Parser, add_common
 
-    COUNT, AMOUNT, SEED = numbers()
-    p = ArgumentParser(prog="python -m pyrovae.svi", description=__doc__)
-    add = p.add_argument
-    add("--config", action="config", help="YAML file of options; flags override it")
-    add("--program", type=str | None, help="package.module:make, returning (model, guide)")
+    p = Parser("svi", DOES, EXAMPLES)
+    add = p.add_argument_group("data").add_argument
     add(
         "--data",
         default="digits",
         help="data set by name, or the path of a .npy or .npz (of a program: its arrays in order)",
     )
-    add("--root", default="data", help="folder that holds the named data sets")
+    add("--root", default="data", metavar="FOLDER", help="that holds the named data sets")
     add("--download", action="store_true", help="fetch a torchvision data set that is not there")
     add(
         "--binarize",
         choices=["static", "dynamic", "threshold", "none"],
         help="(default: dynamic; of a program: none)",
     )
-    add("--valid-size", type=COUNT | None, help="training rows held out for validation")
-    add("--likelihood", default="bernoulli", help="bernoulli, continuous-bernoulli or normal")
+    add(
+        "--valid-size",
+        type=COUNT | None,
+        metavar="N",
+        help="training rows held out for validation (default: a fifth of the rows; 10,000 of the "
+        "MNIST family)",
+    )
+    add = p.add_argument_group("model").add_argument
+    add("--likelihood", default=LIKELIHOODS[0], choices=LIKELIHOODS, help="p(x|z)")
     add(
         "--sigma",
         type=AMOUNT | None,
-        help="of the normal likelihood; learned if not given",
+        metavar="X",
+        help="of the normal likelihood (default: learned)",
     )
-    add("--z-dim", type=COUNT, default=16, help="latent dimensions")
+    add("--z-dim", type=COUNT, default=16, metavar="N", help="latent dimensions")
     add(
         "--hidden-dims",
         type=COUNT,
         nargs="+",
         default=[256],
-        help="widths of the encoder's layers",
+        metavar="N",
+        help="widths of the encoder's layers, the decoder's in reverse",
     )
-    add("-n", "--num-epochs", type=COUNT, default=300, help="passes over the training data")
-    add("--batch-size", type=COUNT, default=128, help="rows of a step")
+    add(
+        "--program",
+        type=str | None,
+        metavar="MODULE:MAKE",
+        help="instead of a VAE: make() returns (model, guide)",
+    )
+    add("--plate", default="data", metavar="NAME", help="of a program's plate over the data")
+    add = p.add_argument_group("training").add_argument
+    add(
+        *("-n", "--num-epochs"),
+        type=COUNT,
+        default=300,
+        metavar="N",
+        help="passes over the training data",
+    )
+    add("--batch-size", type=COUNT, default=128, metavar="N", help="rows of a step")
     add(
         "--lr",
         type=AMOUNT,
         default=1e-3,
+        metavar="X",
         help="learning rate; the highest one of one-cycle",
     )
     add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
-    add("--clip-norm", type=AMOUNT | None, help="largest norm of the gradient")
+    add("--clip-norm", type=AMOUNT | None, metavar="X", help="largest norm of the gradient")
     add(
         "--patience",
         type=COUNT | None,
+        metavar="N",
         help="epochs to wait for a better validation ELBO",
     )
-    add(
-        "--num-particles",
-        type=COUNT,
-        default=5_000,
-        help="K, samples per datum of the evaluation",
-    )
+    add("--seed", type=SEED, default=0, metavar="N", help="of weights, training and evaluation")
+    add = p.add_argument_group("evidence").add_argument
     add(
         "--estimators",
         nargs="+",
         default=["elbo", "importance", "prior"],
         choices=ESTIMATORS,
+        metavar="NAME",
+        help=f"of {', '.join(ESTIMATORS)}",
     )
-    add("--plate", default="data", help="name of a program's plate over the data")
-    add("--seed", type=SEED, default=0, help="of weights, training and evaluation")
-    add("--out", type=str | None, help="run folder (default: runs/<time>-<data>)")
+    add(
+        "--num-particles",
+        type=COUNT,
+        default=5_000,
+        metavar="K",
+        help="samples per datum",
+    )
+    add = p.add_argument_group("run folder").add_argument
+    add(
+        "--out",
+        type=str | None,
+        metavar="FOLDER",
+        help="of the run (default: runs/<time>-<data>)",
+    )
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overwrite", action="store_true", help="replace the run in --out")
+    add("--config", action="config", metavar="FILE", help="YAML of options; flags override it")
     add_common(p)
     return p
 
@@ -107,9 +147,7 @@ def parser() -> "ArgumentParser":
 def main(argv: list[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 4 diverged, 5 checkpoint."""
     argv = sys.argv[1:] if argv is None else argv
-    return guarded(
-        lambda: run(_configured(argv)), "the run goes on with --resume and the same --out"
-    )
+    return guarded(lambda: run(_configured(argv), argv))
 
 
 def _configured(argv: list[str]) -> "Namespace":
@@ -152,15 +190,15 @@ def _check_files(argv: list[str]) -> None:
             raise ValueError(f"--config {path} cannot be read: {e}") from e
 
 
-def run(config: "Namespace") -> int:
+def run(config: "Namespace", argv: list[str]) -> int:
     """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
     from pyrovae.svi.ranks import joined
 
-    with joined(config.device) as (ranks, config.device):
-        return _run(config, ranks)
+    with joined(config.device) as (ranks, config.device), blamed(config.program):
+        return _run(config, ranks, argv)
 
 
-def _run(config: "Namespace", ranks: "Ranks") -> int:
+def _run(config: "Namespace", ranks: "Ranks", argv: list[str]) -> int:
     from pyrovae.folder import worked_in
 
     # through JSON, which makes plain numbers of the parser's restricted ones
@@ -168,12 +206,25 @@ def _run(config: "Namespace", ranks: "Ranks") -> int:
     splits = _splits(config)
     check_device(config.device)
     vae = None if config.program else _vae(kept, splits)
-    pair = (vae.model, vae.guide) if vae else _program(config)
+    pair = (vae.model, vae.guide) if vae else _program(config, splits)
     job = Task(config, kept, splits, vae, pair, "" if vae else program_sha256(pair))
     if ranks.rank:
         _fitted(job, None, ranks)
         return 0
-    with worked_in(_path(config)) as folder:
+    path = _path(config)
+    before = _written(path)
+
+    def how() -> str:
+        again = [*_without(argv), "--out", str(path)]
+        what = f"nothing of it is in {path} yet, and this begins anew"
+        if config.resume or _written(path) != before:
+            again, what = [*again, "--resume"], f"this goes on with the run in {path}"
+        elif config.overwrite:
+            again = [*again, "--overwrite"]
+        start = "python" if ranks.size == 1 else "torchrun, with its options as before,"
+        return f"{what}: {start} -m pyrovae.svi {shlex.join(again)}"
+
+    with worked_in(path) as folder, interrupted(how):
         result, evidence = _fitted_and_evaluated(job, folder, ranks)
     to = sys.stderr if config.json else sys.stdout
     print(
@@ -267,6 +318,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
 def _splits(config: "Namespace") -> "Splits":
     import pyrovae as pv
 
+    check_local(config.data)
     load = pv.data.load_arrays if config.program else pv.data.load
     return load(
         config.data,
@@ -293,8 +345,10 @@ def _vae(kept: dict[str, Any], splits: "Splits") -> "VAE":
     return vae.start_at(x).to(kept["device"])
 
 
-def _program(config: "Namespace") -> "Pair":
-    return make_program(config.program, config.seed, config.device)
+def _program(config: "Namespace", splits: "Splits") -> "Pair":
+    pair = make_program(config.program, config.seed, config.device)
+    check_takes(pair, splits.train.arrays, f"--data {config.data}")
+    return pair
 
 
 def _path(config: "Namespace") -> Path:
@@ -304,6 +358,23 @@ def _path(config: "Namespace") -> Path:
     if config.resume and config.overwrite:
         raise ValueError("--resume keeps the run and --overwrite drops it; give one of them")
     return Path(config.out or f"runs/{datetime.now():%Y%m%d-%H%M%S}-{Path(config.data).stem}")
+
+
+def _written(path: Path) -> int:
+    """Returns when a run was last taken down in its folder, 0 where none was."""
+    from pyrovae import runs
+
+    checkpoint = path / runs.CHECKPOINT
+    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+
+def _without(argv: list[str]) -> list[str]:
+    """Returns a command line without what says where it writes, and whether it resumes."""
+    kept = list(argv)
+    if "--out" in kept:
+        del kept[kept.index("--out") : kept.index("--out") + 2]
+    said = ("--resume", "--overwrite")
+    return [word for word in kept if word not in said and not word.startswith("--out=")]
 
 
 def _check_folder(folder: "Folder", config: "Namespace") -> None:

@@ -25,7 +25,7 @@ def batches(data: Data, size: int, transform: Callable[..., Any] | None, device:
     """Returns the batches of data: `size` rows, or what a DataLoader gives at a time."""
     if isinstance(data, DataLoader):
         return _Loaded(data, transform, device)
-    tensors = (data,) if isinstance(data, Tensor | Rows) else tuple(data)
+    tensors = tuple(data) if isinstance(data, tuple | list) else (data,)
     return _Indexed(tensors, int(size), transform, device)
 
 

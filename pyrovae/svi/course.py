@@ -240,5 +240,6 @@ def _read_from(state: State | None) -> Iterator[None]:
         if state is None or isinstance(e, StateError):
             raise
         raise StateError(
-            f"resume is no state to go on from ({type(e).__name__}: {e}); begin training anew"
+            f"resume is no state of a training ({type(e).__name__}: {e}); give what `callback` "
+            "was given"
         ) from e

@@ -12,11 +12,18 @@ import pyro
 import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
-from tqdm import tqdm
 
-from pyrovae.checks import check_positive, check_seed, check_sizes
+from pyrovae.checks import check_positive, check_seed, check_sizes, shown
 from pyrovae.precision import float32_matmul, precision_is_set
-from pyrovae.program import Captured, CleanStore, buffers_of, evaluation
+from pyrovae.program import (
+    Captured,
+    CleanStore,
+    buffers_of,
+    check_callables,
+    evaluation,
+    explained,
+)
+from pyrovae.progress import Bar
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.svi.batches import Batches, Data, batches, bound_to, tables
 from pyrovae.svi.course import Course, Fit, State
@@ -114,7 +121,7 @@ def fit(
         compile: Run loss and gradients as one compiled graph, once some ten seconds have gone into
             making it; see `pyrovae.program.Captured`. The short last batch runs as ever.
         seed: Fixes order and draws; `None` takes torch's current stream.
-        progress: Show a bar; `None` does so on a terminal.
+        progress: Show a bar; `None` does so on a terminal, and logs how far it is elsewhere.
         callback: Given the whole state after each epoch, and once before the first. It may write
             it down, or stop training by raising.
         resume: Such a state: goes on bit for bit as if never stopped, with the buffers of modules
@@ -138,12 +145,20 @@ def fit(
         3
     """
     check_seed(seed)
+    check_callables(model, guide)
+    if guide is None:
+        raise TypeError("the guide is None; training needs one, a Pyro callable of the data")
+    called = {"optimizer": optimizer, "transform": transform, "callback": callback}
+    for name, fn in called.items():
+        if not (fn is None or callable(fn)):
+            raise TypeError(f"{name} is {shown(fn)}; give a callable")
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
     model, guide = bound_to(model, data), bound_to(guide, data)
-    train = batches(tables(data), batch_size, transform, device).check(model)
-    held_out = None
+    train, held_out = batches(tables(data), batch_size, transform, device), None
+    with explained(*(data if isinstance(data, tuple | list) else (data,))):
+        train.check(model)
     if valid is not None:
         held_out = batches(tables(valid), batch_size, None, device).check(model)
     ranks = Ranks.current()
@@ -175,13 +190,7 @@ def fit(
         optim, schedule = course.optim, course.schedule
         if resume is None and callback is not None:
             callback(course.state())
-        bar = tqdm(
-            total=num_epochs,
-            initial=course.epoch,
-            unit="epoch",
-            disable=None if progress is None else not progress,
-        )
-        with bar:
+        with Bar("training", num_epochs, course.epoch, "epoch", progress) as bar:
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
                 start, total, num_data = perf_counter(), 0.0, 0
                 for i, (rows, x) in enumerate(train.epoch(ranks, seed, course.epoch)):

@@ -1,0 +1,171 @@
+"""The parser of the command lines: options in groups, help without types, errors in a sentence."""
+
+__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common"]
+
+import re
+import sys
+from argparse import SUPPRESS, Action
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+import pyrovae
+
+COUNT: Any = PositiveInt
+AMOUNT: Any = PositiveFloat
+SEED: Any = NonNegativeInt
+EXPECTED = {
+    "PositiveInt": "a whole number above 0",
+    "PositiveFloat": "a number above 0",
+    "NonNegativeInt": "a whole number, 0 or more",
+}
+
+
+class Formatter(DefaultHelpFormatter):
+    """Help with defaults, but without types, which no user asked for; examples stay in lines."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text, default = action.help or "", action.default
+        unsaid = default is None or default is False or default == SUPPRESS
+        if unsaid or "(default" in text or action.required:
+            return text
+        default = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text} (default: {default})".strip()
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class Parser(ArgumentParser):
+    """A command's parser.
+
+    Args:
+        name: Of the command.
+        does: What it does, in a sentence.
+        examples: Of its command line, and what each is for.
+        about: What stands before the options in a usage line.
+    """
+
+    def __init__(
+        self, name: str, does: str, examples: Sequence[tuple[str, str]], about: str = ""
+    ) -> None:
+        prog = f"python -m pyrovae.{name}"
+        lines = [f"  {prog} {line}\n      {what}" for line, what in examples]
+        super().__init__(
+            prog=prog,
+            usage=" ".join(filter(None, [prog, about, "[OPTION ...]"])),
+            description=does,
+            epilog="\n".join(["examples:", *lines]),
+            formatter_class=Formatter,
+            allow_abbrev=False,
+        )
+        self.given: list[str] = []
+        version = f"pyrovae {pyrovae.__version__}"
+        self.add_argument("--version", action="version", version=version, help="say which it is")
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Returns the options; exits with a sentence where they are wrong."""
+        self.given = list(sys.argv[1:] if args is None else args)
+        try:
+            return super().parse_args(self.given, *more, **options)
+        except UnicodeDecodeError as e:
+            self.error(f"{self._files()} is no text ({e.reason})")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Ends the process: one sentence, and where help is."""
+        sentence = self._sentence(message)
+        more = f"{self.prog} --help says more"
+        self.exit(2, f"error: {sentence}{' ' if sentence.endswith('?') else '; '}{more}\n")
+
+    def _sentence(self, message: str) -> str:
+        """Returns what the parser has found, in the words of the command line."""
+        message = " ".join(message.split())
+        options = {name: a for a in self._actions for name in a.option_strings}
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            name = unknown[1].partition("=")[0]
+            if not name.startswith("-"):
+                return f"{name!r} is one argument too many"
+            return f"there is no option {name}{_meant(name, options)}"
+        if unknown := re.match(r"Option '([^']+)' is not accepted", message):
+            keys = [a.dest for a in self._actions]
+            return f"{self._files()}: there is no option {unknown[1]}{_meant(unknown[1], keys)}"
+        if missing := re.match(r"the following arguments are required: (\S+)", message):
+            return f"{missing[1].upper()} is missing"
+        if message.startswith(("Problems parsing config", "Unexpected config")):
+            return f"{self._files()} is no YAML of options ({message})"
+        known = re.match(r'(?:Parser key "([^"]+)"|argument (\S+):)[^:]*:?\s*(.*)', message)
+        name = known and (known[1] or known[2]).split("/")[-1]
+        found = [a for a in self._actions if name and name in (a.dest, *a.option_strings)]
+        if not (known and found):
+            return message
+        option = found[0].option_strings[-1] if found[0].option_strings else found[0].dest.upper()
+        if "expected" in message and "argument" in message:
+            dashed = [w for w in self.given if w.startswith("-") and w not in options]
+            hint = f"; write {option}={dashed[0]}" if dashed else ""
+            return f"{option} needs a value{hint}"
+        if "ignored explicit argument" in message:
+            return f"{found[0].option_strings[0]} takes no value"
+        if "File does not exist" in message or "Path is not a file" in message:
+            return f"{option}: there is no file {self._files()}"
+        value, choices = self._value(found[0].option_strings), list(found[0].choices or ())
+        wrong = [v for v in value if v not in choices]
+        text = repr(" ".join(wrong)) if value else f"wrong in {self._files()}"
+        if found[0].nargs == "+" and any("," in v for v in wrong):
+            return f"{option} is {text}; put spaces between its values"
+        for kind, expected in EXPECTED.items():
+            if kind in message:
+                return f"{option} is {text}; give {expected}"
+        if choices:
+            meant = _meant(wrong[0], choices) if wrong else ""
+            return f"{option} is {text}{meant or '; take ' + ', '.join(choices)}"
+        return message
+
+    def _files(self) -> str:
+        """Returns the configuration that the command line names."""
+        return " ".join(self._value(["--config"])) or "the configuration"
+
+    def _value(self, names: Sequence[str]) -> list[str]:
+        """Returns what the command line says after an option, the last time that it does."""
+        value: list[str] = []
+        taking = False
+        for word in self.given:
+            name, equals, rest = word.partition("=")
+            if name in names:
+                value, taking = [rest] if equals else [], not equals
+            elif word.startswith("--"):
+                taking = False
+            elif taking:
+                value.append(word)
+        return value
+
+
+def _meant(name: str, names: Iterable[str]) -> str:
+    """Returns the question for what may have been meant, "" where nothing is near."""
+    near = get_close_matches(name, list(names), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def add_common(parser: Parser) -> Callable[..., Any]:
+    """Adds the options that every command has which computes; returns what adds more of them."""
+    add = parser.add_argument_group("computing").add_argument
+    add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ...")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the program first: some ten seconds, once, then about twice as fast",
+    )
+    add(
+        "--progress",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=None,
+        help="show bars (default: on a terminal; elsewhere a line now and then)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="the table as JSON on stdout, everything else on stderr",
+    )
+    return add

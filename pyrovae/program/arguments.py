@@ -1,0 +1,66 @@
+"""What a program is called with: its callables and its data, checked before it runs."""
+
+__all__ = ["check_callables", "check_data", "explained"]
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.checks import shown
+from pyrovae.data import DataError, check_finite
+from pyrovae.rows import Rows
+
+OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported for"  # torch's words
+
+
+def check_callables(model: Any, guide: Any) -> None:
+    """Raises TypeError unless model, and guide where there is one, can be called."""
+    for who, fn in (("model", model), ("guide", guide)):
+        if who == "guide" and fn is None:
+            continue
+        if not callable(fn):
+            raise TypeError(f"the {who} is {shown(fn)}; give a Pyro callable of the data")
+        if getattr(type(fn), "forward", None) is torch.nn.Module.forward:
+            own = f"its .{who}" if hasattr(fn, who) else "a Pyro callable of the data"
+            raise TypeError(
+                f"the {who} is a {type(fn).__name__}, which has no forward to call; give {own}"
+            )
+
+
+def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
+    """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
+
+    Rows are counted from `start`.
+    """
+    if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
+        got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"
+        raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
+    lengths = [len(d) for d in data]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
+    for i, d in enumerate(data):
+        check_finite(d, f"data[{i}]" if len(data) > 1 else "x", start)
+
+
+@contextmanager
+def explained(*data: Any) -> Iterator[None]:
+    """Runs a program on data; where torch refuses their types, says so.
+
+    Raises:
+        TypeError: In place of torch's error about types.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        what, types = str(e).partition("\n")[0], [d.dtype for d in data if hasattr(d, "dtype")]
+        if not (types and re.search(OF_TYPES, what)):
+            raise
+        named = ", ".join(f"{t}" for t in types)
+        raise TypeError(
+            f"the program does not run on data of type {named} ({what}); give float32 or float64, "
+            "the type of its parameters, such as x.float()"
+        ) from e
