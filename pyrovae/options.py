@@ -7,6 +7,7 @@ import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
@@ -70,9 +71,23 @@ class Parser(ArgumentParser):
         """Returns the options; exits with a sentence where they are wrong."""
         self.given = list(sys.argv[1:] if args is None else args)
         try:
+            self._check_files()
             return super().parse_args(self.given, *more, **options)
         except UnicodeDecodeError as e:
             self.error(f"{self._files()} is no text ({e.reason})")
+
+    def _check_files(self) -> None:
+        """Ends the process where a configuration is none, or too large or deep to be read."""
+        path = Path(self._files())
+        if path.exists() and not path.is_dir():
+            from pyrovae.storage import read_yaml  # which takes long to import
+
+            try:
+                read_yaml(path)
+            except UnicodeDecodeError:
+                raise
+            except (OSError, ValueError) as e:
+                self.error(f"--config {path} cannot be read: {e}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the process: one sentence, and where help is."""

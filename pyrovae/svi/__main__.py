@@ -153,7 +153,6 @@ def main(argv: list[str] | None = None) -> int:
 def _configured(argv: list[str]) -> "Namespace":
     """Returns what the command line asks for, of a run that is resumed as it was begun."""
     p = parser()
-    _check_files(argv)
     config = p.parse_args(argv)
     if config.resume and config.out and (Path(config.out) / "config.yaml").exists():
         from pyrovae.runs import read_config
@@ -172,22 +171,6 @@ def _configured(argv: list[str]) -> "Namespace":
         )
     config.binarize = config.binarize or ("none" if config.program else "dynamic")
     return config
-
-
-def _check_files(argv: list[str]) -> None:
-    """Raises ValueError where a file named by --config is no plain YAML of a reasonable size."""
-    from argparse import ArgumentParser
-
-    files = ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", action="append", default=[], type=Path)
-    for path in files.parse_known_args(argv)[0].config:
-        from pyrovae.storage import read_yaml
-
-        try:
-            if path.exists():
-                read_yaml(path)
-        except (OSError, ValueError) as e:
-            raise ValueError(f"--config {path} cannot be read: {e}") from e
 
 
 def run(config: "Namespace", argv: list[str]) -> int:

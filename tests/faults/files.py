@@ -49,7 +49,7 @@ def met(fault, good, folder):
     others = [p.name for p in good.iterdir() if p.is_dir() and not place.startswith(p.name)]
     shutil.copytree(good, folder, ignore=shutil.ignore_patterns(*others))
     fault.make(folder / place)
-    outcome = forked(lambda: guarded(lambda: read(folder), ""), f"{folder}.log")
+    outcome = forked(lambda: guarded(lambda: read(folder)), f"{folder}.log")
     lines = [line for line in outcome.said.splitlines() if line.startswith("error: ")]
     wrong = ""
     if outcome.memory > MEMORY:
