@@ -5,8 +5,8 @@ import shutil
 import pytest
 from faults import disks, files, kills
 
-pytestmark = pytest.mark.usefixtures("float32")
-STEP = 8  # of the faults by hand, in the quick tests
+pytestmark = pytest.mark.usefixtures("float32", "undrawn")
+STEP = 12  # of the faults by hand, in the quick tests
 
 
 @pytest.fixture(scope="module")

@@ -240,7 +240,7 @@ class Evidence:
                 kept = {f: one[f"second_{f}"].item() for f in second}
                 scalars["confirmation"] = Confirmation(**kept)
             estimates[name] = Estimate(name, **columns, **scalars)
-        protocol = {k: _plain(v) for k, v in dataset.attrs.items()}
+        protocol = {k: _plain(v) for k, v in dataset.attrs.items() if k != "sha256"}
         return cls(estimates, tuple(dataset["samples"].values.tolist()), protocol)
 
     def _bits_per_dim(self, e: Estimate) -> float | None:
