@@ -17,8 +17,9 @@ from typing import Any
 import pyrovae
 from pyrovae.errors import DataError
 
-OURS = str(Path(pyrovae.__file__).parent)
-LIBRARIES = tuple(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib"))
+OURS = f"{Path(pyrovae.__file__).parent}/"
+PATHS = "stdlib", "platstdlib", "purelib", "platlib"
+LIBRARIES = tuple(f"{sysconfig.get_path(p)}/" for p in PATHS)
 FORM = "give package.module:make, of a make() that returns (model, guide)"
 
 

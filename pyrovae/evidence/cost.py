@@ -137,9 +137,9 @@ def cost(
 ) -> Cost:
     """Returns what `evaluate` with these arguments will cost, from half a second of it.
 
-    A block of each source is run with few samples, then with more until half a second has gone,
-    on one thread and on all; what is left grows with their number. Annealing's pilot is run as it
-    will be: nobody knows beforehand how long it takes.
+    A block of each source is run with few samples, then with more until half a second has gone
+    and they are what takes the time, on one thread and on all; what is left grows with their
+    number. Annealing's pilot is run as it will be: nobody knows beforehand how long it takes.
     """
     options = {**options, "workers": None}
     start = perf_counter()
