@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -122,6 +123,24 @@ def load_state(path: Path) -> dict[str, Any]:
         StateError: (a `ValueError`) If the file is missing, truncated, altered or of another
             origin.
     """
+    while True:
+        before = _which(path)
+        try:
+            return _loaded(path)
+        except StateError:
+            if _which(path) in (before, None):
+                raise  # else replaced while it was read, and safetensors opens a file twice
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from one that is put in its place; `None` where there is none."""
+    with suppress(OSError):
+        stat = path.stat()
+        return stat.st_ino, stat.st_mtime_ns
+    return None
+
+
+def _loaded(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
     try:
