@@ -1,6 +1,6 @@
 """Arrays from files of others: sizes are checked before memory is taken, and no code is run."""
 
-__all__ = ["read_amat", "read_arrays", "room_of", "size_of"]
+__all__ = ["read_amat", "read_arrays", "room_of", "said", "size_of"]
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pyrovae.errors import DataError
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 LARGE, DENSE = 2**30, 100  # bytes from which on contents may take 100 times their room on the disk
 PLAIN = 0, 8  # ways to pack an archive's members: not at all, deflated
+SAID = 200  # characters
 TEXT = 2**28  # bytes of a text of numbers, at most
 
 
@@ -60,11 +61,17 @@ def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, n
         raise
     except Exception as e:  # whatever the libraries make of broken files
         why = "it holds Python objects, and is read without pickles"
-        why = why if "allow_pickle" in f"{e}" else e
+        why = why if "allow_pickle" in f"{e}" or "Python objects" in f"{e}" else said(e)
         writer = "numpy.save" if path.suffix == ".npy" else "numpy.savez"
         raise DataError(
             f"{path} cannot be read as arrays of numbers: {why}; write them with {writer}"
         ) from e
+
+
+def said(error: Exception) -> str:
+    """Returns what an error of a library says, cut short where it repeats what it has read."""
+    first = f"{error}".strip().partition("\n")[0]
+    return first if len(first) <= SAID else f"{first[:SAID]} ..."
 
 
 def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
@@ -101,7 +108,9 @@ def read_amat(path: Path, columns: int) -> np.ndarray:
             raise ValueError(f"it is {table.dtype} of shape {table.shape}")
         return table
     except Exception as e:  # whatever the libraries make of broken files
-        raise DataError(f"{path} cannot be read as numbers of shape (N, {columns}): {e}") from e
+        raise DataError(
+            f"{path} cannot be read as numbers of shape (N, {columns}): {said(e)}"
+        ) from e
 
 
 def _read_text(path: Path) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.arrays import LARGE, read_amat, read_arrays, size_of
+from pyrovae.arrays import LARGE, read_amat, read_arrays, said, size_of
 from pyrovae.binarization import binarize, binarized, check_unit
 from pyrovae.errors import DataError
 from pyrovae.rows import File, Rows, fits, in_chunks
@@ -342,7 +342,7 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
     except Exception as e:  # whatever torchvision makes of broken files
         there = "cannot be read" if any(raw.glob("*")) else "is not there"
         raise DataError(
-            f"{name} {there}: searched {raw} for torchvision's files ({e}); point --root at the "
+            f"{name} {there}: searched {raw} for torchvision's files ({said(e)}); point --root at the "
             "folder that holds it, or fetch it with --download"
         ) from e
     train, test = (

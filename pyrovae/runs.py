@@ -39,6 +39,7 @@ import yaml
 from torch import Tensor
 
 from pyrovae import plots, storage
+from pyrovae.arrays import said
 from pyrovae.data import Splits
 from pyrovae.evidence.results import Evidence
 from pyrovae.export import read_dataset
@@ -110,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} is {config.get(name, 'missing')!r}")
         return config
     except (OSError, ValueError) as e:
-        raise storage.StateError(f"{path} cannot be read: {e}") from e
+        raise storage.StateError(f"{path} cannot be read: {said(e)}") from e
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
@@ -190,7 +191,7 @@ def load_evidence(folder: Path) -> Evidence:
     try:
         return Evidence.from_xarray(read_dataset(path))
     except Exception as e:  # whatever the libraries make of broken files
-        why = f"cannot be read ({e})" if path.exists() else "is not there"
+        why = f"cannot be read ({said(e)})" if path.exists() else "is not there"
         raise storage.StateError(
             f"{path} {why}; python -m pyrovae.evidence {folder} makes it"
         ) from e
@@ -213,7 +214,7 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
             return table
         raise ValueError("something in it is no number")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise storage.StateError(f"{path} cannot be read: {e}; move it away") from e
+        raise storage.StateError(f"{path} cannot be read: {said(e)}; move it away") from e
 
 
 def write_evidence(

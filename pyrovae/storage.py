@@ -28,7 +28,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from pyrovae.arrays import size_of
+from pyrovae.arrays import said, size_of
 
 FORMAT = "pyrovae-1"
 ENTRIES = 8_000_000  # of lists and dictionaries in a file of state, at most
@@ -155,7 +155,9 @@ def _loaded(path: Path) -> dict[str, Any]:
         same = known and theirs == _digest(record["state"], tensors)
         state = _put_tensors(record["state"], tensors) if same else {}
     except Exception as e:  # whatever the libraries make of broken files
-        raise StateError(f"{path} is truncated or no safetensors file of pyrovae's: {e}") from e
+        raise StateError(
+            f"{path} is truncated or no safetensors file of pyrovae's: {said(e)}"
+        ) from e
     if not known:
         raise StateError(f"{path} was not written by this pyrovae ({record.get('format')!r})")
     if not same:
@@ -190,7 +192,7 @@ def read_yaml(path: Path) -> Any:
                 raise ValueError(f"it has an anchor, {event.anchor}; write the value where it is")
         return yaml.safe_load(text)
     except yaml.YAMLError as e:
-        raise ValueError(f"it is no plain YAML: {' '.join(str(e).split())}") from e
+        raise ValueError(f"it is no plain YAML: {' '.join(str(e).split())[:300]}") from e
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:

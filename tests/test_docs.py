@@ -35,11 +35,11 @@ def relative(page):
 RUN = [p for p in PAGES if any(kind in ("python", "sh") for kind, _ in blocks(p.read_text()))]
 
 
-def shrunk(text):
+def shrunk(text, bits=6):
     """The same with sizes a 64th, in order: a run that goes on still has epochs to do."""
 
     def less(m):
-        return f"{m[1]}{m[2]}{max(2, int(m[3]) >> 6)}"
+        return f"{m[1]}{m[2]}{max(2, int(m[3]) >> bits)}"
 
     return SIZES.sub(less, text)
 
@@ -75,10 +75,10 @@ def try_command(words, small):
 
 
 def mnist(folder):
-    """A folder in torchvision's layout: 10,100 images for training, 50 for the test."""
+    """A folder in torchvision's layout: 10,100 images for training, 20 for the test."""
     raw = folder / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for part, n in (("train", 10_100), ("t10k", 50)):
+    for part, n in (("train", 10_100), ("t10k", 20)):
         images = np.tile(np.arange(784, dtype=np.uint8), (n, 1))
         for name, array in (
             ("images-idx3", images.reshape(n, 28, 28)),
@@ -108,7 +108,7 @@ def test_runs(page, small, tmp_path, monkeypatch):
     text = page.read_text()
     if "--data mnist" in text:  # of which nobody waits for a thousand epochs
         mnist(tmp_path)
-        text = shrunk(text)
+        text = shrunk(text, bits=8)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"__name__": "__main__"}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyrovae.checks import shown
@@ -24,7 +25,8 @@ def check_callables(model: Any, guide: Any) -> None:
             continue
         if not callable(fn):
             raise TypeError(f"the {who} is {shown(fn)}; give a Pyro callable of the data")
-        if getattr(type(fn), "forward", None) is torch.nn.Module.forward:
+        plain = type(fn).__call__ in (torch.nn.Module.__call__, PyroModule.__call__)
+        if plain and getattr(type(fn), "forward", None) is torch.nn.Module.forward:
             own = f"its .{who}" if hasattr(fn, who) else "a Pyro callable of the data"
             raise TypeError(
                 f"the {who} is a {type(fn).__name__}, which has no forward to call; give {own}"

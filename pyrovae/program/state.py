@@ -86,7 +86,12 @@ def put_back(held: Values, values: Mapping[str, Tensor], what: str) -> None:
         held[name].copy_(value)
 
 
-def check_kinds(held: Values, values: Mapping[str, Tensor], what: str) -> None:
+def check_kinds(
+    held: Values,
+    values: Mapping[str, Tensor],
+    what: str,
+    advice: str = "give the program that was saved",
+) -> None:
     """Raises StateError where names, shapes or types are others than the program's."""
     theirs, ours = _kinds(values), _kinds(held)
     if theirs != ours:
@@ -94,8 +99,7 @@ def check_kinds(held: Values, values: Mapping[str, Tensor], what: str) -> None:
         found = [f"{n} {theirs.get(n, 'missing')} for {ours.get(n, 'none')}" for n in names[:3]]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise StateError(
-            f"{what} are not those of this program: {'; '.join(found)}{more}; "
-            "give the program that was saved"
+            f"{what} are not those of this program: {'; '.join(found)}{more}; {advice}"
         )
 
 

@@ -116,9 +116,9 @@ class Course:
         with _read_from(state):
             held = self.named | self.buffers
             saved = {**state["parameters"], **state.get("buffers", {})}
-            check_kinds(held, saved, "the parameters in resume")
-            if state["best"]:
-                check_kinds(held, state["best"], "the best parameters in resume")
+            for kept in filter(None, (saved, state["best"])):
+                advice = "resume with the model that was trained"
+                check_kinds(held, kept, "the parameters in resume", advice)
             elbo, valid, seconds = (list(state[k]) for k in ("elbo", "valid_elbo", "seconds"))
             epochs, best = len(elbo), state["best_epoch"]
             if not all(type(v) in (int, float) for v in (*elbo, *valid, *seconds)):
