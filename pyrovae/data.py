@@ -297,7 +297,8 @@ def _mapped(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
 
 
 def _to_float(x: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))
+    with np.errstate(over="ignore"):  # what float32 does not hold is told of later
+        return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))
 
 
 def _larochelle(root: Path) -> tuple[list[Split], str]:
@@ -342,8 +343,8 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
     except Exception as e:  # whatever torchvision makes of broken files
         there = "cannot be read" if any(raw.glob("*")) else "is not there"
         raise DataError(
-            f"{name} {there}: searched {raw} for torchvision's files ({said(e)}); point --root at the "
-            "folder that holds it, or fetch it with --download"
+            f"{name} {there}: searched {raw} for torchvision's files ({said(e)}); point --root at "
+            "the folder that holds it, or fetch it with --download"
         ) from e
     train, test = (
         Split(_to_float(x.numpy()) / 255, y.long()) for x, y in zip(images, labels, strict=True)
