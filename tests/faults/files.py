@@ -79,6 +79,11 @@ def good_files(folder):
         pixels = np.random.default_rng(1).integers(0, 256, (count, 28, 28), dtype=np.uint8)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(pixels))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.zeros(count, np.uint8)))
+    processed = folder / "MNIST" / "processed"  # as old versions of torchvision left it
+    processed.mkdir()
+    torch.save(
+        (torch.zeros(20, 28, 28, dtype=torch.uint8), torch.zeros(20)), processed / "test.pt"
+    )
     for part in ("train", "valid", "test"):
         rows = "\n".join(" ".join("01"[(i + j) % 2] for j in range(784)) for i in range(5))
         (folder / f"binarized_mnist_{part}.amat").write_text(rows)
@@ -138,6 +143,11 @@ READERS = {  # kind: the file, what reads it, and the exit codes that say so
     ),
     "idx labels": (
         "MNIST/raw/train-labels-idx1-ubyte",
+        _read(lambda f: load("mnist", root=f, valid_size=10)),
+        {3},
+    ),
+    "pt": (
+        "MNIST/processed/training.pt",
         _read(lambda f: load("mnist", root=f, valid_size=10)),
         {3},
     ),
@@ -424,6 +434,11 @@ LABELS = {
     "7 labels": _bytes(idx(np.zeros(7, np.uint8))),
     "a square": _bytes(idx(np.zeros((30, 30), np.uint8))),
 }
+PT = {
+    "tensors of other shapes": lambda path: torch.save((torch.zeros(3), torch.zeros(2)), path),
+    "a dictionary": lambda path: torch.save({"x": 1}, path),
+    "an object": lambda path: torch.save((Trap(path), torch.zeros(3)), path),
+}
 AMAT = {
     "783 columns": _text("\n".join(["0 " * 783] * 5)),
     "grey": _text("\n".join(["0.5 " * 784] * 5)),
@@ -691,6 +706,7 @@ BY_HAND = {
     "npz": NPZ,
     "idx": IDX,
     "idx labels": LABELS,
+    "pt": PT,
     "amat": AMAT,
     "mat": MAT,
     "model": MODEL,
@@ -708,12 +724,12 @@ def corpus():
     """Yields every fault by hand: what may happen to any file, and what to one of its kind."""
     for kind, faults in BY_HAND.items():
         for name, make in {**ANYWHERE, **faults}.items():
-            if not (kind == "mat" and make in CUTS.values()):  # there is no good one
+            if not (kind in ("mat", "pt") and make in CUTS.values()):  # there is no good one
                 yield Fault(kind, name, make)
 
 
 def fuzzed(seed):
     """Returns a fault of any kind that has a good file, drawn by the seed."""
-    kinds = [kind for kind in READERS if kind != "mat"]
+    kinds = [kind for kind in READERS if kind not in ("mat", "pt")]
     kind = random.Random(seed).choice(kinds)
     return Fault(kind, f"fuzzed {seed}", _flipped(seed))
