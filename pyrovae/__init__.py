@@ -6,13 +6,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "AIS": "evidence.estimators.ais",
     "Bounds": "evidence.annealing",
     "Calibration": "evidence.calibration",
     "Defensive": "evidence.proposals",
     "Check": "program",
+    "ELBO": "evidence.estimators.importance",
+    "Estimator": "evidence.estimators.base",
     "Evidence": "evidence.results",
+    "Importance": "evidence.estimators.importance",
+    "Jackknife": "evidence.estimators.importance",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
+    "Naive": "evidence.estimators.naive",
+    "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.proposals",
     "VAE": "models.vae",
     "Widened": "evidence.proposals",

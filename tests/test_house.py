@@ -18,9 +18,12 @@ ROWS = [
     {"evidence.proposals", "evidence.tally"},
     {"evidence.drawing", "evidence.search"},
     {"evidence.importance", "evidence.annealing", "evidence.quadrature"},
-    {"svi", "export", "plots", "saving", "evidence.calibration", "evidence.blocks"},
+    {"svi", "export", "plots", "saving", "evidence.calibration"},
     {"evidence.confirmation"},
-    {"evidence.estimate"},
+    {"evidence.estimators.base"},
+    {"evidence.estimators.importance"},
+    {"evidence.estimators"},
+    {"evidence.estimate", "evidence.blocks"},
     {"evidence.results"},
     {"evidence.planning"},
     {"evidence.evaluate"},
@@ -32,7 +35,13 @@ ROWS = [
     {"svi.__main__", "evidence.__main__", "report.__main__"},
     {"__main__"},
 ]
-SHOPS = {"", "svi", "evidence", "report"}  # __init__ files that only hand out names
+SHOPS = {
+    "",
+    "svi",
+    "evidence",
+    "evidence.estimators",
+    "report",
+}  # __init__ files that only hand out names
 MODULES = {
     path: ".".join(path.relative_to(ROOT).with_suffix("").parts)
     .removesuffix("__init__")

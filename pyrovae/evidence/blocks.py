@@ -1,6 +1,6 @@
 """Blocks of data: what is computed of each, and by whom."""
 
-__all__ = ["FIELDS", "SOURCES", "Job", "mapped", "settings"]
+__all__ = ["Job", "mapped", "settings"]
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from inspect import getclosurevars, isfunction
 from io import BytesIO
-from math import sqrt
 from threading import Thread
 from time import perf_counter, sleep
 from typing import Any
@@ -22,27 +21,13 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import BACKENDS, get_active_backend
 from torch import Tensor
 
-from pyrovae.evidence.annealing import Kernel, anneal
-from pyrovae.evidence.drawing import Draws, draw, tally
-from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, integrate
-from pyrovae.evidence.tally import Tally
-from pyrovae.evidence.weights import FEWEST, LogWeights
+from pyrovae.evidence.estimators.base import FIELDS, Estimator, Work
 from pyrovae.program import Program
 
-SOURCES = {
-    "elbo": "guide",
-    "importance": "guide",
-    "jackknife": "guide",
-    "prior": "prior",
-    "ais": "ais",
-    "quadrature": "quadrature",
-}
 HERE = uuid4().hex  # another in every process that imports this; a fork has another number
 THREADS = (
     "{}, and those share torch's random numbers; take one of processes: loky, dask, ray or spark"
 )
-Columns = tuple[Tensor, ...]  # in the order of FIELDS
-FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
 
 
 @dataclass(frozen=True)
@@ -50,65 +35,28 @@ class Job:
     """What is computed of a block: nothing else decides it but the program and the rows.
 
     Attributes:
-        names: Estimators asked for.
-        draws: How guide and prior are drawn from, by source.
-        grid: Numbers of draws of the path.
-        seed: Fixes the draws.
-        start: When the evaluation began, by the clock.
-        chunks: Particles x data decoded at once, by source.
-        num_chains: Annealing runs per datum.
-        kernel: Their frozen course; `None` without.
+        sources: Whose weights are computed, by a word for them.
+        readers: What is read of each, by the same words: estimators by name.
+        works: What each is computed with.
     """
 
-    names: tuple[str, ...]
-    draws: dict[str, Draws]
-    grid: tuple[int, ...]
-    seed: int
-    start: float
-    chunks: dict[str, int]
-    num_chains: int
-    kernel: Kernel | None
+    sources: dict[str, Estimator]
+    readers: dict[str, dict[str, Estimator]]
+    works: dict[str, Work]
 
     def __call__(self, program: Program, source: str, rows: range) -> dict[str, Tensor]:
         """Returns a block's results under flat names, with the seconds that they took."""
         start = perf_counter()
-        results, batches = self._results(program, source, rows)
+        work = self.works[source]
+        weights = self.sources[source].weights(program, rows, work)
         record = {
             f"{name}.{field}": column
-            for name, columns in results.items()
-            for field, column in zip(FIELDS, columns, strict=True)
+            for name, estimator in self.readers[source].items()
+            for field, column in zip(FIELDS, estimator.columns(weights, work.grid), strict=True)
         }
-        if batches is not None:
+        if (batches := self.sources[source].batches(program, weights)) is not None:
             record["batches"] = batches
         return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
-
-    def _results(
-        self, program: Program, source: str, rows: range
-    ) -> tuple[dict[str, Columns], Tensor | None]:
-        """Returns each estimator's columns, and of draws that data share, their batches."""
-        if source == "ais":
-            assert self.kernel is not None
-            runs = anneal(program, rows, self.num_chains, self.seed, self.kernel)
-            return {"ais": _annealed(_columns(runs[0]), runs[1], self.grid)}, None
-        if source == "quadrature":
-            return {"quadrature": _exact(program, rows, self.grid)}, None
-        how, chunk = self.draws[source], self.chunks[source]
-        if how.num_particles == "auto":
-            weights = draw(program, rows, how, self.seed, chunk, self.start)
-            if not program.plate:
-                weights = LogWeights(_columns(weights.log_w), weights.num_draws[None])
-        else:
-            weights = tally(program, rows, how, self.seed, chunk, self.grid)
-        names = [n for n in self.names if SOURCES[n] == source]
-        batches = None
-        if isinstance(weights, Tally) and (program.shared or program.common_latents):
-            batches = weights.batches()
-        return {n: _REDUCE[n](weights, self.grid) for n in names}, batches
-
-
-def _columns(log_w: Tensor) -> Tensor:
-    """Returns a table `(S, n)`; joint weights `(S,)` are those of one datum."""
-    return log_w if log_w.ndim > 1 else log_w[:, None]
 
 
 def mapped(
@@ -234,49 +182,3 @@ def settings(threads: int | None, dtype: torch.dtype) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         torch.set_default_dtype(before[1])
-
-
-def _elbo(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
-    value, error = weights.elbo(), weights.elbo_std_error()
-    none = torch.full_like(value, torch.nan)
-    wider = torch.tensor([sqrt(weights.num_particles / k) for k in grid], dtype=torch.float64)
-    path = value.expand(len(grid), -1)
-    return value, error, none, none, weights.num_draws, path, wider[:, None] * error
-
-
-def _evidence(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
-    """Returns the columns of log-mean-exp, its path from few to all samples among them."""
-    value, own = weights.log_evidence(), weights.std_error()
-    return value, own, weights.ess(), weights.pareto_k(), weights.num_draws, *weights.path(grid)
-
-
-def _jackknife(weights: LogWeights | Tally, grid: tuple[int, ...]) -> Columns:
-    return weights.jackknife(), *_evidence(weights, ())[1:5], *_no_path(weights.elbo(), grid)
-
-
-def _annealed(log_w: Tensor, rates: Tensor, grid: tuple[int, ...]) -> Columns:
-    """Returns the columns of annealing; of fewer than 25 chains there is no k-hat."""
-    weights = LogWeights(log_w)
-    value, error, ess = weights.log_evidence(), weights.std_error(), weights.ess()
-    k = weights.pareto_k() if weights.num_particles >= FEWEST else torch.full_like(ess, torch.nan)
-    return value, error, ess, k, weights.num_draws, *_no_path(value, grid)
-
-
-def _exact(program: Program, rows: range, grid: tuple[int, ...]) -> Columns:
-    value, error, rounding = integrate(program, rows, TOLERANCE, MAX_POINTS)
-    none = torch.full_like(value, torch.nan)
-    draws = torch.zeros(len(value)).long()
-    return value, error + rounding, none, none, draws, *_no_path(value, grid)
-
-
-def _no_path(value: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
-    return path, path
-
-
-_REDUCE = {
-    "elbo": _elbo,
-    "importance": _evidence,
-    "jackknife": _jackknife,
-    "prior": _evidence,
-}

@@ -7,35 +7,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import heapify, heapreplace
+from math import inf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyrovae.evidence.annealing import NUM_LEAPFROG, Kernel, tune
 from pyrovae.evidence.blocks import settings
-from pyrovae.evidence.confirmation import (
-    ANNEALED,
-    DRAWS,
-    FEWEST,
-    LONGER,
-    SAMPLED,
-    SCREENED,
-    SHARE,
-)
+from pyrovae.evidence.estimators.base import Probe
 from pyrovae.evidence.evaluate import planned
-from pyrovae.evidence.planning import Plan, path_grid
+from pyrovae.evidence.planning import Plan
 from pyrovae.program import Program
 from pyrovae.progress import duration
 from pyrovae.threads import one_at_a_time
 
 PROBE = 0.5  # seconds
-FEW, STEPS, GROWTH = 128, 4, 4  # draws, or temperatures, to begin with; and their growth
+GROWTH = 4  # of a probe's runs
 WORKERS = 1, 2, 4, 8, 16, 32, 64
 
 
@@ -147,17 +139,18 @@ def cost(
     once = perf_counter() - start
     held = next(iter(alone.programs.values())).data
     worker = planned(model, guide, *held, **{**options, "workers": 1})
-    if "ais" in alone.programs:
-        start = perf_counter()
-        tune(alone.programs["ais"], alone.num_temperatures, "tuned", NUM_LEAPFROG, alone.job.seed)
-        once += perf_counter() - start
     parts, second = {}, 0.0
     for source, program in alone.programs.items():
+        start = perf_counter()
+        alone.prepared(source)
+        once += perf_counter() - start
         blocks = [rows for name, rows in alone.blocks.values() if name == source]
         share = len(program) / len(blocks[0])
-        probe, own = _probed(alone, source, blocks[0]), _probed(worker, source, blocks[0])
+        probe = _probed(alone, source, program, blocks[0])
+        own = _probed(worker, source, worker.programs[source], blocks[0])
         once += probe.first
-        unit, count = _count(alone, source, len(blocks))
+        estimator = alone.job.sources[source]
+        unit, count = estimator.counted(program, len(blocks))
         parts[source] = Part(
             unit,
             count,
@@ -165,68 +158,33 @@ def cost(
             [own.seconds * len(rows) / len(blocks[0]) for rows in blocks],
             probe.seconds * share,
         )
-        second += _second(alone, source, blocks[0], probe)
-    bound = any(how.num_particles == "auto" for how in alone.job.draws.values())
+        again = partial(_probed, alone, source)
+        second += estimator.second_seconds(program, blocks[0], probe, again)
+    bound = any(e.sizes is None and e.tolerance_asked < inf for e in alone.estimators.values())
     return Cost(parts, _start(), once, _memory(alone), bound, second)
 
 
-class Probe(NamedTuple):
-    """What a block takes, how much longer its first run does, and a draw or temperature of it."""
-
-    seconds: float
-    first: float
-    slope: float
-
-
-def _second(plan: Plan, source: str, rows: range, probe: Probe) -> float:
-    """Returns the seconds that the second way of a source takes at most."""
-    num_data, how = len(plan.programs[source]), plan.job.draws.get(source)
-    if source == "quadrature":
-        return 0.0
-    if how is None:  # a step of few chains takes as long as one of a block's
-        runs = ANNEALED, ANNEALED / plan.job.num_chains, LONGER, LONGER
-        screened = SCREENED / plan.num_temperatures  # densities alone, as many as of one step
-        return probe.seconds * (sum(max(len(rows), n) for n in runs) + screened) / len(rows)
-    if plan.programs[source].shared:  # here each datum has draws of its own
-        alone = replace(plan.programs[source], shared=False)
-        plan = replace(plan, programs={**plan.programs, source: alone})
-        rows = alone.blocks(SAMPLED)[0]
-        probe = _probed(plan, source, rows)
-    _, amount = _run(plan, source, range(0), plan.programs[source])
-    most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)
-    fixed = probe.seconds - probe.slope * amount
-    return (probe.slope * (most + SAMPLED) + fixed * SAMPLED) / len(rows)
+def _some(plan: Plan, source: str, program: Program, rows: range, amount: int) -> Any:
+    """Does a part of a block's work."""
+    job = plan.job
+    estimator, rows, work = job.sources[source].smaller(amount, rows, job.works[source])
+    part = replace(
+        job,
+        sources={**job.sources, source: estimator},
+        works={**job.works, source: work},
+    )
+    return part(program, source, rows)
 
 
-def _run(plan: Plan, source: str, rows: range, program: Program) -> tuple[Any, int]:
-    """Returns the function that does a part of a block's work, and how much all of it is."""
-    job, how = plan.job, plan.job.draws.get(source)
-    if source == "quadrature":
-        return lambda n: job(program, source, rows[:n]), len(rows)
-    if how is None:
-
-        def anneal(steps: int) -> Any:
-            kernel = Kernel(np.linspace(0, 1, steps + 1), np.full(steps - 1, 0.1), NUM_LEAPFROG)
-            return replace(job, kernel=kernel)(program, source, rows)
-
-        return anneal, plan.num_temperatures
-    amount = how.max_particles if how.num_particles == "auto" else int(how.num_particles)
-
-    def draw(count: int) -> Any:
-        draws = {**job.draws, source: replace(how, num_particles=count)}
-        return replace(job, draws=draws, grid=path_grid(count))(program, source, rows)
-
-    return draw, amount
-
-
-def _probed(plan: Plan, source: str, rows: range) -> Probe:
+def _probed(plan: Plan, source: str, program: Program, rows: range) -> Probe:
     """Returns what a block takes, from runs of it that grow until draws are most of their time.
 
     What does not grow with them, such as k-hat, would be priced once a draw otherwise.
     """
-    run, amount = _run(plan, source, rows, plan.programs[source].part(rows))
+    amount = plan.job.sources[source].amount(rows)
+    run = partial(_some, plan, source, program.part(rows), rows)
     with settings(plan.workers, torch.get_default_dtype()):
-        made = min(amount, FEW if source in plan.job.draws else STEPS)
+        made = min(amount, plan.job.sources[source].few)
         first = _timed(run, made)
         spent = seconds = _timed(run, made)
         first, slope, fixed = max(0.0, first - seconds), seconds / made, True
@@ -242,25 +200,13 @@ def _probed(plan: Plan, source: str, rows: range) -> Probe:
 def _flops(plan: Plan, source: str, rows: range) -> float:
     """Returns the operations of a block, as torch counts them: linear in the work."""
     program = replace(plan.programs[source].part(rows), graphs=None)
-    run, amount = _run(plan, source, rows, program)
+    amount = plan.job.sources[source].amount(rows)
     counts = []
     for some in (min(amount, 2), min(amount, 3)):
         with FlopCounterMode(display=False) as counter:
-            run(some)
+            _some(plan, source, program, rows, some)
         counts.append(counter.get_total_flops())
     return counts[0] + (counts[1] - counts[0]) * (amount - 2)
-
-
-def _count(plan: Plan, source: str, num_blocks: int) -> tuple[str, float]:
-    """Returns what is counted of a source, and how many there are."""
-    program, how = plan.programs[source], plan.job.draws.get(source)
-    if source == "quadrature":
-        return "", 0
-    if how is None:
-        gradients = (plan.num_temperatures - 1) * NUM_LEAPFROG + 1
-        return "gradients", len(program) * plan.job.num_chains * gradients
-    _, amount = _run(plan, source, range(0), program)
-    return "decodes", amount * (num_blocks if program.shared else len(program))
 
 
 def _memory(plan: Plan) -> float:
@@ -270,7 +216,7 @@ def _memory(plan: Plan) -> float:
     if status.exists():  # ru_maxrss begins with the peak of the process that started this one
         lines = status.read_text().splitlines()
         peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    numbers = len(plan.names) * (5 + 2 * len(plan.job.grid))
+    numbers = len(plan.estimators) * (5 + 2 * len(plan.grid))
     return 1024 * peak + 2 * 8 * numbers * len(next(iter(plan.programs.values())))
 
 
@@ -278,7 +224,7 @@ def _start() -> float:
     """Returns the seconds until a new process has imported what a worker needs."""
     return _timed(
         lambda code: subprocess.run([sys.executable, "-c", code], check=True),
-        "import numpy, pyrovae.evidence.blocks as b; b.LogWeights(numpy.eye(99)).pareto_k()",
+        "import numpy, pyrovae.evidence.evaluate, pyrovae as pv; pv.psis(numpy.eye(99))",
     )
 
 

@@ -1,6 +1,6 @@
 """One estimator's results: what it found for each datum, and what that is worth."""
 
-__all__ = ["EXACT", "Estimate"]
+__all__ = ["Estimate"]
 
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.confirmation import Confirmation
-from pyrovae.evidence.weights import VERDICTS, annealed_verdicts, interval, thresholds, verdicts
-
-EXACT = 1e-3  # nats that quadrature may be off
-BIASED = "importance", "prior", "ais"  # logs of unbiased estimates of p(x)
+from pyrovae.evidence.estimators.base import Estimator, kind
+from pyrovae.evidence.weights import VERDICTS, interval, thresholds
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +49,17 @@ class Estimate:
     confirmation: Confirmation = Confirmation(reason="no second way was tried")
 
     @property
+    def kind(self) -> type[Estimator]:
+        """The class of the estimator."""
+        return kind(self.name)
+
+    @property
+    def label(self) -> str:
+        """What it is called, in words."""
+        number = self.name.removeprefix(self.kind.name).replace("_", " ")
+        return f"{self.kind.label}{number}"
+
+    @property
     def mean(self) -> float:
         """Mean over data, nats per datum."""
         return self.value.mean().item()
@@ -62,7 +71,7 @@ class Estimate:
         It is sqrt(standard error^2 + bias^2). The log of an unbiased estimate is by about half
         its squared standard error too low, which many data average over, but not out.
         """
-        bias = self.std_error.square().mean().item() / 2 if self.name in BIASED else 0.0
+        bias = self.std_error.square().mean().item() / 2 if self.kind.biased else 0.0
         return hypot(self._spread, bias)
 
     @property
@@ -72,7 +81,7 @@ class Estimate:
         On shared draws the data's errors go together. The delta method then asks for the spread of
         the mean over data of w / mean(w), which is taken between batches of draws.
         """
-        if self.batches is not None and self.name == "elbo":
+        if self.batches is not None and self.kind.is_mean:
             return self.std_error.mean().item()  # errors that go together are at most that
         if self.batches is not None:
             share = (self.batches - self.value).exp().mean(1)
@@ -85,7 +94,7 @@ class Estimate:
         Student's quantile times the standard error to both sides: of the eight runs of annealing
         it is 2.4, of many draws 2. It means what it says where the verdict is ok.
         """
-        many = self.num_draws.clamp(min=2) if self.name != "quadrature" else self.num_draws + 1_000
+        many = self.num_draws + 1_000 if self.kind.exact else self.num_draws.clamp(min=2)
         return interval(self.value, self.std_error, many, prob)
 
     @property
@@ -120,29 +129,11 @@ class Estimate:
         on such data; and where that contradicts it, "use ais" or "more temperatures". Of
         quadrature: "ok" within 1e-3 nats, or "use ais". The ELBO is "a bound".
         """
-        n = len(self.value)
-        if self.name == "elbo":
-            return ["a bound"] * n
-        if self.name == "quadrature":
-            return ["ok" if e <= EXACT else "use ais" for e in self.std_error.tolist()]
-        words = self.own_verdict()
-        if self.confirmation.exact:
-            return ["ok"] * n
-        if (agrees := self.confirmation.agrees) is None:
-            return words
-        worse = "more temperatures" if self.name == "ais" else "use ais"
-        known = self.confirmation.speaks_of(self.std_error).tolist()
-        return [
-            (("ok" if k else w) if agrees else worse) if w == VERDICTS[0] else w
-            for w, k in zip(words, known, strict=True)
-        ]
+        return self.kind.verdict(self)
 
     def own_verdict(self) -> list[str]:
         """Returns what the weights of each datum say alone, in words: at best not contradicted."""
-        if self.name == "ais":
-            return annealed_verdicts(self.ess, self.num_draws, self.std_error, self.tolerance)
-        columns = self.pareto_k, self.ess, self.std_error, self.num_draws, self.tolerance
-        return [VERDICTS[i] for i in verdicts(*columns).tolist()]
+        return self.kind.own_verdict(self)
 
     @property
     def good(self) -> Tensor:
@@ -160,5 +151,4 @@ class Estimate:
 
     def draws(self) -> str:
         """Returns the number of draws in words: "K = 5,000", or "K = 128 to 40,000"."""
-        low, high = int(self.num_draws.min()), int(self.num_draws.max())
-        return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
+        return Estimator.how(self, {})

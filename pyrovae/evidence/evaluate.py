@@ -1,13 +1,11 @@
 """Several estimators of log p(x) side by side, on the same data, in bounded memory."""
 
-__all__ = ["evaluate", "planned"]
+__all__ = ["contradicted", "evaluate", "planned"]
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from inspect import signature
-from math import inf
 from numbers import Integral
 from typing import Any
 
@@ -15,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyrovae.evidence.annealing import NUM_LEAPFROG, tune
-from pyrovae.evidence.blocks import FIELDS, SOURCES, Job, mapped, settings
-from pyrovae.evidence.confirmation import Confirmation, confirm_annealing, confirm_sampling
+from pyrovae.evidence.blocks import mapped, settings
+from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
-from pyrovae.evidence.importance import BLOCK_SIZE
-from pyrovae.evidence.planning import Plan
+from pyrovae.evidence.estimators.base import FIELDS, Estimator
+from pyrovae.evidence.planning import BLOCK_SIZE, Plan
 from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
 from pyrovae.program import Program
@@ -34,13 +31,7 @@ def evaluate(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
     *data: Tensor | Rows | DataLoader[Any],
-    estimators: Sequence[str] = ("elbo", "importance", "prior"),
-    num_particles: int | str = 5_000,
-    tolerance: float = 0.01,
-    max_particles: int = 100_000,
-    max_seconds: float | None = None,
-    num_temperatures: int = 100,
-    num_chains: int = 8,
+    estimators: Iterable[Estimator | str] = ("elbo", "importance", "prior"),
     seed: int | None = None,
     plate: str | None = "data",
     block_size: int = BLOCK_SIZE,
@@ -50,6 +41,7 @@ def evaluate(
     progress: bool | None = None,
     protocol: Mapping[str, Any] | None = None,
     blocks: MutableMapping[str, dict[str, Any]] | None = None,
+    **options: Any,
 ) -> Evidence:
     """Returns estimates of log p(x) for each datum by several estimators, same data, same K.
 
@@ -67,16 +59,11 @@ def evaluate(
         data: Tensors of equal length N; or one `torch.utils.data.DataLoader` of such, best one
             that does not shuffle: it is gone through once, onto the disk (`TMPDIR`), and results
             are in its order.
-        estimators: Of "elbo", "importance" (guide as proposal), "jackknife" (the same, its bias
-            corrected), "prior" (naive sampling), "ais" (annealing, from the guide if there is
-            one), "quadrature" (up to three latent dimensions).
-        num_particles: K, samples per datum and proposal; or "auto", see `importance_sampling`
-            (naive sampling then draws 5,000).
-        tolerance: Standard error that "auto" aims at and verdicts then ask for, nats.
-        max_particles: Draws per datum that "auto" makes at most.
-        max_seconds: Time after which "auto" asks for no more.
-        num_temperatures: Of "ais".
-        num_chains: Annealing runs per datum of "ais".
+        estimators: Objects, such as `pv.Importance(5_000)`, `pv.ELBO()`, `pv.Jackknife()`,
+            `pv.Naive()`, `pv.AIS(100, 8)`, `pv.Quadrature()`; or their names, "importance",
+            "elbo", "jackknife" (importance sampling, its bias corrected), "prior" (naive
+            sampling), "ais" (annealing, from the guide if there is one), "quadrature" (up to
+            three latent dimensions), which stand for objects with `options`.
         seed: Fixes the draws: a block's depend on seed, proposal and its first row alone, those of
             "ais" also on its pilot.
         plate: Name of the plate over the data; `None` for log p of all data at once, as one datum.
@@ -91,8 +78,12 @@ def evaluate(
         protocol: What is to stand beside the numbers, such as data set and binarization.
         blocks: Results of finished blocks of the same call, by name: what is there is not computed
             again, and what is computed is put there.
+        options: Of the estimators that are named: `num_particles` (K, draws per datum and
+            proposal, or "auto"; naive sampling then makes 5,000), `tolerance`, `max_particles`
+            and `max_seconds` of "auto", `num_temperatures` and `num_chains` of "ais".
 
     Raises:
+        TypeError: For an option that no estimator has.
         ValueError: For an unknown estimator, a program that gives no per-datum weights (see
             `pyrovae.check`), data outside their support, or NaN weights.
     """
@@ -101,55 +92,37 @@ def evaluate(
         guide,
         data,
         estimators=estimators,
-        num_particles=num_particles,
-        tolerance=tolerance,
-        max_particles=max_particles,
-        max_seconds=max_seconds,
-        num_temperatures=num_temperatures,
-        num_chains=num_chains,
         seed=seed,
         plate=plate,
         block_size=block_size,
         chunk_size=chunk_size,
         compile=compile,
         workers=workers,
+        **options,
     )
-    programs, job, auto = plan.programs, plan.job, num_particles == "auto"
     done: MutableMapping[str, dict[str, Any]] = {} if blocks is None else blocks
     left = {name: task for name, task in plan.blocks.items() if name not in done}
     total, todo = (sum(len(rows) for _, rows in b.values()) for b in (plan.blocks, left))
     with Bar("log p(x)", total, total - todo, "datum", progress) as bar:
-        if "ais" in {source for source, _ in left.values()}:
-            kernel = tune(programs["ais"], num_temperatures, "tuned", NUM_LEAPFROG, job.seed)
-            job = replace(job, kernel=kernel)
-        records = mapped(job, programs, list(left.values()), workers)
+        for source in dict.fromkeys(source for source, _ in left.values()):
+            plan = plan.prepared(source)
+        records = mapped(plan.job, plan.programs, list(left.values()), workers)
         for (name, (_, rows)), record in zip(left.items(), records, strict=True):
             done[name] = record
             bar.update(len(rows))
-        estimates = {
-            name: _estimate(
-                name,
-                [done[k] for k, (source, _) in plan.blocks.items() if source == SOURCES[name]],
-                tolerance if auto else inf,
-            )
-            for name in plan.names
-        }
-        estimates = _confirmed(estimates, plan, job, done)
-    if exact := estimates.get("quadrature"):
-        estimates["quadrature"] = contradicted(exact, estimates.values())
-    options = {"num_particles": num_particles}
-    if auto:
-        options |= {"tolerance": tolerance, "max_particles": max_particles}
-    if "ais" in plan.names:
-        options |= {"num_temperatures": num_temperatures, "num_chains": num_chains}
-    facts = _facts(
-        next(iter(programs.values())), {**options, "seed": job.seed, "block_size": block_size}
-    )
-    return Evidence(estimates, job.grid, {**facts, **(protocol or {})})
+        estimates = {name: _estimate(name, plan, done) for name in plan.estimators}
+        estimates = _confirmed(estimates, plan, done)
+    for name, e in estimates.items():
+        if plan.estimators[name].exact:
+            estimates[name] = contradicted(e, estimates.values())
+    facts = _facts(next(iter(plan.programs.values())), plan)
+    return Evidence(estimates, plan.grid, {**facts, **(protocol or {})})
 
 
-def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Estimate:
+def _estimate(name: str, plan: Plan, done: Mapping[str, dict[str, Tensor]]) -> Estimate:
     """Returns one estimator's results of all blocks."""
+    own = plan.source(name)
+    parts = [done[block] for block, (source, _) in plan.blocks.items() if source == own]
     columns: dict[str, Any] = {
         f: torch.cat([part[f"{name}.{f}"] for part in parts], dim=-1) for f in FIELDS
     }
@@ -157,7 +130,25 @@ def _estimate(name: str, parts: list[dict[str, Tensor]], tolerance: float) -> Es
     batches = None
     if "batches" in parts[0]:
         batches = torch.cat([part["batches"] for part in parts], dim=-1)
-    return Estimate(name, **columns, seconds=seconds, tolerance=tolerance, batches=batches)
+    return Estimate(name, **columns, seconds=seconds, tolerance=plan.tolerance, batches=batches)
+
+
+def _confirmed(
+    estimates: dict[str, Estimate], plan: Plan, done: MutableMapping[str, Any]
+) -> dict[str, Estimate]:
+    """Returns the estimates with what a second way says of those that look good."""
+    confirmed = dict(estimates)
+    for name, estimate in estimates.items():
+        source, good = plan.source(name), estimate.good
+        key = f"{source}-second"
+        if plan.estimators[name].confirmed and good.any():
+            if key not in done:
+                work, program = plan.job.works[source], plan.programs[source]
+                with settings(plan.workers, torch.get_default_dtype()):
+                    second = plan.job.sources[source].confirm(program, estimate, good, work)
+                done[key] = asdict(second)
+            confirmed[name] = replace(estimate, confirmation=Confirmation(**done[key]))
+    return confirmed
 
 
 @one_at_a_time
@@ -165,44 +156,7 @@ def planned(
     model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
 ) -> Plan:
     """Returns the plan of `evaluate` with these arguments, which makes all of its checks."""
-    known = signature(evaluate).parameters.values()
-    defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
-    asked: dict[str, Any] = {
-        name: value
-        for name, value in {**defaults, **options}.items()
-        if name not in ("progress", "protocol", "blocks")
-    }
-    return make_plan(model, guide, data, **asked)
-
-
-def _confirmed(
-    estimates: dict[str, Estimate], plan: Plan, job: Job, done: MutableMapping[str, Any]
-) -> dict[str, Estimate]:
-    """Returns the estimates with what a second way says of those that look good."""
-    confirmed = dict(estimates)
-    for name, estimate in estimates.items():
-        source = SOURCES[name]
-        key, good = f"{source}-second", estimate.good
-        if source == "quadrature" or name == "elbo":
-            continue
-        if source in ("guide", "prior") and not plan.programs[source].latent_size:
-            confirmed[name] = replace(estimate, confirmation=Confirmation())
-        elif good.any():
-            if key not in done:
-                with settings(plan.workers, torch.get_default_dtype()):
-                    done[key] = asdict(_second(estimate, good, plan, source, job))
-            confirmed[name] = replace(estimate, confirmation=Confirmation(**done[key]))
-    return confirmed
-
-
-def _second(e: Estimate, good: Tensor, plan: Plan, source: str, job: Job) -> Confirmation:
-    """Returns the confirmation of the estimates of one source."""
-    program, seed = plan.programs[source], job.seed
-    if source == "ais":
-        kernel = job.kernel or tune(program, plan.num_temperatures, "tuned", NUM_LEAPFROG, seed)
-        return confirm_annealing(program, kernel, job.num_chains, e.value, e.std_error, good, seed)
-    how, chunk = job.draws[source], job.chunks[source]
-    return confirm_sampling(program, how, e.num_draws[good], e.ess[good], seed, chunk)
+    return make_plan(model, guide, data, **options)
 
 
 def contradicted(exact: Estimate, others: Iterable[Estimate]) -> Estimate:
@@ -212,14 +166,20 @@ def contradicted(exact: Estimate, others: Iterable[Estimate]) -> Estimate:
     """
     value, error = exact.value, exact.std_error
     for other in others:
-        if other.name in ("importance", "prior", "ais"):
+        if other.kind.biased:
             least = other.value + (1 - 4 * other.std_error).clamp(min=0).log()
             error = torch.where(least > value + error, other.value - value, error)
     return replace(exact, std_error=error)
 
 
-def _facts(program: Program, options: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(program: Program, plan: Plan) -> dict[str, Any]:
     """Returns what the numbers depend on, as far as the program and the call know it."""
+    options: dict[str, Any] = {}
+    for word, source in plan.job.sources.items():
+        for name, value in source.options().items():
+            other = options.setdefault(name, value) != value
+            options |= {f"{name}_{word}": value} if other else {}
+    options |= {"seed": plan.seed, "block_size": plan.block_size}
     return {
         "rows": len(program),
         "dims": program.event_size * (1 if program.plate else program.step),

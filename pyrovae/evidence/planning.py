@@ -1,28 +1,28 @@
 """What an evaluation will do: checked, and cut into blocks."""
 
-__all__ = ["Plan", "plan"]
+__all__ = ["BLOCK_SIZE", "BUILT_IN", "Plan", "plan"]
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from math import log10
+from dataclasses import dataclass, replace
 from time import time
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from pyrovae.checks import check_sizes, shown
-from pyrovae.evidence.annealing import CHAINS
-from pyrovae.evidence.blocks import SOURCES, Job
-from pyrovae.evidence.drawing import Draws, at_once, sharing
-from pyrovae.evidence.quadrature import check_dimensions
-from pyrovae.program import Program, inspect
+from pyrovae.checks import check_sizes
+from pyrovae.evidence.blocks import Job
+from pyrovae.evidence.estimators.ais import AIS
+from pyrovae.evidence.estimators.base import Estimator, Work, made, path_grid
+from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife, Sampled
+from pyrovae.evidence.estimators.naive import Naive
+from pyrovae.evidence.estimators.quadrature import Quadrature
+from pyrovae.program import Program
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.rows import spooled
 
-NAIVE = 5_000  # draws of the prior where the number of the guide's is "auto"
+BUILT_IN = ELBO, Importance, Jackknife, Naive, AIS, Quadrature  # known by name, once imported
+BLOCK_SIZE = 64  # data per block
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,45 @@ class Plan:
     """The blocks of an evaluation, and what is to be done with each.
 
     Attributes:
-        names: The estimators.
+        estimators: By name.
         programs: The program of each source of weights.
         blocks: Source and rows of each block, by its name.
-        job: What is done; the pilot of "ais" has yet to be run.
-        num_temperatures: Of "ais".
+        job: What is done; what is to be prepared once has yet to be.
+        seed: Fixes the draws.
+        block_size: Data per block that were asked for.
         workers: Processes; `None` for none.
     """
 
-    names: tuple[str, ...]
+    estimators: dict[str, Estimator]
     programs: dict[str, Program]
     blocks: dict[str, tuple[str, range]]
     job: Job
-    num_temperatures: int
+    seed: int
+    block_size: int
     workers: int | None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Numbers of draws of the estimates' paths."""
+        return next(iter(self.job.works.values())).grid
+
+    @property
+    def tolerance(self) -> float:
+        """Standard error that verdicts ask for, nats: the least that an estimator does."""
+        return min(e.tolerance_asked for e in self.estimators.values())
+
+    def source(self, name: str) -> str:
+        """Returns the word for the source of an estimator's weights."""
+        return next(word for word, read in self.job.readers.items() if name in read)
+
+    def prepared(self, source: str) -> "Plan":
+        """Returns the plan with what the source prepares once, unless it has."""
+        work = self.job.works[source]
+        if work.once is None:
+            once = self.job.sources[source].prepared(self.programs[source], self.seed)
+            works = {**self.job.works, source: replace(work, once=once)}
+            return replace(self, job=replace(self.job, works=works))
+        return self
 
 
 def plan(
@@ -51,77 +76,66 @@ def plan(
     guide: Callable[..., Any] | None,
     data: Sequence[Any],
     *,
-    estimators: Sequence[str],
-    num_particles: int | str,
-    tolerance: float,
-    max_particles: int,
-    max_seconds: float | None,
-    num_temperatures: int,
-    num_chains: int,
-    seed: int | None,
-    plate: str | None,
-    block_size: int,
-    chunk_size: int | None,
-    compile: bool,
-    workers: int | None,
+    estimators: Iterable[Estimator | str] = ("elbo", "importance", "prior"),
+    seed: int | None = None,
+    plate: str | None = "data",
+    block_size: int = BLOCK_SIZE,
+    chunk_size: int | None = None,
+    compile: bool = False,
+    workers: int | None = None,
+    **options: Any,
 ) -> Plan:
-    """Returns the plan of what `evaluate` is asked for; errors are its."""
-    names = _known(estimators, guide)
-    auto = num_particles == "auto"
-    drawn = Draws(num_particles, None, False, tolerance, max_particles, max_seconds)
-    check_sizes(block_size=block_size, num_temperatures=num_temperatures, num_chains=num_chains)
+    """Returns the plan of what `evaluate` is asked for; arguments and errors are its."""
     given = {"chunk_size": chunk_size, "workers": workers}
+    named = made(estimators, options)
+    if guide is None and (needy := [name for name, e in named.items() if e.needs_guide]):
+        raise ValueError(
+            f"estimator {needy[0]!r} needs a guide; pass one, or ask for 'prior' alone"
+        )
+    check_sizes(block_size=block_size)
     check_sizes(**{name: size for name, size in given.items() if size is not None})
     seed, start = draw_seed(seed), time()
     data = _at_hand(data, seed)
 
-    sizes = dict.fromkeys(SOURCES.values(), block_size) | {"ais": max(1, CHAINS // num_chains)}
+    sources, readers = _sources(named)
     programs = {
-        source: _inspected(source, model, guide, data, plate, sizes[source])
-        for source in dict.fromkeys(SOURCES[name] for name in names)
+        word: e.inspected(model, guide, data, plate, e.block_size(block_size))
+        for word, e in sources.items()
     }
-    if "quadrature" in programs:
-        check_dimensions(programs["quadrature"])
-    if "prior" in programs:
-        programs["prior"] = sharing(programs["prior"])
     if compile:
-        programs = {source: program.compiled() for source, program in programs.items()}
+        programs = {word: program.compiled() for word, program in programs.items()}
     blocks = {
-        f"{source}-{rows.start}": (source, rows)
-        for source, program in programs.items()
-        for rows in program.blocks(sizes[source])
+        f"{word}-{rows.start}": (word, rows)
+        for word, e in sources.items()
+        for rows in programs[word].blocks(e.block_size(block_size))
     }
-    draws = {"guide": drawn, "prior": Draws(NAIVE) if auto else drawn}
-    threads = 1 if workers else torch.get_num_threads()
-    chunks = {s: chunk_size or at_once(program, threads) for s, program in programs.items()}
-    grid = () if auto else path_grid(int(num_particles))
-    job = Job(tuple(names), draws, grid, seed, start, chunks, num_chains, None)
-    return Plan(tuple(names), programs, blocks, job, num_temperatures, workers)
+    threads, grid = 1 if workers else torch.get_num_threads(), _grid(sources.values())
+    works = {
+        word: Work(seed, start, chunk_size or e.chunk(programs[word], threads), grid)
+        for word, e in sources.items()
+    }
+    return Plan(named, programs, blocks, Job(sources, readers, works), seed, block_size, workers)
 
 
-def _inspected(
-    source: str,
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: Sequence[Any],
-    plate: str | None,
-    size: int,
-) -> Program:
-    """Returns the program of a source of weights.
+def _sources(
+    named: dict[str, Estimator],
+) -> tuple[dict[str, Estimator], dict[str, dict[str, Estimator]]]:
+    """Returns what is drawn, by a word for it, and what is read of each."""
+    words: dict[Estimator, str] = {}
+    readers: dict[str, dict[str, Estimator]] = {}
+    for name, e in named.items():
+        if e.source not in words:
+            count = sum(source.draws_from == e.source.draws_from for source in words)
+            words[e.source] = e.source.draws_from + (f"_{count + 1}" if count else "")
+        readers.setdefault(words[e.source], {})[name] = e
+    return {word: source for source, word in words.items()}, readers
 
-    To quadrature the guide only shows where to look: one that cannot be used is left out.
-    """
-    options: dict[str, Any] = {"plate": plate, "block_size": size}
-    if source in ("guide", "ais"):
-        return inspect(model, guide, *data, **options)
-    if source == "quadrature" and guide is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                return inspect(model, guide, *data, **options)
-            except (TypeError, ValueError, UserWarning):
-                pass
-    return inspect(model, None, *data, **options)
+
+def _grid(sources: Iterable[Estimator]) -> tuple[int, ...]:
+    """Returns the numbers of draws of all paths: none where a pilot finds how many are due."""
+    sizes = [e.sizes for e in sources if isinstance(e, Sampled)]
+    known = [size for size in sizes if size is not None]
+    return path_grid(max(known)) if known and len(known) == len(sizes) else ()
 
 
 def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:
@@ -132,32 +146,3 @@ def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:
         raise TypeError("the data are a DataLoader and more; give one whose batches hold them all")
     with seeded(seed):
         return spooled(data[0])
-
-
-def _known(estimators: Sequence[str], guide: Any) -> list[str]:
-    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
-    names = list(dict.fromkeys(estimators)) if listed else []
-    if not listed or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais']"
-        )
-    for name in names:
-        if name not in SOURCES:
-            near = get_close_matches(name, SOURCES, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(SOURCES)}"
-            raise ValueError(f"there is no estimator {name!r}; {hint}")
-        if SOURCES[name] == "guide" and guide is None:
-            raise ValueError(
-                f"estimator {name!r} needs a guide; pass one, or ask for 'prior' alone"
-            )
-    if not names:
-        raise ValueError(f"no estimator was asked for; choose from {', '.join(SOURCES)}")
-    return names
-
-
-def path_grid(num_particles: int) -> tuple[int, ...]:
-    """Returns about five numbers of samples a decade, from 1 to K."""
-    points = max(2, round(5 * log10(num_particles)) + 1) if num_particles > 1 else 1
-    return tuple(
-        dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))
-    )

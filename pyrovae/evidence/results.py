@@ -1,6 +1,6 @@
 """What the estimators found: the table, its reading in words, and the data behind it."""
 
-__all__ = ["LABELS", "Evidence"]
+__all__ = ["Evidence"]
 
 import json
 from collections.abc import Mapping
@@ -14,17 +14,8 @@ import torch
 
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
-from pyrovae.evidence.weights import thresholds
 from pyrovae.export import to_xarray
 
-LABELS = {
-    "elbo": "ELBO",
-    "importance": "importance sampling",
-    "jackknife": "the same, jackknife",
-    "prior": "naive sampling",
-    "ais": "annealing",
-    "quadrature": "quadrature",
-}
 TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
     "value": (("datum",), "estimate of log p(x), nats"),
     "std_error": (("datum",), "Monte Carlo standard error, nats"),
@@ -37,7 +28,6 @@ TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
         "standard error of one estimate from fewer samples, nats",
     ),
 }
-RANKED = "quadrature", "importance", "ais", "prior"  # what can answer the question
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
 
 
@@ -73,20 +63,26 @@ class Evidence:
         lucky. One trusted as much that is clearly higher contradicts the first. ELBO and
         jackknife only stand beside.
         """
-        estimates = [self[name] for name in RANKED if name in self.estimates]
+        estimates = self.ranked()
         if not estimates:
-            return self["elbo"] if "elbo" in self.estimates else self["jackknife"]
-        if estimates[0].name == "quadrature":
+            bounds = [e for e in self.estimates.values() if e.kind.is_mean]
+            return (bounds or list(self.estimates.values()))[0]
+        if estimates[0].kind.exact:
             return estimates[0]
         trusted = [e for e in estimates if e.share("ok") >= 1 - FEW]
         for least in (1 - FEW, MANY):
             trusted = trusted or [e for e in estimates if e.trusted >= least]
-        rivals = trusted or [self[n] for n in ("ais", "importance") if n in self.estimates]
+        rivals = trusted or [e for e in reversed(estimates) if not e.kind.lucky]
         best = (rivals or estimates)[0]
         for other in rivals:  # all are lower bounds: a clearly higher one is nearer
             gap, error = self._difference(other.name, best.name)
             best = other if gap > (4 if trusted else 2) * error else best
         return best
+
+    def ranked(self) -> list[Estimate]:
+        """Returns the estimates that can answer the question, in the order of their ranks."""
+        able = [e for e in self.estimates.values() if e.kind.rank is not None]
+        return sorted(able, key=lambda e: e.kind.rank or 0)
 
     def count(self) -> str:
         """Returns how many data these are, and of how many where rows were chosen."""
@@ -129,7 +125,9 @@ class Evidence:
         for row in self.rows():
             name, *values = row.values()
             cells = zip(forms.values(), values, strict=True)
-            lines.append([LABELS[name], *("-" if v is None else f.format(v) for f, v in cells)])
+            lines.append(
+                [self[name].label, *("-" if v is None else f.format(v) for f, v in cells)]
+            )
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
@@ -138,7 +136,7 @@ class Evidence:
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers."""
-        estimates = [self[name] for name in RANKED if name in self.estimates]
+        estimates = self.ranked()
         if not estimates:
             return (
                 "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
@@ -146,7 +144,7 @@ class Evidence:
             )
         best = self.best()
         lines = [
-            f"log P(X) of these {self.count()} by {LABELS[best.name]}{self._how(best)}: "
+            f"log P(X) of these {self.count()} by {best.label}{self._how(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]
@@ -229,7 +227,7 @@ class Evidence:
             one = dataset.sel(estimator=name)
             for f, (dims, _) in TABLES.items():
                 kind = "i" if f == "num_draws" else "f"
-                if name not in LABELS or one[f].dims != dims or one[f].dtype.kind != kind:
+                if one[f].dims != dims or one[f].dtype.kind != kind:
                     raise ValueError(f"{f} of {name!r} is {one[f].dtype} over {one[f].dims}")
             columns = {f: torch.from_numpy(one[f].values.copy()) for f in TABLES}
             if f"{name}_batches" in dataset:
@@ -253,12 +251,8 @@ class Evidence:
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
     def _how(self, e: Estimate) -> str:
-        if e.name == "quadrature":
-            return ""
-        if e.name == "ais":
-            steps = f"{self.protocol['num_temperatures']} temperatures x " if self.protocol else ""
-            return f", {steps}{int(e.num_draws.max())} chains"
-        return f", {e.draws()}"
+        how = e.kind.how(e, self.protocol)
+        return f", {how}" if how else ""
 
     def _beside(self, other: Estimate, best: Estimate) -> str:
         """Returns how another estimator compares with the best."""
@@ -266,14 +260,14 @@ class Evidence:
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
         how = self._how(other)
-        text = f"{LABELS[other.name].capitalize()}{how}{',' * bool(how)} " + (
+        text = f"{other.label.capitalize()}{how}{',' * bool(how)} " + (
             f"falls {short} short"
             if gap > 2 * error
             else higher
             if gap < -2 * error
             else f"agrees ({abs(gap):.3f} +- {error:.3f} nats {'below' if gap > 0 else 'above'})"
         )
-        if other.name in ("ais", "quadrature"):
+        if not other.kind.weighed:
             return f"{text}."
         return (
             f"{text}; its median ESS is {other.ess.median():.1f}, and its own Monte Carlo error "
@@ -284,31 +278,18 @@ class Evidence:
         """Returns whether the best estimate can be trusted, and for which data it cannot."""
         words = best.verdict()
         counts = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(["ok", *words]))
-        if best.name == "quadrature":
+        if best.kind.exact:
             worst = f"estimated error at most {best.std_error.max():.1e} nats"
             left = set(words) != {"ok"}
             return f"It is not exact everywhere ({counts})." if left else f"It is exact: {worst}."
-        annealed = best.name == "ais"
-        if annealed:
-            facts = f"median ESS {best.ess.median():.1f} of {int(best.num_draws.max())} chains"
-        else:
-            limit = thresholds(best.num_draws).max().item()
-            facts = (
-                f"k-hat is bad (above {limit:.2f}) for {best.bad:.1%} of the data, median ESS "
-                f"{best.ess.median():.0f}, smallest {best.ess.min():.1f}"
-            )
-        facts += f" (verdicts: {counts})"
+        facts = f"{best.kind.facts(best)} (verdicts: {counts})"
         second = f"{best.confirmation}" if best.trusted or not best.confirmation.reason else ""
         if best.share("ok") >= 1 - FEW:
             text = f"The estimate can be trusted: {facts}."
         elif best.trusted >= 1 - FEW:
             text = f"Nothing contradicts the estimate, as a lower bound: {facts}."
-        elif annealed:
-            text = f"Trust it as a lower bound: {facts}; anneal with more temperatures."
         elif best.share("use ais") <= MANY:
-            text = (
-                f"Trust it as a lower bound: {facts}; draw more samples, or add the estimator ais."
-            )
+            text = f"Trust it as a lower bound: {facts}; {best.kind.advice}."
         else:
             text = (
                 f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses "

@@ -19,7 +19,7 @@ from torch.distributions import Normal, kl_divergence
 
 from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
-from pyrovae.evidence.results import LABELS, Evidence
+from pyrovae.evidence.results import Evidence
 from pyrovae.models.vae import VAE
 from pyrovae.plots.curves import signed
 from pyrovae.program import inspect
@@ -153,8 +153,8 @@ def render(
         config=config,
         evidence=evidence,
         best=best,
-        method=LABELS[best.name],
-        labels=LABELS,
+        method=best.label,
+        labels={name: e.label for name, e in evidence.estimates.items()},
         most=ROWS,
         rows=evidence.rows(),
         commands=words.commands(name, evidence, config.get("program"), notes),

@@ -1,0 +1,52 @@
+"""Naive sampling: importance sampling with the prior."""
+
+__all__ = ["Naive"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pyrovae.evidence.drawing import sharing
+from pyrovae.evidence.estimators.importance import Sampled
+from pyrovae.program import Program
+
+
+@dataclass(frozen=True)
+class Naive(Sampled):
+    r"""The mean of p(x|z) over draws of the prior: in expectation a lower bound of log p(x).
+
+    .. math::
+        \log \tfrac1S \sum_s p(x | z_s), \quad z_s \sim p(z)
+
+    For almost every z, p(x|z) is near 0, so that it falls short by nats, and its standard error
+    does not notice. Where no latent depends on the data, these share their draws.
+
+    References:
+        Tutorial on variational autoencoders (Doersch, 2016), section 2,
+        https://arxiv.org/abs/1606.05908
+    """
+
+    name: ClassVar[str] = "prior"
+    label: ClassVar[str] = "naive sampling"
+    rank: ClassVar[int | None] = 3
+    biased: ClassVar[bool] = True
+    lucky: ClassVar[bool] = True
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Self:
+        """Returns it with the shared options; of "auto" it makes its own 5,000 draws."""
+        if options.get("num_particles") == "auto":
+            options = {k: v for k, v in options.items() if k != "num_particles"}
+        return super().of_options(options)
+
+    def inspected(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any] | None,
+        data: Sequence[Any],
+        plate: str | None,
+        block_size: int,
+    ) -> Program:
+        """Returns the model alone, its draws shared by all data where they can be."""
+        program = super().inspected(model, guide, data, plate, block_size)
+        return program if self.qmc else sharing(program)
