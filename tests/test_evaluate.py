@@ -3,6 +3,8 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyro
@@ -13,6 +15,9 @@ from pyro.infer import Trace_ELBO
 from scenarios import BernoulliDecoder, LinearGaussian
 
 import pyrovae as pv
+from pyrovae.evidence.estimators import base
+from pyrovae.program import evaluation
+from pyrovae.rng import seeded
 
 
 @pytest.fixture
@@ -401,3 +406,87 @@ def test_finished_blocks_are_not_computed_again():
         for name in options["estimators"]:
             assert torch.equal(e[name].value, whole[name].value)
             assert torch.equal(e[name].std_error, whole[name].std_error)
+
+
+def test_objects_and_names_are_the_same_estimators():
+    scenario = BernoulliDecoder()
+    x, pair = scenario.data(6), (scenario.model, scenario.guide)
+    named = pv.evaluate(
+        *pair,
+        x,
+        estimators=["elbo", "importance", "prior", "ais"],
+        seed=0,
+        num_particles=50,
+        num_temperatures=5,
+        num_chains=3,
+    )
+    objects = [pv.ELBO(50), pv.Importance(50), pv.Naive(50), pv.AIS(5, 3)]
+    same = pv.evaluate(*pair, x, estimators=objects, seed=0)
+    assert list(same.estimates) == list(named.estimates)
+    assert dict(same.protocol) == dict(named.protocol)
+    for name, e in same.estimates.items():
+        assert torch.equal(e.value, named[name].value)
+        assert torch.equal(e.path, named[name].path) or e.path.isnan().all()
+
+
+def test_estimators_of_a_kind_stand_beside_each_other():
+    """Of other numbers of draws, from other proposals, with quasi-random draws."""
+    scenario = BernoulliDecoder()
+    x = scenario.data(6)
+    wide = pv.Importance(200, proposal=pv.Widened(1.5))
+    few, sobol = pv.Importance(20), pv.Importance(64, qmc=True)
+    evidence = pv.evaluate(
+        scenario.model, scenario.guide, x, estimators=[few, wide, sobol, pv.ELBO(20)], seed=0
+    )
+    assert list(evidence.estimates) == ["importance", "importance_2", "importance_3", "elbo"]
+    assert evidence["importance_2"].label == "importance sampling 2"
+    options = [(20, None, False), (200, pv.Widened(1.5), False), (64, None, True)]
+    for e, (num_particles, proposal, qmc) in zip(
+        evidence.estimates.values(), options, strict=False
+    ):
+        alone = pv.importance_sampling(
+            scenario.model,
+            scenario.guide,
+            x,
+            num_particles=num_particles,
+            proposal=proposal,
+            qmc=qmc,
+            seed=0,
+        )
+        torch.testing.assert_close(e.value, alone.log_evidence())
+    assert evidence.protocol["num_particles"] == 20
+    assert evidence.protocol["num_particles_guide_2"] == 200
+    assert evidence["importance"].path[-1].isnan().all()  # the others' draws are more
+    again = pv.Evidence.from_xarray(evidence.to_xarray())
+    assert f"{again}" == f"{evidence}"
+
+
+def test_an_estimator_of_ones_own(monkeypatch):
+    monkeypatch.setattr(base, "kinds", dict(base.kinds))
+
+    @dataclass(frozen=True)
+    class Smallest(pv.Estimator):
+        """log p(x) from one draw of the guide: the least that can be done."""
+
+        num_draws: int = 1
+        name: ClassVar[str] = "smallest"
+        label: ClassVar[str] = "one draw"
+        needs_guide: ClassVar[bool] = True
+        flat: ClassVar[dict[str, str]] = {"num_smallest": "num_draws"}
+
+        def weights(self, program, rows, work):
+            with evaluation(), seeded(work.seed, 99, rows.start):
+                z, log_q = program.propose(rows, self.num_draws)
+                return pv.LogWeights(program.log_joint(z, rows, self.num_draws) - log_q)
+
+    scenario = BernoulliDecoder()
+    x, pair = scenario.data(6), (scenario.model, scenario.guide)
+    names = ["smallest", "importance"]
+    evidence = pv.evaluate(*pair, x, estimators=names, num_smallest=3, num_particles=50, seed=0)
+    assert evidence.protocol["num_smallest"] == 3
+    assert evidence["smallest"].num_draws.tolist() == [3] * 6
+    assert (evidence["smallest"].value - evidence["importance"].value).abs().max() < 5
+    assert "one draw" in evidence.table()
+    assert f"{pv.Evidence.from_xarray(evidence.to_xarray())}" == f"{evidence}"
+    with pytest.raises(TypeError, match="there is no option 'num_small'; did you mean"):
+        pv.evaluate(*pair, x, estimators=names, num_small=3)

@@ -140,10 +140,10 @@ def _confirmed(
     confirmed = dict(estimates)
     for name, estimate in estimates.items():
         source, good = plan.source(name), estimate.good
-        key = f"{source}-second"
-        if plan.estimators[name].confirmed and good.any():
+        key, program = f"{source}-second", plan.programs[source]
+        if plan.estimators[name].confirmed and (good.any() or not program.latent_size):
             if key not in done:
-                work, program = plan.job.works[source], plan.programs[source]
+                work = plan.job.works[source]
                 with settings(plan.workers, torch.get_default_dtype()):
                     second = plan.job.sources[source].confirm(program, estimate, good, work)
                 done[key] = asdict(second)

@@ -275,7 +275,7 @@ def kind(name: str) -> type[Estimator]:
     if name in kinds:
         return kinds[name]
     near = get_close_matches(name, kinds, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(kinds)}"
+    hint = f"did you mean {near[0]}?" if near else f"choose from {_listed()}"
     raise ValueError(f"there is no estimator {name!r}; {hint}")
 
 
@@ -293,11 +293,11 @@ def made(estimators: Iterable[Any], options: Mapping[str, Any]) -> dict[str, Est
     given = list(dict.fromkeys(estimators)) if listed else []
     if not listed or not all(isinstance(e, str | Estimator) for e in given):
         raise TypeError(
-            f"estimators is {shown(estimators)}; give a list of names or of objects, such as "
-            "['elbo', pv.AIS()]"
+            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais'], "
+            "or of objects, such as [pv.AIS()]"
         )
     if not given:
-        raise ValueError(f"no estimator was asked for; choose from {', '.join(kinds)}")
+        raise ValueError(f"no estimator was asked for; choose from {_listed()}")
     known = {option for cls in kinds.values() for option in cls.flat}
     if other := [name for name in options if name not in known]:
         near = get_close_matches(other[0], known, n=1)
@@ -314,6 +314,13 @@ def made(estimators: Iterable[Any], options: Mapping[str, Any]) -> dict[str, Est
             name = f"{e.name}_{count}"
         named[name] = e
     return named
+
+
+def _listed() -> str:
+    """Returns all names, first of those that only stand beside."""
+    return ", ".join(
+        sorted(kinds, key=lambda name: -1 if (rank := kinds[name].rank) is None else rank)
+    )
 
 
 def found(weights: Any) -> Columns:
