@@ -234,9 +234,9 @@ def write_evidence(
     for name in ("importance", "prior"):
         if name in evidence.estimates:
             figures[f"khat_{name}"] = plots.khats(evidence, name)
-    others = [n for n in ("importance", "ais", "prior", "elbo") if n in evidence.estimates]
-    for name in [n for n in others if n != best.name][:1]:
-        figures["two_estimates"] = plots.against(evidence, name, best.name)
+    bounds = [e for e in evidence.estimates.values() if e.kind.is_mean]
+    for e in [e for e in (*evidence.ranked(), *bounds) if e.name != best.name][:1]:
+        figures["two_estimates"] = plots.against(evidence, e.name, best.name)
     if shape:
         order = best.value.argsort()
         ten = min(10, len(order))

@@ -35,12 +35,13 @@ from pyrovae.storage import write_atomic
 # Paul Tol's muted palette, for ten classes
 MUTED = "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499 #777777".split()
 FEW = 1_000  # points that are drawn as their labels
-STYLE = {"importance": (BLUE, "importance sampling"), "prior": (ORANGE, "naive sampling")}
-LINES = {
-    "elbo": (GREEN, "ELBO"),
-    "ais": (PURPLE, "annealing"),
-    "quadrature": (BLACK, "quadrature"),
-}
+COLORS = {
+    "importance": BLUE,
+    "prior": ORANGE,
+    "elbo": GREEN,
+    "ais": PURPLE,
+    "quadrature": BLACK,
+}  # of estimators; those of others are MUTED
 WORDS = {
     "ok": GREEN,
     "not contradicted": BLUE,
@@ -96,26 +97,21 @@ def convergence(evidence: Any) -> Figure:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     whole, near = figure.subplots(1, 2)
     k = np.array(evidence.num_samples)
+    shown = _shown(evidence)
     for axes in (whole, near):
-        for name, (color, label) in STYLE.items():
-            if name not in evidence.estimates:
-                continue
-            e = evidence[name]
-            mean = e.path.mean(1).numpy()
-            error = 2 * e.path_error.numpy()
-            axes.plot(k, mean, color=color, label=signed(f"{label}: {e.mean:.2f}"))
-            axes.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
-        for name, (color, label) in LINES.items():
-            if name in evidence.estimates:
-                mean = evidence[name].mean
-                axes.axhline(
-                    mean, color=color, linestyle="--", label=signed(f"{label}: {mean:.2f}")
-                )
+        for e, color in shown:
+            label = signed(f"{e.label}: {e.mean:.2f}")
+            if _has_course(e):
+                mean, error = e.path.mean(1).numpy(), 2 * e.path_error.numpy()
+                axes.plot(k, mean, color=color, label=label)
+                low, high = mean - error, mean + error
+                axes.fill_between(k, low, high, color=color, alpha=0.25, linewidth=0)
+            else:
+                axes.axhline(e.mean, color=color, linestyle="--", label=label)
         axes.set_xscale("log")
         axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
         axes.spines[["top", "right"]].set_visible(False)
-    shown = [e.mean for name, e in evidence.estimates.items() if name != "prior"]
-    means = shown or [evidence["prior"].mean]
+    means = [e.mean for e, _ in shown if not e.kind.lucky] or [e.mean for e, _ in shown]
     margin = max(max(means) - min(means), 0.01)
     near.set(
         ylim=(min(means) - margin / 2, max(means) + margin / 2), title="the same, near the ELBO"
@@ -130,13 +126,24 @@ def convergence(evidence: Any) -> Figure:
 def _courses(evidence: Any) -> str:
     """Returns where each estimator begins and ends, in words."""
     k, words = evidence.num_samples, []
-    for name, e in evidence.estimates.items():
-        if name in STYLE | LINES:
-            ends = e.path.mean(1)[[0, -1]].tolist() if name in STYLE and k else [e.mean]
-            path = " to ".join(f"{v:.2f}" for v in ends)
-            words.append(f"{(STYLE | LINES)[name][1]} {path}")
+    for e, _ in _shown(evidence):
+        ends = e.path.mean(1)[[0, -1]].tolist() if _has_course(e) else [e.mean]
+        words.append(f"{e.label} {' to '.join(f'{v:.2f}' for v in ends)}")
     drawn = f", of {k[0]:,} to {k[-1]:,} samples" if k else ""
     return f"Held-out log P(X) in nats per datum{drawn}: {', '.join(words)}."
+
+
+def _shown(evidence: Any) -> list[tuple[Any, str]]:
+    """Returns the mean and what answers the question, with colours, those of a course first."""
+    others = iter(MUTED * len(evidence.estimates))
+    able = [e for e in evidence.estimates.values() if e.kind.rank is not None or e.kind.is_mean]
+    able.sort(key=lambda e: not _has_course(e))
+    return [(e, COLORS.get(e.name) or next(others)) for e in able]
+
+
+def _has_course(e: Any) -> bool:
+    """Returns whether it has estimates of fewer draws, and those are not all the same."""
+    return len(e.path) > 0 and not e.kind.is_mean and bool(e.path[0].isfinite().all())
 
 
 def against(evidence: Any, one: str, other: str) -> Figure:
@@ -160,12 +167,9 @@ def against(evidence: Any, one: str, other: str) -> Figure:
     ends = [a.value.min().item(), a.value.max().item()]
     above.plot(ends, ends, color=BLACK, linewidth=0.8, zorder=0)
     below.axhline(0, color=BLACK, linewidth=0.8, zorder=0)
-    names = {n: label for n, (_, label) in (STYLE | LINES).items()}
-    above.set(
-        ylabel=f"{names.get(other, other)} (nats)", title="log p(x) of each datum, two estimates"
-    )
-    below.set(xlabel=f"{names.get(one, one)} (nats)", ylabel="difference (nats)")
-    above.legend(frameon=False, title=f"verdict on {names.get(one, one)}")
+    above.set(ylabel=f"{b.label} (nats)", title="log p(x) of each datum, two estimates")
+    below.set(xlabel=f"{a.label} (nats)", ylabel="difference (nats)")
+    above.legend(frameon=False, title=f"verdict on {a.label}")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -178,7 +182,7 @@ def histogram(evidence: Any) -> Figure:
     axes.hist(best.value.numpy(), bins="auto", color=BLUE, alpha=0.7)
     label = signed(f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)")
     axes.axvline(best.mean, color=ORANGE, label=label)
-    name = (STYLE | LINES).get(best.name, (None, best.name))[1]
+    name = best.label
     axes.set(xlabel=f"log p(x) by {name} (nats)", ylabel="data", title="log p(x) of each datum")
     axes.legend(frameon=False)
     return figure
@@ -202,7 +206,7 @@ def khats(evidence: Any, name: str = "importance") -> Figure:
         xscale="log",
         xlabel="effective sample size",
         ylabel="Pareto k-hat",
-        title=f"{STYLE[name][1].capitalize()}: can each datum's estimate be trusted?",
+        title=f"{e.label.capitalize()}: can each datum's estimate be trusted?",
     )
     axes.legend(frameon=False, title="verdict")
     return figure
