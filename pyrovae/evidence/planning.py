@@ -4,6 +4,7 @@ __all__ = ["BLOCK_SIZE", "BUILT_IN", "Plan", "plan"]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import time
 from typing import Any
 
@@ -13,11 +14,11 @@ from torch.utils.data import DataLoader
 from pyrovae.checks import check_sizes
 from pyrovae.evidence.blocks import Job
 from pyrovae.evidence.estimators.ais import AIS
-from pyrovae.evidence.estimators.base import Estimator, Work, made, path_grid
+from pyrovae.evidence.estimators.base import Estimator, Guide, Work, made, path_grid
 from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife, Sampled
 from pyrovae.evidence.estimators.naive import Naive
 from pyrovae.evidence.estimators.quadrature import Quadrature
-from pyrovae.program import Program
+from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.rows import spooled
 
@@ -98,10 +99,11 @@ def plan(
     data = _at_hand(data, seed)
 
     sources, readers = _sources(named)
-    programs = {
-        word: e.inspected(model, guide, data, plate, e.block_size(block_size))
-        for word, e in sources.items()
-    }
+    programs = {}
+    for word, e in sources.items():
+        size = e.block_size(block_size)
+        inspected = partial(_inspected, model, data, plate, size)
+        programs[word] = e.program(guide, inspected)
     if compile:
         programs = {word: program.compiled() for word, program in programs.items()}
     blocks = {
@@ -115,6 +117,12 @@ def plan(
         for word, e in sources.items()
     }
     return Plan(named, programs, blocks, Job(sources, readers, works), seed, block_size, workers)
+
+
+def _inspected(
+    model: Callable[..., Any], data: Sequence[Any], plate: str | None, size: int, guide: Guide
+) -> Program:
+    return inspect(model, guide, *data, plate=plate, block_size=size)
 
 
 def _sources(

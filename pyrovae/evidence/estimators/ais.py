@@ -2,7 +2,7 @@
 
 __all__ = ["AIS"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,6 +22,8 @@ from pyrovae.evidence.confirmation import (
 from pyrovae.evidence.estimators.base import (
     Columns,
     Estimator,
+    Guide,
+    Inspected,
     Probe,
     Results,
     Work,
@@ -29,7 +31,7 @@ from pyrovae.evidence.estimators.base import (
     table,
 )
 from pyrovae.evidence.weights import FEWEST, LogWeights, annealed_verdicts
-from pyrovae.program import Program, inspect
+from pyrovae.program import Program
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,9 @@ class AIS(Estimator):
         """Returns how many data's runs are annealed at once."""
         return max(1, CHAINS // self.num_particles)
 
-    def inspected(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
-        data: Sequence[Any],
-        plate: str | None,
-        block_size: int,
-    ) -> Program:
+    def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the pair, or the model alone, which begins at the prior."""
-        return inspect(model, guide, *data, plate=plate, block_size=block_size)
+        return inspected(guide)
 
     def prepared(self, program: Program, seed: int) -> Kernel:
         """Returns the course that a pilot finds, frozen."""

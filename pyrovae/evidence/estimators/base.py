@@ -4,6 +4,8 @@ __all__ = [
     "FIELDS",
     "Columns",
     "Estimator",
+    "Guide",
+    "Inspected",
     "Probe",
     "Results",
     "Work",
@@ -17,7 +19,7 @@ __all__ = [
 ]
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import log10
@@ -30,8 +32,10 @@ from pyrovae.checks import shown
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.drawing import at_once
 from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
-from pyrovae.program import Program, inspect
+from pyrovae.program import Program
 
+Guide = Callable[..., Any] | None
+Inspected = Callable[[Guide], Program]
 Columns = tuple[Tensor, ...]  # in the order of FIELDS
 FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
 kinds: "dict[str, type[Estimator]]" = {}
@@ -166,17 +170,14 @@ class Estimator:
         """Returns how many data it takes at once, where so many are asked for."""
         return asked
 
-    def inspected(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
-        data: Sequence[Any],
-        plate: str | None,
-        block_size: int,
-    ) -> Program:
-        """Returns the program that it runs, checked; without the guide where it needs none."""
-        own = guide if self.needs_guide else None
-        return inspect(model, own, *data, plate=plate, block_size=block_size)
+    def program(self, guide: Guide, inspected: Inspected) -> Program:
+        """Returns the program that it runs, checked, of the guide given or none.
+
+        Args:
+            guide: That of the evaluation.
+            inspected: Returns the program of the evaluation's model and data with a guide.
+        """
+        return inspected(guide if self.needs_guide else None)
 
     def chunk(self, program: Program, threads: int) -> int:
         """Returns how many particles x data it decodes at once."""

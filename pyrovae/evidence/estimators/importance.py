@@ -2,7 +2,7 @@
 
 __all__ = ["ELBO", "Importance", "Jackknife", "Sampled"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, ClassVar
@@ -23,6 +23,8 @@ from pyrovae.evidence.drawing import Draws, draw, tally
 from pyrovae.evidence.estimators.base import (
     Columns,
     Estimator,
+    Guide,
+    Inspected,
     Probe,
     Results,
     Work,
@@ -193,18 +195,11 @@ class Importance(Sampled):
         """The guide."""
         return "guide"
 
-    def inspected(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
-        data: Sequence[Any],
-        plate: str | None,
-        block_size: int,
-    ) -> Program:
+    def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the pair, with the proposal for its guide where that is one."""
         if callable(self.proposal) and not isinstance(self.proposal, Proposal):
             guide = self.proposal
-        return super().inspected(model, guide, data, plate, block_size)
+        return super().program(guide, inspected)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 __all__ = ["Naive"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pyrovae.evidence.drawing import sharing
+from pyrovae.evidence.estimators.base import Guide, Inspected
 from pyrovae.evidence.estimators.importance import Sampled
 from pyrovae.program import Program
 
@@ -39,14 +40,7 @@ class Naive(Sampled):
             options = {k: v for k, v in options.items() if k != "num_particles"}
         return super().of_options(options)
 
-    def inspected(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
-        data: Sequence[Any],
-        plate: str | None,
-        block_size: int,
-    ) -> Program:
+    def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model alone, its draws shared by all data where they can be."""
-        program = super().inspected(model, guide, data, plate, block_size)
+        program = super().program(guide, inspected)
         return program if self.qmc else sharing(program)

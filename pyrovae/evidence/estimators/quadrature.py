@@ -3,7 +3,7 @@
 __all__ = ["Quadrature"]
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,12 +12,14 @@ import torch
 from pyrovae.evidence.estimators.base import (
     Columns,
     Estimator,
+    Guide,
+    Inspected,
     Results,
     Work,
     no_path,
 )
 from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, check_dimensions, integrate
-from pyrovae.program import Program, inspect
+from pyrovae.program import Program
 
 EXACT = 1e-3  # nats that it may be off
 
@@ -43,25 +45,17 @@ class Quadrature(Estimator):
     confirmed: ClassVar[bool] = False
     weighed: ClassVar[bool] = False
 
-    def inspected(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
-        data: Sequence[Any],
-        plate: str | None,
-        block_size: int,
-    ) -> Program:
+    def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, with the guide if it can be used: it only shows where to look."""
-        options: dict[str, Any] = {"plate": plate, "block_size": block_size}
         program = None
         if guide is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 try:
-                    program = inspect(model, guide, *data, **options)
+                    program = inspected(guide)
                 except (TypeError, ValueError, UserWarning):
                     pass
-        program = program or inspect(model, None, *data, **options)
+        program = program or inspected(None)
         check_dimensions(program)
         return program
 
