@@ -490,3 +490,21 @@ def test_an_estimator_of_ones_own(monkeypatch):
     assert f"{pv.Evidence.from_xarray(evidence.to_xarray())}" == f"{evidence}"
     with pytest.raises(TypeError, match="there is no option 'num_small'; did you mean"):
         pv.evaluate(*pair, x, estimators=names, num_small=3)
+
+
+def test_an_estimator_alone_gives_its_table():
+    scenario = BernoulliDecoder()
+    x, pair = scenario.data(4), (scenario.model, scenario.guide)
+    importance = pv.importance_sampling(*pair, x, num_particles=20, seed=0)
+    assert torch.equal(pv.Importance(20)(*pair, x, seed=0).log_w, importance.log_w)
+    assert torch.equal(pv.ELBO(20)(*pair, x, seed=0).log_w, importance.log_w)
+    naive = pv.prior_sampling(scenario.model, x, num_particles=20, seed=0)
+    assert torch.equal(pv.Naive(20)(*pair, x, seed=0).log_w, naive.log_w)
+    annealed = pv.ais(
+        scenario.model, x, guide=scenario.guide, num_temperatures=5, num_particles=3, seed=0
+    )
+    assert torch.equal(pv.AIS(5, 3)(*pair, x, seed=0).log_w, annealed.log_w)
+    exact = pv.quadrature(scenario.model, x)
+    assert torch.equal(pv.Quadrature()(scenario.model, None, x), exact)
+    with pytest.raises(ValueError, match="'importance' needs a guide"):
+        pv.Importance(20)(scenario.model, None, x)

@@ -3,7 +3,7 @@
 __all__ = ["AIS"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Kernel, anneal, tune
+from pyrovae.evidence.annealing import (
+    CHAINS,
+    NUM_LEAPFROG,
+    AnnealedWeights,
+    Kernel,
+    ais,
+    anneal,
+    tune,
+)
 from pyrovae.evidence.confirmation import (
     ANNEALED,
     LONGER,
@@ -70,6 +78,18 @@ class AIS(Estimator):
         check_sizes(**sizes, num_leapfrog=self.num_leapfrog)
         if not isinstance(self.schedule, str | tuple):
             object.__setattr__(self, "schedule", tuple(self.schedule))
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> AnnealedWeights:
+        """Returns the weights of annealing runs, `(S, N)`, as `ais`."""
+        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ais(model, *data, guide=guide, **options, seed=seed, plate=plate)
 
     def block_size(self, asked: int) -> int:
         """Returns how many data's runs are annealed at once."""

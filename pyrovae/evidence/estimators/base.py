@@ -142,6 +142,28 @@ class Estimator:
         """Returns the estimator with those of the shared options that are its own."""
         return cls(**{own: options[name] for name, own in cls.flat.items() if name in options})
 
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> Any:
+        """Returns its own table of weights, or values, of all data: as the function of its name.
+
+        Args:
+            model: Any Pyro callable of `*data`.
+            guide: Another; `None` where it needs none.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Fixes the draws; `None` draws a seed.
+            plate: Name of the plate over the data; `None` for all data as one.
+
+        Raises:
+            TypeError, ValueError: As `evaluate`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no table of its own; see evaluate")
+
     @property
     def source(self) -> "Estimator":
         """The estimator whose weights it reads: equal ones are computed once."""

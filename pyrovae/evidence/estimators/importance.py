@@ -3,7 +3,7 @@
 __all__ = ["ELBO", "Importance", "Jackknife", "Sampled"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from pyrovae.evidence.estimators.base import (
     path_grid,
     table,
 )
+from pyrovae.evidence.importance import importance_sampling
 from pyrovae.evidence.proposals import Proposal
 from pyrovae.evidence.tally import Tally
 from pyrovae.evidence.weights import LogWeights
@@ -190,6 +191,20 @@ class Importance(Sampled):
             )
         super().__post_init__()
 
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> LogWeights:
+        """Returns log-weights `(S, N)`, as `importance_sampling`."""
+        if guide is None:
+            raise ValueError(f"estimator {self.name!r} needs a guide; pass one")
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        return importance_sampling(model, guide, *data, **options, seed=seed, plate=plate)
+
     @property
     def draws_from(self) -> str:
         """The guide."""
@@ -209,10 +224,20 @@ class OfImportance(Sampled):
     needs_guide: ClassVar[bool] = True
 
     @property
-    def source(self) -> Estimator:
+    def source(self) -> "Importance":
         """Importance sampling of the same options."""
-        names = (*FLAT, "proposal", "qmc")
-        return Importance(**{name: getattr(self, name) for name in names})
+        return Importance(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> LogWeights:
+        """Returns the log-weights that it reads, `(S, N)`."""
+        return self.source(model, guide, *data, seed=seed, plate=plate)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 __all__ = ["Naive"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
+
+from torch import Tensor
 
 from pyrovae.evidence.drawing import sharing
 from pyrovae.evidence.estimators.base import Guide, Inspected
 from pyrovae.evidence.estimators.importance import Sampled
+from pyrovae.evidence.importance import prior_sampling
+from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 
 
@@ -32,6 +36,20 @@ class Naive(Sampled):
     rank: ClassVar[int | None] = 3
     biased: ClassVar[bool] = True
     lucky: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> LogWeights:
+        """Returns log-weights `(S, N)`, as `prior_sampling`."""
+        size = int(self.num_particles)
+        return prior_sampling(
+            model, *data, num_particles=size, qmc=self.qmc, seed=seed, plate=plate
+        )
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:

@@ -3,11 +3,12 @@
 __all__ = ["Quadrature"]
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from pyrovae.evidence.estimators.base import (
     Columns,
@@ -18,7 +19,13 @@ from pyrovae.evidence.estimators.base import (
     Work,
     no_path,
 )
-from pyrovae.evidence.quadrature import MAX_POINTS, TOLERANCE, check_dimensions, integrate
+from pyrovae.evidence.quadrature import (
+    MAX_POINTS,
+    TOLERANCE,
+    check_dimensions,
+    integrate,
+    quadrature,
+)
 from pyrovae.program import Program
 
 EXACT = 1e-3  # nats that it may be off
@@ -44,6 +51,18 @@ class Quadrature(Estimator):
     exact: ClassVar[bool] = True
     confirmed: ClassVar[bool] = False
     weighed: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> Tensor:
+        """Returns log p(x), `(N,)`, as `quadrature`; nothing is drawn by a seed."""
+        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return quadrature(model, *data, guide=guide, **options, plate=plate)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, with the guide if it can be used: it only shows where to look."""
