@@ -177,8 +177,8 @@ def _facts(program: Program, plan: Plan) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word, source in plan.job.sources.items():
         for name, value in source.options().items():
-            other = options.setdefault(name, value) != value
-            options |= {f"{name}_{word}": value} if other else {}
+            again = word != source.draws_from or options.get(name, value) != value
+            options[f"{name}_{word}" if again else name] = value
     options |= {"seed": plan.seed, "block_size": plan.block_size}
     return {
         "rows": len(program),
