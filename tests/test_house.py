@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pyrovae
+from pyrovae import report
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [
@@ -51,6 +52,15 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def typed(path):
+    """Every name that a file imports for type checkers alone."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for line in node.body:
+                assert isinstance(line, ast.ImportFrom), path
+                yield from (f"{line.module}.{alias.name}" for alias in line.names)
+
+
 def row(name):
     """The row of a dotted name below pyrovae; None for one that is no module."""
     parts = name.split(".")
@@ -65,14 +75,15 @@ def row(name):
 def test_imports_point_down(path):
     name = MODULES[path]
     if name in SHOPS:
-        assert not [i for i in imports(path) if i.startswith("pyrovae")]
+        loaded = set(imports(path)) - set(typed(path))
+        assert not [i for i in loaded if i.startswith("pyrovae")]
         return
     own = row(name)
     assert own is not None, f"{name} stands in no row"
     for imported in (
         i.removeprefix("pyrovae.") for i in imports(path) if i.startswith("pyrovae.")
     ):
-        if name.split(".")[0] not in ("program", "svi", "plots") or row(imported) != own:
+        if name.split(".")[0] not in ("models", "program", "svi", "plots") or row(imported) != own:
             below = row(imported)
             assert below is not None, f"{imported} stands in no row"
             assert below < own, f"{name} (row {own}) imports {imported} (row {below})"
@@ -130,6 +141,22 @@ def test_help_is_light(command):
     assert done.returncode == 0
     modules = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert not modules & {"torch", "pyro", "matplotlib", "arviz", "sklearn", "joblib", "xarray"}
+
+
+def test_names_are_typed_as_they_are_loaded():
+    """Type checkers read other lines than Python does."""
+    assert set(typed(ROOT / "__init__.py")) == {
+        *(f"pyrovae.{name}" for name in pyrovae._MODULES),
+        *(f"pyrovae.{module}.{name}" for name, module in pyrovae._NAMES.items()),
+    }
+    for package in (pyrovae.svi, report):
+        names = {name.rpartition(".")[2] for name in typed(Path(package.__file__))}
+        assert names == set(package.__all__)
+
+
+def test_models_are_there_without_their_import():
+    code = "import pyrovae as pv; pv.models.vae.VAE; pv.models.linear.LinearGaussian"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_import_sets_nothing_global():

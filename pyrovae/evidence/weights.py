@@ -32,7 +32,10 @@ LIGHT = 0.35  # k-hat up to which quasi-random draws are trusted to be even in t
 class Reductions:
     """What log-weights say of log p(x), as far as their sums and the largest of them tell."""
 
-    num_draws: Tensor
+    @property
+    def num_draws(self) -> Tensor:
+        """S, the draws made for each datum, `(N,)`."""
+        raise NotImplementedError
 
     def log_sum(self, power: int) -> Tensor:
         """Returns log sum_s w_s^power, `(N,)`."""

@@ -278,7 +278,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
     resume = ranks.same_object(resume)
     notes = resume.notes if resume else []
     result = pv.svi.fit(
-        *task.pair,
+        *task.pair,  # pyright: ignore[reportArgumentType]  # fit refuses where there is no guide
         splits.train.arrays,
         valid=splits.valid.arrays,
         num_epochs=config.num_epochs,

@@ -47,14 +47,17 @@ class Batches(ABC):
     Attributes:
         num_data: Number of rows.
         num_steps: Number of batches of an epoch.
-        first: A batch as the program gets it.
     """
 
     num_data = num_steps = 0
-    first: Batch = ()
 
     def __init__(self, transform: Callable[..., Any] | None, device: Any) -> None:
         self._transform, self._device = transform, device
+
+    @property
+    @abstractmethod
+    def first(self) -> Batch:
+        """A batch as the program gets it."""
 
     @abstractmethod
     def in_order(self) -> Numbered:
@@ -112,7 +115,11 @@ class _Loaded(Batches):
 
     def __init__(self, loader: DataLoader[Any], *options: Any) -> None:
         super().__init__(*options)
-        self._loader = loader
+        self._loader, self._first = loader, Batch()
+
+    @property
+    def first(self) -> Batch:
+        return self._first
 
     def check(self, model: Callable[..., Any]) -> Batches:
         super().check(model)
@@ -127,7 +134,7 @@ class _Loaded(Batches):
             rows = torch.arange(self.num_data, self.num_data + len(batch[0]))
             self.num_data, self.num_steps = self.num_data + len(rows), self.num_steps + 1
             prepared = self._prepared(batch)
-            self.first = self.first or prepared
+            self._first = self._first or prepared
             yield rows, prepared
 
     def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
