@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrovae import runs, storage
-from pyrovae.storage import StateError
+from pyrovae.errors import StateError
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
 FIXED = "likelihood", "sigma", "z_dim", "hidden_dims", "seed"

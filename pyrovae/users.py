@@ -15,16 +15,12 @@ from traceback import walk_tb
 from typing import Any
 
 import pyrovae
-from pyrovae.errors import DataError
+from pyrovae.errors import DataError, ProgramError
 
 OURS = f"{Path(pyrovae.__file__).parent}/"
 PATHS = "stdlib", "platstdlib", "purelib", "platlib"
 LIBRARIES = tuple(f"{sysconfig.get_path(p)}/" for p in PATHS)
 FORM = "give package.module:make, of a make() that returns (model, guide)"
-
-
-class ProgramError(ValueError):
-    """A user's program that cannot be had, or fails; the message says where."""
 
 
 def make_program(name: str, seed: int, device: str) -> Any:

@@ -178,6 +178,15 @@ assert state() == before
     assert done.returncode == 0, done.stderr
 
 
+def test_exceptions_have_one_home():
+    for path, name in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and name != "errors":
+                bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
+                kinds = {b for b in bases if b.endswith(("Error", "Exception", "Warning"))}
+                assert not kinds, f"{name}.{node.name} belongs into errors"
+
+
 def test_no_module_is_long():
     for path, name in MODULES.items():
         code = [line for line in path.read_text().splitlines() if line.strip()]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.digest import Reached
+from pyrovae.errors import StateError
 from pyrovae.program.handlers import Parameters, Values, aside
-from pyrovae.storage import StateError
 
 
 class _Met(Parameters):

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.distributions import Delta, constraints
 from torch import Tensor
 
-from pyrovae.data import DataError
+from pyrovae.errors import DataError
 from pyrovae.program.handlers import Site, base, evaluation, observes_data, sample_sites
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyrovae.svi.fitting import Diverged as Diverged
+    from pyrovae.errors import Diverged as Diverged
     from pyrovae.svi.fitting import Fit as Fit
     from pyrovae.svi.fitting import fit as fit
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from pyrovae.errors import StateError
 from pyrovae.program import check_kinds
-from pyrovae.storage import StateError
 
 State = dict[str, Any]
 # of an optimizer's groups: what the schedule sets, and how the step is computed, not what

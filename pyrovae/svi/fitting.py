@@ -11,9 +11,9 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
-from torch import Tensor
 
 from pyrovae.checks import check_positive, check_seed, check_sizes, shown
+from pyrovae.errors import Diverged
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import (
     Captured,
@@ -38,26 +38,6 @@ from pyrovae.svi.ranks import Ranks
 from pyrovae.threads import one_at_a_time
 
 ADAM = partial(torch.optim.Adam, fused=True)
-
-
-class Diverged(ArithmeticError):
-    """Training met a loss or gradient that is not finite; the parameters are as before that step.
-
-    Attributes:
-        step: The step, counted from 0 over all epochs.
-        epoch: The epoch, counted from 1.
-        rows: The rows of the batch, `(n,)`.
-        parameter: Name of the parameter with the worst gradient.
-    """
-
-    def __init__(self, what: str, step: int, epoch: int, rows: Tensor, parameter: str) -> None:
-        super().__init__(
-            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting "
-            f"{rows[:5].tolist()}); worst gradient: {parameter}; "
-            "the parameters stand as before that step; lower lr, set clip_norm, or look at "
-            "these rows"
-        )
-        self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter
 
 
 @one_at_a_time

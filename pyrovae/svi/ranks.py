@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyrovae.data import DataError
+from pyrovae.errors import DataError
 from pyrovae.rng import seeded, stream_seed
 
 Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
