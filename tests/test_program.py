@@ -9,7 +9,8 @@ from pyro.infer import Trace_ELBO
 from scenarios import BernoulliDecoder, GammaPoisson, GlobalMean, LinearGaussian
 
 import pyrovae as pv
-from pyrovae.program import evaluation, inspect
+from pyrovae.program import evaluation, first, inspect
+from pyrovae.rows import spooled
 
 Z = dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1)
 
@@ -452,3 +453,27 @@ def test_parameters_that_the_first_look_makes_are_counted():
 
     with pyro.get_param_store().scope():
         assert "1 parameters" in pv.check(model, None, torch.zeros(9, 2), block_size=4).verdict
+
+
+def test_what_cannot_run_on_all_rows_is_not_tried_on_them(monkeypatch):
+    sizes, x = [], torch.ones(100, 2)
+
+    def mistyped(x):
+        sizes.append(len(x))
+        return x.shpae
+
+    with pytest.raises(AttributeError, match="shpae"):
+        inspect(mistyped, None, x)
+    assert sizes == [64]
+
+    def of_fixed_size(x):
+        sizes.append(len(x))
+        return x + torch.ones(100, 2)
+
+    with pytest.raises(ValueError, match="no plate 'data'"):
+        inspect(of_fixed_size, None, *spooled([x]))
+    assert sizes == [64, 64, 100]
+    monkeypatch.setattr(first, "fits", lambda size: size < x.nbytes)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        inspect(of_fixed_size, None, *spooled([x]))
+    assert sizes == [64, 64, 100, 64]
