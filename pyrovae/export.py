@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 import xarray as xr
 from torch import Tensor
@@ -21,12 +20,12 @@ from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,
     Values,
-    evaluation,
     inspect,
     observes_data,
     predict,
+    reproducible,
 )
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.rng import draw_seed
 from pyrovae.storage import dataset_digest
 from pyrovae.threads import one_at_a_time
 
@@ -141,7 +140,7 @@ def _block(
     program: Program, rows: range, num_samples: int, num_particles: int, seed: int
 ) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
     """Returns a block's variables by group and name: dimensions without chain, and values."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+    with reproducible(seed, STREAM, rows.start):
         program.check_observed(rows)
         z, log_q = program.propose(rows, num_particles)
         size = max(1, at_once(program, torch.get_num_threads()) // len(rows))

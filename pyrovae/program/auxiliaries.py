@@ -26,43 +26,48 @@ def check_auxiliaries(program: Program, rows: range) -> None:
     if program.guide is None:
         return
     drawn = program.drawn(program.run(program.guide, rows), rows)
-    moved = [s for s in drawn if isinstance(base(s["fn"]), Delta) and s["name"] in program.latents]
-    moved = [s["name"] for s in moved if not program.common(s)]
-    auxiliary = [
-        s
-        for s in drawn
-        if s["name"] not in program.latents and not isinstance(base(s["fn"]), Delta)
-    ]
+    points = [s for s in drawn if isinstance(base(s["fn"]), Delta)]
+    moved = [s["name"] for s in points if s["name"] in program.latents and not program.common(s)]
+    known = program.latents | {s["name"] for s in points}
+    auxiliary = [s for s in drawn if s["name"] not in known]
     u = {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
     own = {s["name"]: u[s["name"]] for s in auxiliary if not program.common(s)}
     if not moved and not own:
         return
-    names = ", ".join(map(repr, own))
-    missing = ValueError(
-        f"the guide draws auxiliary {names} beside the latents, which are no invertible function "
-        "of them: the weights lack a density r(u|z, x) of the auxiliaries given the latents; sum "
-        "them out of q(z|x), or make them latents of the model too"
-    )
     if not moved:
-        raise missing
+        raise _not_invertible(own)
     with torch.enable_grad():
         sites = {s["name"]: s for s in program.run(program.guide, rows, None, _Given(u))}
     for name in moved:
         if not _moves(sites[name]["value"], own):
             raise _still(name, next(iter(u), None), _moves(sites[name]["value"], u))
-    jacobian, log_dz = _derivative(program, rows, [sites[n] for n in moved], own)
+    _check_jacobian(program, rows, [sites[name] for name in moved], own)
+
+
+def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Values) -> None:
+    """Raises ValueError unless Delta sites say log |dz/du| of a datum's own draws u."""
+    jacobian, log_dz = _derivative(program, rows, sites, own)
     if jacobian.shape[0] != jacobian.shape[1]:
-        raise missing
+        raise _not_invertible(own)
     log_du = -torch.linalg.slogdet(jacobian).logabsdet - log_dz
     if not log_du.isfinite():
-        raise missing
-    said = program.log_sum([sites[n] | {"mask": None} for n in moved], rows, None)
+        raise _not_invertible(own)
+    said = program.log_sum([s | {"mask": None} for s in sites], rows, None)
     off = (_first(program, said) - log_du).abs().item()
     if off > TOLERANCE * max(1.0, abs(log_du.item())):
         raise ValueError(
-            f"the guide's Delta site {moved[0]!r} has a log_density that is off by {off:.3g} "
-            f"nats from log |du/dz| of the map that made it from {names}; give it that"
+            f"the guide's Delta site {sites[0]['name']!r} has a log_density that is off by "
+            f"{off:.3g} nats from log |du/dz| of the map that made it from "
+            f"{', '.join(map(repr, own))}; give it that"
         )
+
+
+def _not_invertible(own: Values) -> ValueError:
+    return ValueError(
+        f"the guide draws auxiliary {', '.join(map(repr, own))} beside the latents, which are no "
+        "invertible function of them: the weights lack a density r(u|z, x) of the auxiliaries "
+        "given the latents; sum them out of q(z|x), or make them latents of the model too"
+    )
 
 
 def _derivative(

@@ -4,7 +4,7 @@ __all__ = ["Check", "check", "check_sites", "inspect"]
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
@@ -14,7 +14,7 @@ from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, whole
-from pyrovae.program.handlers import aside, base, vectorized
+from pyrovae.program.handlers import Site, aside, base, vectorized
 from pyrovae.program.trials import (
     check_common,
     check_masks,
@@ -107,6 +107,19 @@ def _check_guide(program: Program) -> None:
     """Raises ValueError where the guide's sites or plates are not the model's."""
     drawn = {s["name"]: s for s in program.guide_sites if not s["is_observed"]}
     latents = {s["name"]: s for s in program.model_sites if not s["is_observed"]}
+    _check_names(program, drawn, latents)
+    for name in (n for n in latents if n in drawn):
+        if program.common(drawn[name]) != program.common(latents[name]):
+            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
+            raise ValueError(
+                f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
+                f"and inside it in the {inside}; put it into the same plates in both"
+            )
+    _check_plates(program, drawn.values())
+
+
+def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Site]) -> None:
+    """Raises ValueError where the guide draws another site than the model, or one less."""
     if missing := sorted(latents.keys() - drawn.keys() - set(program.enumerated)):
         raise ValueError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
@@ -117,22 +130,19 @@ def _check_guide(program: Program) -> None:
             f"the guide samples {extra[0]!r}, which is no latent site of the model; "
             "rename it, or mark it infer={'is_auxiliary': True}"
         )
-    for name in (n for n in latents if n in drawn):
-        if program.common(drawn[name]) != program.common(latents[name]):
-            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
-            raise ValueError(
-                f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
-                f"and inside it in the {inside}; put it into the same plates in both"
-            )
-    frames = [f for s in drawn.values() for f in vectorized(s) if f.name == program.plate]
+
+
+def _check_plates(program: Program, drawn: Iterable[Site]) -> None:
+    """Raises ValueError where plates of these sites of the guide are not as in the model."""
+    frames = [f for s in drawn for f in vectorized(s)]
     for frame in frames:
-        if frame.dim != program.dim:
+        if frame.name == program.plate and frame.dim != program.dim:
             raise ValueError(
                 f"plate {frame.name!r} is dimension {program.dim} of the model and {frame.dim} of "
                 "the guide; give it the same dim in both"
             )
     sizes = {f.name: f.size for s in program.model_sites for f in vectorized(s)}
-    for frame in (f for s in drawn.values() for f in vectorized(s)):
+    for frame in frames:
         if sizes.get(frame.name, frame.size) not in (frame.size, -1) and frame.size != -1:
             raise ValueError(
                 f"plate {frame.name!r} has {sizes[frame.name]} elements in the model and "

@@ -73,16 +73,31 @@ def shares_latents(program: Program) -> bool:
         shared = log_likelihood_of_all(program, z, rows)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
+    apart, log_prior = _apart(program, z, hidden, rows)
+    return _close(shared, apart) and _close(log_prior, log_prior[:, :1])
+
+
+def _apart(
+    program: Program, z: Values, sites: dict[str, Site], rows: range
+) -> tuple[Tensor, Tensor]:
+    """Returns log p(x|z) and log p(z), `(S, n)` each, where each row has these draws for its own.
+
+    Args:
+        program: Whose latents do not depend on the data.
+        z: One row's draws by site, `(S, ..., event)`.
+        sites: The latent sites by name, which know the axis of the data.
+        rows: The n rows.
+    """
     own = {}
     for name, value in z.items():
-        axis = value.ndim + program.axis(hidden[name])
+        axis = value.ndim + program.axis(sites[name])
         own[name] = value.repeat_interleave(len(rows), dim=axis)
-    sites = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
-    apart, log_prior = (
-        program.log_sum([s for s in sites if (s["name"] in z) == latent], rows, PARTICLES)
+    scored = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
+    log_likelihood, log_prior = (
+        program.log_sum([s for s in scored if (s["name"] in z) == latent], rows, PARTICLES)
         for latent in (False, True)
     )
-    return _close(shared, apart) and _close(log_prior, log_prior[:, :1])
+    return log_likelihood, log_prior
 
 
 def draw_latents(program: Program, num_particles: int) -> Values:
