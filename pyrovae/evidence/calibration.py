@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
-from pyrovae.program import Path, evaluation, inspect
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.program import Path, inspect, reproducible
+from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 STREAM = 20
@@ -127,7 +126,7 @@ def calibrate(
     program, latents = simulated(program, size, seed)
     ranks, labels = [], ()
     for rows, z in zip(program.blocks(size), latents, strict=True):
-        with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+        with reproducible(seed, STREAM, rows.start):
             path = Path(program, rows)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
             labels = tuple(path.labels)
