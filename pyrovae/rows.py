@@ -140,8 +140,7 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
             if not files:
                 files = [stack.enter_context(TemporaryFile(prefix="pyrovae-")) for _ in batch]
                 like = [d[:0].cpu() for d in batch]
-            kinds = [(d.dtype, d.shape[1:]) for d in batch]
-            if kinds != [(d.dtype, d.shape[1:]) for d in like] or len({len(d) for d in batch}) > 1:
+            if _kinds(batch) != _kinds(like) or len({len(d) for d in batch}) > 1:
                 shapes = ", ".join(f"{d.dtype} {tuple(d.shape)}" for d in batch)
                 raise ValueError(f"a batch after {count} rows is {shapes}, unlike the first")
             for file, d in zip(files, batch, strict=True):
@@ -155,6 +154,10 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
             Rows(File(f), d.numpy().dtype, (count, *d.shape[1:]), dtype=d.dtype)
             for f, d in zip(files, like, strict=True)
         )
+
+
+def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
+    return [(d.dtype, d.shape[1:]) for d in tensors]
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, ...]:

@@ -48,16 +48,21 @@ def make_program(name: str, seed: int, device: str) -> Any:
         sys.path.insert(0, "")
     with seeded(seed), blamed(name):
         pair = _function(name, _imported(name, module), attribute)()
+    _check_pair(name, pair)
+    if device != "cpu":
+        for network in Reached(*pair, read=False).modules:
+            network.to(device)
+    return pair
+
+
+def _check_pair(name: str, pair: object) -> None:
+    """Raises ProgramError unless it is a model and a guide, or `None` for that."""
     if not (isinstance(pair, tuple) and len(pair) == 2):
         kind = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
         raise ProgramError(f"{name} returned {kind}, not (model, guide)")
     for who, fn in zip(("model", "guide"), pair, strict=True):
         if not (callable(fn) or (who == "guide" and fn is None)):
             raise ProgramError(f"{name} returned a {who} of type {type(fn).__name__}; {FORM}")
-    if device != "cpu":
-        for network in Reached(*pair, read=False).modules:
-            network.to(device)
-    return pair
 
 
 def _imported(name: str, module: str) -> Any:

@@ -187,6 +187,36 @@ def test_exceptions_have_one_home():
                 assert not kinds, f"{name}.{node.name} belongs into errors"
 
 
+BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.Assert)
+BRANCHES += (ast.comprehension, ast.match_case)
+# what is still longer, or branches more, than a function should
+LONG = {"svi.__main__.parser", "evidence.__main__.parser", "evidence.__main__._run"}
+BRANCHED = {"evidence.__main__._run", "evidence.__main__._of_run"}
+BRANCHED |= {"evidence.evaluate.evaluate", "evidence.planning.plan", "evidence.results.best"}
+
+
+def complexity(node):
+    """One, and one for each place where a function's way parts."""
+    ways = (
+        len(n.values) - 1 if isinstance(n, ast.BoolOp) else isinstance(n, BRANCHES)
+        for n in ast.walk(node)
+    )
+    return 1 + sum(ways)
+
+
+def test_no_function_is_long_or_tangled():
+    long, branched = set(), set()
+    for path, name in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[ast.get_docstring(node, clean=False) is not None :]
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                long |= {f"{name}.{node.name}"} if lines > 50 else set()
+                branched |= {f"{name}.{node.name}"} if complexity(node) > 14 else set()
+    assert long <= LONG, f"longer than 50 lines: {long - LONG}"
+    assert branched <= BRANCHED, f"more than 14 ways: {branched - BRANCHED}"
+
+
 def test_no_module_is_long():
     for path, name in MODULES.items():
         code = [line for line in path.read_text().splitlines() if line.strip()]

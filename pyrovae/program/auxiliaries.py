@@ -2,6 +2,7 @@
 
 __all__ = ["check_auxiliaries"]
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,13 +26,9 @@ def check_auxiliaries(program: Program, rows: range) -> None:
     """
     if program.guide is None:
         return
-    drawn = program.drawn(program.run(program.guide, rows), rows)
-    points = [s for s in drawn if isinstance(base(s["fn"]), Delta)]
-    moved = [s["name"] for s in points if s["name"] in program.latents and not program.common(s)]
-    known = program.latents | {s["name"] for s in points}
-    auxiliary = [s for s in drawn if s["name"] not in known]
-    u = {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
-    own = {s["name"]: u[s["name"]] for s in auxiliary if not program.common(s)}
+    moved, u = _moved(program, rows, program.guide)
+    common = {s["name"] for s in program.guide_sites if program.common(s)}
+    own = {name: value for name, value in u.items() if name not in common}
     if not moved and not own:
         return
     if not moved:
@@ -42,6 +39,17 @@ def check_auxiliaries(program: Program, rows: range) -> None:
         if not _moves(sites[name]["value"], own):
             raise _still(name, next(iter(u), None), _moves(sites[name]["value"], u))
     _check_jacobian(program, rows, [sites[name] for name in moved], own)
+
+
+def _moved(
+    program: Program, rows: range, guide: Callable[..., object]
+) -> tuple[list[str], Values]:
+    """Returns the latents of each datum that are points, and the auxiliary draws by site."""
+    drawn = program.drawn(program.run(guide, rows), rows)
+    points = {s["name"]: s for s in drawn if isinstance(base(s["fn"]), Delta)}
+    moved = [n for n, s in points.items() if n in program.latents and not program.common(s)]
+    auxiliary = (s for s in drawn if s["name"] not in program.latents | points.keys())
+    return moved, {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
 
 
 def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Values) -> None:

@@ -52,9 +52,15 @@ def first_run(
     )
 
 
-def _of_all(sites: tuple[Site, ...]) -> bool:
-    """Returns whether a site observes other rows than the program was given."""
-    return any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
+def _of_all(
+    sites: tuple[Site, ...], frame: CondIndepStackFrame, theirs: CondIndepStackFrame | None
+) -> bool:
+    """Returns whether a run was of other rows than it was given.
+
+    That is, a site observes others, or the guide's parameters are of others: plates differ.
+    """
+    others = any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
+    return others or (theirs is not None and frame.size != theirs.size)
 
 
 def whole(program: Program) -> Program:
@@ -130,26 +136,33 @@ def _as_run(
         sliced: Whether other rows can be given to it in their place.
     """
     model_sites, guide_sites = sites
-    theirs = _data_plate(guide_sites, plate)
-    frame = _data_plate(model_sites, plate) or theirs
-    every = (*model_sites, *guide_sites)
+    both = (*model_sites, *guide_sites)
+    frame, theirs = _data_plate(both, plate), _data_plate(guide_sites, plate)
     if plate and frame is None:
-        raise _no_plate(every, plate)
-    if frame and size < len(tables[0]):
-        if _of_all(model_sites) or (theirs and frame.size != theirs.size):
-            return _all_of(frame)  # what is observed, or the guide's parameters, are of all rows
+        raise _no_plate(both, plate)
+    if frame and size < len(tables[0]) and _of_all(model_sites, frame, theirs):
+        return _all_of(frame)
     feed, step = "slice" if sliced and frame else "whole", size
     if frame and frame.size not in (size, -1):
         feed, step = "subsample", frame.size
         if _all_of(frame) != size:
             return _all_of(frame)
-    _check_unsized(every, plate, size)
-    nesting = -min((f.dim for s in every for f in vectorized(s)), default=0)
-    given = {s["name"] for s in guide_sites}
-    enumerated = [s["name"] for s in model_sites if summable(s) and s["name"] not in given]
+    _check_unsized(both, plate, size)
     held = tables if feed == "slice" else tuple(d[:] for d in tables)  # not on disk
-    made = model_sites, guide_sites, parameters, tuple(enumerated)
-    return Program(*fns, held, plate, feed, step, frame.dim if frame else -1, nesting, *made)
+    dim = frame.dim if frame else -1
+    made = *sites, parameters, _enumerated(*sites)
+    return Program(*fns, held, plate, feed, step, dim, _nesting(both), *made)
+
+
+def _nesting(sites: tuple[Site, ...]) -> int:
+    """Returns the number of plate dimensions."""
+    return -min((f.dim for s in sites for f in vectorized(s)), default=0)
+
+
+def _enumerated(model_sites: tuple[Site, ...], guide_sites: tuple[Site, ...]) -> tuple[str, ...]:
+    """Returns the discrete latents that the guide leaves out."""
+    given = {s["name"] for s in guide_sites}
+    return tuple(s["name"] for s in model_sites if summable(s) and s["name"] not in given)
 
 
 def _traces(

@@ -25,8 +25,12 @@ def batches(data: Data, size: int, transform: Callable[..., Any] | None, device:
     """Returns the batches of data: `size` rows, or what a DataLoader gives at a time."""
     if isinstance(data, DataLoader):
         return _Loaded(data, transform, device)
-    tensors = tuple(data) if isinstance(data, tuple | list) else (data,)
-    return _Indexed(tensors, int(size), transform, device)
+    return _Indexed(arguments(data), int(size), transform, device)
+
+
+def arguments(data: Any) -> tuple[Any, ...]:
+    """Returns data as what a program is called with."""
+    return tuple(data) if isinstance(data, tuple | list) else (data,)
 
 
 def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:

@@ -161,18 +161,25 @@ class Course:
             self._check_optimizer(bool(total), lr if left else None)
         if left == 0:
             self._load_optimizer()
-        if name == "constant":
-            self.schedule = ConstantLR(self.optim, factor=1.0)
-        else:
-            momentum = bool({"betas", "momentum"} & set(self.optim.defaults))
-            length = total if left else num_steps + 1
-            self.schedule = OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
-        if begun and left != 0:  # after the schedule, which sets rates of its own when it is made
-            rates = [group["lr"] for group in self.optim.param_groups]
-            self._load_optimizer()
-            self.schedule.load_state_dict(begun)
+        self.schedule = self._schedule(name, lr, begun["total_steps"] if left else num_steps + 1)
+        if begun and left != 0:
+            self._go_on(begun)
+
+    def _go_on(self, begun: dict[str, Any]) -> None:
+        """Takes over a schedule, after its like was made, which sets rates of its own then."""
+        rates = [group["lr"] for group in self.optim.param_groups]
+        self._load_optimizer()
+        self.schedule.load_state_dict(begun)
+        if not begun.get("total_steps"):
             for group, rate in zip(self.optim.param_groups, rates, strict=True):
-                group["lr"] = group["lr"] if total else rate
+                group["lr"] = rate
+
+    def _schedule(self, name: str, lr: float, length: int) -> LRScheduler:
+        """Returns a schedule of so many steps, from its first."""
+        if name == "constant":
+            return ConstantLR(self.optim, factor=1.0)
+        momentum = bool({"betas", "momentum"} & set(self.optim.defaults))
+        return OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
 
     def _check_optimizer(self, cycled: bool, lr: float | None) -> None:
         """Raises StateError where the optimizer, or a cycle's highest rate, is another."""
