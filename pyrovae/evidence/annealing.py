@@ -35,7 +35,7 @@ SCALE_DRAWS = 256  # for the mass matrix
 PILOT, SCALE, FORWARD, REVERSE, SIMULATED = 10, 11, 12, 13, 14  # random streams
 
 
-@dataclass(frozen=True, repr=False, kw_only=True)
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class AnnealedWeights(LogWeights):
     """Log-weights of annealing runs, `(S, N)`, and how the runs went.
 

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import norm
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas, signed
 from pyrovae.storage import write_atomic
@@ -301,20 +302,25 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     return v[:2], (s.square() / s.square().sum())[:2]
 
 
-def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
+def manifold(
+    decode: Callable[[Tensor], Distribution],
+    shape: tuple[int, int],
+    size: int = 15,
+    dtype: torch.dtype = torch.float32,
+) -> Figure:
     """Returns E[X|z] for a 2-d latent on a `size` x `size` grid of normal quantiles 0.05 to 0.95.
 
     Args:
         decode: P(X|z) as a function of z `(n, 2)`.
         shape: Height and width of an image.
         size: Grid points a side.
+        dtype: Of z, as of the decoder's parameters.
     """
-    q = torch.tensor(norm.ppf(np.linspace(0.05, 0.95, size)), dtype=torch.float32)
-    z = torch.cartesian_prod(q.flip(0), q).flip(
-        1
-    )  # rows from top: z 2 falls, z 1 grows to the right
+    q = torch.tensor(norm.ppf(np.linspace(0.05, 0.95, size)), dtype=dtype)  # (size,)
+    # (size^2, 2), rows from top: z 2 falls, z 1 grows to the right
+    z = torch.cartesian_prod(q.flip(0), q).flip(1)
     with torch.no_grad():
-        tiles = decode(z).mean.cpu().reshape(size, size, *shape)
+        tiles = decode(z).mean.cpu().reshape(size, size, *shape)  # (size, size, H, W)
     high, wide = (side + max(1, side // 14) for side in shape)  # with a gap between tiles
     sheet = torch.full((size, high, size, wide), torch.nan)
     sheet[:, : shape[0], :, : shape[1]] = tiles.transpose(1, 2)

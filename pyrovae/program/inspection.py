@@ -152,7 +152,7 @@ def _check_plates(program: Program, drawn: Iterable[Site]) -> None:
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """What `check` found; as a string, the report it printed.
+    """What `check` found.
 
     Attributes:
         ok: Whether per-datum evidence can be had from the program, particles in parallel.
@@ -167,7 +167,9 @@ class Check:
     def __repr__(self) -> str:
         return f"Check(ok={self.ok})"
 
-    def __str__(self) -> str:
+    @property
+    def report(self) -> str:
+        """What `check` printed: its sites and verdict, a line each."""
         return "\n".join([*self.sites, ("ok: " if self.ok else "problem: ") + self.verdict])
 
 
@@ -183,7 +185,7 @@ def check(
 
     Vectorised log-densities are compared with one-by-one ones at the same draws, so that a program
     which broadcasts wrongly is caught. Nothing is raised: what is wrong stands in the verdict.
-    Shapes are those of the first `block_size` rows. Returns the report.
+    Shapes are those of the first `block_size` rows. Returns what was found.
 
     Example:
         >>> import torch
@@ -218,9 +220,9 @@ def check(
         why = str(e).partition("\n")[0]  # below it, Pyro lists the shapes of all sites
         ours = isinstance(e, TypeError | ValueError)
         verdict = why if ours else f"the program fails when run: {why}"
-    report = Check(ok, verdict, sites)
-    print(report)
-    return report
+    found = Check(ok, verdict, sites)
+    print(found.report)
+    return found
 
 
 def _table(program: Program) -> tuple[str, ...]:
