@@ -40,6 +40,10 @@ def room_of(path: Path) -> int:
 def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """Returns the arrays of a .npz by name, of these names or all, or of a .npy, mapped, as "x".
 
+    Args:
+        path: Of the file.
+        names: Arrays of a .npz to read; `None` reads all.
+
     Raises:
         DataError: If the file is missing or broken, holds anything but arrays or none at all, or
             a .npz says that it unpacks to 100 times its size and more than 1 GiB.
@@ -105,6 +109,10 @@ def read_amat(path: Path, columns: int) -> np.ndarray:
     """Returns the table `(N, columns)` of a .amat, which is text, or of a .mat; DataError if none.
 
     Of a .mat it is the first array.
+
+    Args:
+        path: Of the file.
+        columns: Numbers of a row, D.
     """
     try:
         if size_of(path) > TEXT:

@@ -120,6 +120,14 @@ def load_arrays(
 
     They are taken as they are, floats in torch's default type; of a named data set, a program gets
     x. Arguments and errors otherwise as `load`.
+
+    Args:
+        name: Path of a .npy or .npz, or a data set by name.
+        root: Where named data sets lie.
+        binarize: Of a named data set, as `load`; of a file, "none".
+        valid_size: Training rows held out for validation; `None`: a fifth of them.
+        seed: Fixes split and binarization.
+        download: Let torchvision fetch what is missing.
     """
     if not _is_file(name):
         options = {"root": root, "binarize": binarize, "valid_size": valid_size, "seed": seed}
@@ -245,6 +253,11 @@ def load_rows(
     """Returns all rows of a .npy or .npz as one part, its image shape, and its protocol.
 
     Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
+
+    Args:
+        path: Of the file.
+        binarize: As `load`.
+        seed: Fixes the binarization.
     """
     part, image_shape, scaling = _from_numpy(path)
     check_finite(part.x, str(path))

@@ -37,7 +37,13 @@ def to_xarray(
     coords: Mapping[str, Any],
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit)."""
+    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit).
+
+    Args:
+        variables: `(dimensions, array, what it is and unit)` by name.
+        coords: Coordinates by dimension.
+        attrs: Of the Dataset.
+    """
     data = {
         name: xr.Variable(dims, np.asarray(values), {"long_name": what})
         for name, (dims, values, what) in variables.items()

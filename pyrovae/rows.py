@@ -29,7 +29,12 @@ class File:
         os.close(self._number)
 
     def read(self, part: memoryview, start: int) -> None:
-        """Fills a part of memory with the bytes from `start` on."""
+        """Fills a part of memory with the bytes from `start` on.
+
+        Args:
+            part: To be filled.
+            start: Number of the first byte.
+        """
         while len(part):
             count = os.preadv(self._number, [part], start)
             if not count:
@@ -171,7 +176,12 @@ def as_tensors(batch: Any) -> tuple[Tensor, ...]:
 
 
 def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
-    """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice."""
+    """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice.
+
+    Args:
+        x: Data, `(N, ...)`.
+        rows: "100", "start:stop" or "start:stop:step"; `None` takes all.
+    """
     if rows is None:
         return x
     try:

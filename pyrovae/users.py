@@ -29,6 +29,11 @@ def make_program(name: str, seed: int, device: str) -> Any:
     The module is imported, from the working directory too, and `make` called on random streams
     that the seed fixes.
 
+    Args:
+        name: `package.module:make`.
+        seed: Fixes the random streams that `make` is called on.
+        device: Where the modules go.
+
     Raises:
         ProgramError: If there is no such module or name in it, it fails, or gives no pair.
     """
@@ -94,7 +99,13 @@ def _function(name: str, module: Any, attribute: str) -> Callable[[], Any]:
 
 
 def check_takes(pair: Any, data: Sequence[Any], name: str) -> None:
-    """Raises DataError where a model or guide cannot be called with that many data."""
+    """Raises DataError where a model or guide cannot be called with that many data.
+
+    Args:
+        pair: Model and guide, or `None` for that.
+        data: What they are to be called with.
+        name: Of the data, in the words of an error.
+    """
     for who, fn in zip(("model", "guide"), pair, strict=True):
         if fn is not None and (takes := _refused(fn, data)):
             raise DataError(

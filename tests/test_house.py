@@ -1,6 +1,7 @@
 """The walls of the house: what may import what, what is light, what is never called."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,7 +218,33 @@ def test_no_function_is_long_or_tangled():
     assert branched <= BRANCHED, f"more than 14 ways: {branched - BRANCHED}"
 
 
+DOCUMENTED = ("program", "svi", "plots", "data", "rows", "export", "diagnostics")
+
+
+@pytest.mark.parametrize("path", [p for p, n in MODULES.items() if n.startswith(DOCUMENTED)])
+def test_arguments_are_described(path):
+    """Of public functions and methods with two or more of them that say what they return."""
+    tree = ast.parse(path.read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in (n for body in (tree, *classes) for n in body.body):
+        doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        if doc and not node.name.startswith("_"):
+            named = (*node.args.args, *node.args.kwonlyargs, node.args.vararg)
+            names = {a.arg for a in named if a} - {"self", "cls"}
+            if len(names) > 1 and "__main__" not in path.name:
+                missing = [n for n in names if not re.search(rf"^ .*\b{n}\b.*: ", doc, re.M)]
+                assert not missing, f"{node.name} does not describe {missing}"
+
+
 def test_no_module_is_long():
     for path, name in MODULES.items():
-        code = [line for line in path.read_text().splitlines() if line.strip()]
-        assert len(code) < 350, f"{name} has {len(code)} lines; split it"
+        text = path.read_text()
+        docs = set()
+        for node in ast.walk(ast.parse(text)):
+            kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+            if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+                docs |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        lines = enumerate(text.splitlines(), 1)
+        code = [line for number, line in lines if line.strip() and number not in docs]
+        limit = 340 if name == "svi.__main__" else 300
+        assert len(code) < limit, f"{name} has {len(code)} lines beside docstrings; split it"

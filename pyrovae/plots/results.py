@@ -53,13 +53,24 @@ WORDS = {
 
 
 def told(figure: Figure, text: str) -> Figure:
-    """Returns a figure with its numbers in words as its label: for who does not see it."""
+    """Returns a figure with its numbers in words as its label: for who does not see it.
+
+    Args:
+        figure: Which gets the label.
+        text: Its numbers in words.
+    """
     figure.set_label(signed(text))
     return figure
 
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
-    """Returns the curve: ELBO against epoch, nats per datum, training and validation data."""
+    """Returns the curve: ELBO against epoch, nats per datum, training and validation data.
+
+    Args:
+        elbo: Of the training data by epoch, nats per datum.
+        valid_elbo: Of the validation data, likewise; or empty.
+        best_epoch: Whose parameters were kept, from 1.
+    """
     figure, axes = canvas(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
     axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
@@ -144,6 +155,11 @@ def against(evidence: Any, one: str, other: str) -> Figure:
     """Returns two estimators' per-datum estimates against each other, coloured by verdict.
 
     The lower panel is their difference; bars are two of its Monte Carlo standard errors.
+
+    Args:
+        evidence: What `evaluate` returned.
+        one: An estimator's name.
+        other: Another's.
     """
     a, b = evidence[one], evidence[other]
     figure = Figure(figsize=(6, 7), layout="constrained")
@@ -186,7 +202,12 @@ def histogram(evidence: Any) -> Figure:
 
 
 def khats(evidence: Any, name: str = "importance") -> Figure:
-    """Returns each datum's k-hat against its effective sample size, coloured by verdict."""
+    """Returns each datum's k-hat against its effective sample size, coloured by verdict.
+
+    Args:
+        evidence: What `evaluate` returned.
+        name: An estimator that has k-hats.
+    """
     e = evidence[name]
     figure, axes = canvas(6, 4)
     words, k = np.array(e.verdict()), e.pareto_k.numpy()
@@ -234,6 +255,12 @@ def images(
     """Returns rows of images: `rows` are tensors `(n, D)`, `labels` one a row.
 
     White is 0 and black 1, or the least and the largest number where those lie beyond.
+
+    Args:
+        rows: Images, `(n, D)` each.
+        labels: What each row shows.
+        shape: Height and width of an image.
+        title: The point that the figure makes.
     """
     white, black = _ends(torch.cat([r.reshape(-1) for r in rows]))
     n = max(len(r) for r in rows)
@@ -269,6 +296,10 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     """Returns the means of Q(z|X), z `(N, d)`, coloured by label y `(N,)`.
 
     Two dimensions are shown as they are; of more, the first two principal components.
+
+    Args:
+        z: Means of Q(z|X), `(N, d)`.
+        y: Labels, `(N,)`, or `None`.
     """
     figure, axes = canvas(6, 5)
     names = "z 1", "z 2"
@@ -352,5 +383,10 @@ def as_url(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically."""
+    """Writes a figure as PNG, atomically.
+
+    Args:
+        figure: To be written.
+        path: Of the file.
+    """
     write_atomic(path, lambda p: figure.savefig(p, format="png", dpi=150))

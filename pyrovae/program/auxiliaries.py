@@ -23,6 +23,10 @@ def check_auxiliaries(program: Program, rows: range) -> None:
     With u ~ q(u|x) and z = T(u), :math:`q(z|x) = q(u|x) \, |du/dz|` where T is invertible, and a
     Delta site says log |du/dz|. Where it is not, the weight of (u, z) lacks a density r(u|z, x),
     which nobody gave; where T is constant, z is a point and has no density at all.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Of which the guide is run; the first one is looked at.
     """
     if program.guide is None:
         return
@@ -104,6 +108,7 @@ def _derivative(
             )
             for v in torch.cat(latents)
         ]
+    # (latent numbers, auxiliary numbers), of the first datum
     event_dims = {s["name"]: s["fn"].event_dim for s in program.guide_sites}
     jacobian = torch.stack(
         [

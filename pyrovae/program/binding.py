@@ -44,7 +44,13 @@ def bound(fn: None, arguments: Sequence[Any], places: Places) -> None: ...
 @overload
 def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None: ...
 def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None:
-    """Returns the program with all arguments bound that are no tables; itself if all are."""
+    """Returns the program with all arguments bound that are no tables; itself if all are.
+
+    Args:
+        fn: A model or guide, or `None`.
+        arguments: All that it is called with.
+        places: Number of each table among them, and its axis that counts the data.
+    """
     if fn is None or (arguments and places == tuple((i, 0) for i in range(len(arguments)))):
         return fn
     tables = dict(places)

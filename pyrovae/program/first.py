@@ -34,7 +34,15 @@ def first_run(
     plate: str | None,
     block_size: int = 64,
 ) -> Program:
-    """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
+    """Returns the program as its first run shows it: on a block if it takes one, else all rows.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: Its arguments, of which tables with an axis of length N are data.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
+        block_size: Rows of the first run, at most.
+    """
     lengths = {len(d) for d in data if is_table(d)}
     places = tuple((i, 0) for i in range(len(data)))
     if not all(map(is_table, data)) or len(lengths) != 1:

@@ -90,6 +90,10 @@ def reproducible(seed: int | None, *stream: int) -> Iterator[None]:
     """Runs its body as `evaluation` does, on streams of `(seed, *stream)` as `seeded` has them.
 
     Pyro's own checks are off: `inspect` has run the program with them.
+
+    Args:
+        seed: Of the whole computation; `None` draws from the caller's stream.
+        stream: Numbers of this part of it; parts with others draw independently.
     """
     with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
         yield

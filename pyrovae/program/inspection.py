@@ -61,7 +61,12 @@ def inspect(
 
 
 def tried(program: Program, block_size: int) -> Program:
-    """Returns the program once its first block was found right."""
+    """Returns the program once its first block was found right.
+
+    Args:
+        program: As its first run has shown it.
+        block_size: Rows of a block, at most.
+    """
     rows = program.blocks(block_size)[0]
     check_sites(program)
     check_common(program, rows)
@@ -186,6 +191,13 @@ def check(
     Vectorised log-densities are compared with one-by-one ones at the same draws, so that a program
     which broadcasts wrongly is caught. Nothing is raised: what is wrong stands in the verdict.
     Shapes are those of the first `block_size` rows. Returns what was found.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; `None` where only the prior proposes.
+        data: Its arguments, see `inspect`.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
+        block_size: Rows of a block, at most.
 
     Example:
         >>> import torch

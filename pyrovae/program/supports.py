@@ -21,7 +21,13 @@ Ends = tuple[Tensor, Tensor]  # the lower and the upper one of an interval
 
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
-    """Raises DataError for an observed value outside its support; rows count from `start`."""
+    """Raises DataError for an observed value outside its support; rows count from `start`.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: A batch, `(n, ...)` each.
+        start: Number of its first row.
+    """
     with evaluation(), torch.random.fork_rng():
         for site in sample_sites(poutine.trace(model).get_trace(*data)):
             check_support(site, None, start)
@@ -83,7 +89,12 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
 
 
 def check_supports(program: "Program", rows: range) -> None:
-    """Raises as `Program.check_observed` says, for these rows."""
+    """Raises as `Program.check_observed` says, for these rows.
+
+    Args:
+        program: With what it observes.
+        rows: To be looked at.
+    """
     dim = None if program.plate is None else program.dim
     for site in program.run(program.model, rows):
         check_support(site, dim, rows.start)
@@ -103,6 +114,10 @@ def check_cover(guide: Site, model: Site) -> None:
     """Raises ValueError where a guide's site cannot reach all values of the model's.
 
     What it never proposes is left out of the estimate, and no weight tells of it.
+
+    Args:
+        guide: A site as the guide draws it.
+        model: The same as the model has it, given the draw.
     """
     ours, theirs = guide["fn"], model["fn"]
     if isinstance(base(ours), Delta) or isinstance(base(theirs), Delta):

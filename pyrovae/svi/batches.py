@@ -22,7 +22,14 @@ Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[Any]
 
 
 def batches(data: Data, size: int, transform: Callable[..., Any] | None, device: Any) -> "Batches":
-    """Returns the batches of data: `size` rows, or what a DataLoader gives at a time."""
+    """Returns the batches of data: `size` rows, or what a DataLoader gives at a time.
+
+    Args:
+        data: Tensors, `(N, ...)` each, or a DataLoader of batches of such.
+        size: Rows of a batch of tensors.
+        transform: Applied to each batch; `None` leaves it.
+        device: Where batches go; `None` leaves them.
+    """
     if isinstance(data, DataLoader):
         return _Loaded(data, transform, device)
     return _Indexed(arguments(data), int(size), transform, device)
@@ -34,7 +41,12 @@ def arguments(data: Any) -> tuple[Any, ...]:
 
 
 def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:
-    """Returns a program of the tables among the data; what is none (`None`, a flag) stays."""
+    """Returns a program of the tables among the data; what is none (`None`, a flag) stays.
+
+    Args:
+        fn: A model or guide.
+        data: What it is called with.
+    """
     if not isinstance(data, tuple | list) or all(map(is_table, data)):
         return fn
     return bound(fn, data, tuple((i, 0) for i, d in enumerate(data) if is_table(d))) or fn
@@ -69,7 +81,13 @@ class Batches(ABC):
 
     @abstractmethod
     def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
-        """Yields the rows of each batch of an epoch, and the data of this rank's share of them."""
+        """Yields the rows of each batch of an epoch, and the data of this rank's share of them.
+
+        Args:
+            ranks: Each of which has a share of a batch.
+            seed: Fixes the order of rows among ranks.
+            number: Of the epoch, from 0.
+        """
 
     def check(self, model: Callable[..., Any]) -> "Batches":
         """Returns itself; raises where an observed value is outside its site's support."""

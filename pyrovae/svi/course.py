@@ -78,7 +78,13 @@ class Course:
         return self.epoch - self.best_epoch
 
     def advance(self, elbo: float, valid_elbo: float | None, seconds: float) -> None:
-        """Takes down an epoch's results, and its parameters where they are the best so far."""
+        """Takes down an epoch's results, and its parameters where they are the best so far.
+
+        Args:
+            elbo: Mean over the epoch's steps, nats per datum.
+            valid_elbo: Of the validation data after it, likewise; `None` without such.
+            seconds: That it took.
+        """
         best = max(self.valid_elbo, default=-torch.inf)
         self.elbo.append(elbo)
         self.seconds.append(seconds)
@@ -139,6 +145,11 @@ class Course:
         """Sets the learning rates of the steps left: goes on with a schedule or begins one.
 
         A constant rate may be another than before. All else stays with what was begun.
+
+        Args:
+            name: "constant" or "one-cycle".
+            lr: The rate, or the highest of a cycle.
+            num_steps: Number of the steps left.
 
         Raises:
             StateError: If another schedule was begun, or one with another number of steps left or
