@@ -1,7 +1,43 @@
 """Variational autoencoders as Pyro programs, and log P(X) of held-out data with honest errors."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see of the names that are loaded below
+    from pyrovae import data as data
+    from pyrovae import diagnostics as diagnostics
+    from pyrovae import evidence as evidence
+    from pyrovae import export as export
+    from pyrovae import likelihoods as likelihoods
+    from pyrovae import models as models
+    from pyrovae import nn as nn
+    from pyrovae import plots as plots
+    from pyrovae import program as program
+    from pyrovae import runs as runs
+    from pyrovae import storage as storage
+    from pyrovae import svi as svi
+    from pyrovae.diagnostics import psis as psis
+    from pyrovae.evidence.annealing import Bounds as Bounds
+    from pyrovae.evidence.annealing import ais as ais
+    from pyrovae.evidence.annealing import bdmc as bdmc
+    from pyrovae.evidence.calibration import Calibration as Calibration
+    from pyrovae.evidence.calibration import calibrate as calibrate
+    from pyrovae.evidence.evaluate import evaluate as evaluate
+    from pyrovae.evidence.importance import importance_sampling as importance_sampling
+    from pyrovae.evidence.importance import prior_sampling as prior_sampling
+    from pyrovae.evidence.proposals import Defensive as Defensive
+    from pyrovae.evidence.proposals import Refined as Refined
+    from pyrovae.evidence.proposals import Widened as Widened
+    from pyrovae.evidence.quadrature import quadrature as quadrature
+    from pyrovae.evidence.results import Evidence as Evidence
+    from pyrovae.evidence.weights import LogWeights as LogWeights
+    from pyrovae.export import to_arviz as to_arviz
+    from pyrovae.models.linear import LinearGaussian as LinearGaussian
+    from pyrovae.models.vae import VAE as VAE
+    from pyrovae.program import Check as Check
+    from pyrovae.program import check as check
+    from pyrovae.saving import load as load
+    from pyrovae.saving import save as save
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,7 @@ __all__ = ["read_amat", "read_arrays", "room_of", "said", "size_of"]
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -38,6 +39,10 @@ def room_of(path: Path) -> int:
 
 def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """Returns the arrays of a .npz by name, of these names or all, or of a .npy, mapped, as "x".
+
+    Args:
+        path: Of the file.
+        names: Arrays of a .npz to read; `None` reads all.
 
     Raises:
         DataError: If the file is missing or broken, holds anything but arrays or none at all, or
@@ -81,24 +86,33 @@ def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
         if not wanted:
             held = ", ".join(members) or "nothing"
             raise DataError(f"{path} holds {held}; name the data array 'x' and labels 'y'")
-        for name, member in wanted.items():
-            if not member.filename.endswith(".npy") or member.compress_type not in PLAIN:
-                raise ValueError(f"its member {member.filename} is not as numpy.savez writes it")
-            if member.flag_bits & 1:
-                raise ValueError(f"its member {name} is encrypted")
-        size = sum(i.file_size for i in wanted.values())
-        if size > LARGE and size > DENSE * sum(i.compress_size for i in wanted.values()):
-            raise ValueError(f"it unpacks to {size:,} bytes, over {DENSE} times its own")
+        _check_members(wanted)
         arrays = {name: archive[name] for name in wanted}
     if other := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
         raise ValueError(f"its member {other[0]} is no array")
     return arrays
 
 
+def _check_members(wanted: dict[str, ZipInfo]) -> None:
+    """Raises ValueError where members of a .npz are no plain arrays, or unpack to far too much."""
+    for name, member in wanted.items():
+        if not member.filename.endswith(".npy") or member.compress_type not in PLAIN:
+            raise ValueError(f"its member {member.filename} is not as numpy.savez writes it")
+        if member.flag_bits & 1:
+            raise ValueError(f"its member {name} is encrypted")
+    size = sum(i.file_size for i in wanted.values())
+    if size > LARGE and size > DENSE * sum(i.compress_size for i in wanted.values()):
+        raise ValueError(f"it unpacks to {size:,} bytes, over {DENSE} times its own")
+
+
 def read_amat(path: Path, columns: int) -> np.ndarray:
     """Returns the table `(N, columns)` of a .amat, which is text, or of a .mat; DataError if none.
 
     Of a .mat it is the first array.
+
+    Args:
+        path: Of the file.
+        columns: Numbers of a row, D.
     """
     try:
         if size_of(path) > TEXT:

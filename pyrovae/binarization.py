@@ -37,6 +37,11 @@ def binarized(x: Any, method: str, seed: int | None) -> Any:
     """Returns x in {0, 1}, on disk where x is: drawn bit by bit, as it would be in one go.
 
     As `binarize`, but x is not checked, and may be `Rows`.
+
+    Args:
+        x: In [0, 1], `(N, ...)`.
+        method: "static" or "threshold".
+        seed: Fixes the draw; `None` takes torch's current stream.
     """
     generator = None
     if seed is not None:

@@ -25,6 +25,8 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pyrovae.errors import DataError, Diverged, StateError
+
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from torch import Tensor
 
@@ -128,10 +130,6 @@ def _logged() -> Iterator[None]:
 
 def _told(error: Exception) -> tuple[int, str]:
     """Returns the exit code for an error, and its sentence."""
-    from pyrovae.data import DataError
-    from pyrovae.storage import StateError
-    from pyrovae.svi import Diverged
-
     codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
     codes |= dict.fromkeys((ValueError, TypeError, OSError), USAGE)
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), UNFORESEEN)
@@ -155,8 +153,6 @@ def _told(error: Exception) -> tuple[int, str]:
 
 def check_local(name: str) -> None:
     """Raises DataError where data are an address."""
-    from pyrovae.errors import DataError
-
     if "://" in name:
         raise DataError(f"--data {name} is an address; download it, and give the file's path")
 

@@ -120,6 +120,14 @@ def load_arrays(
 
     They are taken as they are, floats in torch's default type; of a named data set, a program gets
     x. Arguments and errors otherwise as `load`.
+
+    Args:
+        name: Path of a .npy or .npz, or a data set by name.
+        root: Where named data sets lie.
+        binarize: Of a named data set, as `load`; of a file, "none".
+        valid_size: Training rows held out for validation; `None`: a fifth of them.
+        seed: Fixes split and binarization.
+        download: Let torchvision fetch what is missing.
     """
     if not _is_file(name):
         options = {"root": root, "binarize": binarize, "valid_size": valid_size, "seed": seed}
@@ -245,6 +253,11 @@ def load_rows(
     """Returns all rows of a .npy or .npz as one part, its image shape, and its protocol.
 
     Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
+
+    Args:
+        path: Of the file.
+        binarize: As `load`.
+        seed: Fixes the binarization.
     """
     part, image_shape, scaling = _from_numpy(path)
     check_finite(part.x, str(path))
@@ -265,16 +278,7 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
     if "x" not in arrays:
         raise DataError(f"{path} holds only 'y'; name the data array 'x' and labels 'y'")
     x, y = arrays["x"], arrays.get("y")
-    if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
-        raise DataError(
-            f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
-        )
-    if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "bui"):
-        raise DataError(
-            f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
-        )
-    if y is not None and y.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{path}: y holds {y.max()}, and labels have to be below 2^63")
+    _check_arrays(path, x, y)
     labels = None if y is None else torch.from_numpy(y.astype(np.int64))
     grey = _mapped(x, torch.float32)
     grey = _to_float(x) if grey is None else replace(grey, shape=(len(x), prod(x.shape[1:])))
@@ -286,6 +290,22 @@ def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
     square = (side, side) if side > 1 and side * side == grey.shape[1] else None
     shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
     return Split(grey, labels), shape, scaling
+
+
+def _check_arrays(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
+    """Raises DataError unless x is numbers, `(N, D)` or `(N, H, W)`, and y labels, `(N,)`."""
+    if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
+        raise DataError(
+            f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
+        )
+    if y is None:
+        return
+    if y.shape != x.shape[:1] or y.dtype.kind not in "bui":
+        raise DataError(
+            f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
+        )
+    if y.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{path}: y holds {y.max()}, and labels have to be below 2^63")
 
 
 def _mapped(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
@@ -332,24 +352,26 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
             if size_of(file) > LARGE:
                 raise ValueError(f"{file.name} is larger than {LARGE:,} bytes")
         parts = [getattr(_datasets(), cls)(root, download=download, **kw) for kw in keywords]
-        images = [p.data.transpose(1, 2) if name == "emnist" else p.data for p in parts]
-        labels = [p.targets[:, 0] if name == "qmnist" else p.targets for p in parts]
-        for x, y in zip(images, labels, strict=True):
-            if x.dtype != torch.uint8 or x.shape[1:] != (28, 28) or y.shape != x.shape[:1]:
-                raise ValueError(
-                    f"{x.dtype} images {tuple(x.shape)} with labels {tuple(y.shape)}, where bytes "
-                    "(N, 28, 28) with labels (N,) were expected"
-                )
+        train, test = (_images(name, part) for part in parts)
     except Exception as e:  # whatever torchvision makes of broken files
         there = "cannot be read" if any(raw.glob("*")) else "is not there"
         raise DataError(
             f"{name} {there}: searched {raw} for torchvision's files ({said(e)}); point --root at "
             "the folder that holds it, or fetch it with --download"
         ) from e
-    train, test = (
-        Split(_to_float(x.numpy()) / 255, y.long()) for x, y in zip(images, labels, strict=True)
-    )
     return train, test
+
+
+def _images(name: str, part: Any) -> Split:
+    """Returns a data set of torchvision's; ValueError unless it is images of bytes, labelled."""
+    x = part.data.transpose(1, 2) if name == "emnist" else part.data
+    y = part.targets[:, 0] if name == "qmnist" else part.targets
+    if x.dtype != torch.uint8 or x.shape[1:] != (28, 28) or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"{x.dtype} images {tuple(x.shape)} with labels {tuple(y.shape)}, where bytes "
+            "(N, 28, 28) with labels (N,) were expected"
+        )
+    return Split(_to_float(x.numpy()) / 255, y.long())
 
 
 def _datasets() -> Any:

@@ -76,8 +76,13 @@ def tail_khat(largest: Any, num_draws: int) -> np.ndarray:
     """Returns the k-hat `(N,)` of S weights each, from the logs of their largest `(N, L)`.
 
     The tail that k-hat is fitted to are the `tail_length` largest; L is greater. See `psis`.
+
+    Args:
+        largest: The logs of each datum's L largest weights, `(N, L)`, in any order.
+        num_draws: S.
     """
     tail = min(num_draws - 1, tail_length(num_draws))
+    # (N, tail + 1): the first of a row is what the tail lies above
     rows = np.sort(np.asarray(largest, dtype=np.float64), axis=1)[:, -tail - 1 :]
     top = rows[:, -1:]
     rows = rows - np.where(np.isfinite(top), top, 0.0)
@@ -119,6 +124,10 @@ def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
     chance and stays: a few data that the guide fits badly would be drawn down to the many that it
     fits well. Infinite k-hats stay.
 
+    Args:
+        k: A k-hat for each datum, `(N,)`.
+        num_draws: S, the number of draws that each is of, one for all or `(N,)`.
+
     References:
         Data analysis using Stein's estimator and its generalizations (Efron and Morris, 1975),
         https://doi.org/10.1080/01621459.1975.10479864
@@ -144,14 +153,21 @@ def ecdf_band(num_ranks: int, most: int, prob: float = 0.95, trials: int = 4000)
     binomial intervals at each point, those with just that joint coverage. ArviZ has it too, in
     places that differ between its generations and are not public in either.
 
+    Args:
+        num_ranks: Number of ranks, N.
+        most: The highest rank, the number of draws that each was compared with.
+        prob: That the whole ECDF of uniform ranks stays inside.
+        trials: ECDFs simulated to find it.
+
     References:
         Graphical test for discrete uniformity and its applications in goodness-of-fit evaluation
         and multiple sample comparison (Säilynoja et al., 2022), https://arxiv.org/abs/2103.10522
     """
     rng = np.random.default_rng(0)
-    share = np.arange(1, most + 2) / (most + 1)
+    share = np.arange(1, most + 2) / (most + 1)  # (most + 1,)
     counts = rng.multinomial(num_ranks, np.full(most + 1, 1 / (most + 1)), size=trials).cumsum(1)
     inner = binom(num_ranks, share[:-1])
+    # (trials, most), where counts `(trials, most + 1)` end in N for all
     tail = np.minimum(inner.cdf(counts[:, :-1]), inner.sf(counts[:, :-1] - 1))
     level = np.quantile(tail.min(1), 1 - prob)  # the least of both tails over all points
     low, high = inner.ppf(level), inner.isf(level)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 import xarray as xr
 from torch import Tensor
@@ -21,12 +20,12 @@ from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,
     Values,
-    evaluation,
     inspect,
     observes_data,
     predict,
+    reproducible,
 )
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.rng import draw_seed
 from pyrovae.storage import dataset_digest
 from pyrovae.threads import one_at_a_time
 
@@ -38,7 +37,13 @@ def to_xarray(
     coords: Mapping[str, Any],
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit)."""
+    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit).
+
+    Args:
+        variables: `(dimensions, array, what it is and unit)` by name.
+        coords: Coordinates by dimension.
+        attrs: Of the Dataset.
+    """
     data = {
         name: xr.Variable(dims, np.asarray(values), {"long_name": what})
         for name, (dims, values, what) in variables.items()
@@ -141,20 +146,11 @@ def _block(
     program: Program, rows: range, num_samples: int, num_particles: int, seed: int
 ) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
     """Returns a block's variables by group and name: dimensions without chain, and values."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+    with reproducible(seed, STREAM, rows.start):
         program.check_observed(rows)
-        z, log_q = program.propose(rows, num_particles)
-        size = max(1, at_once(program, torch.get_num_threads()) // len(rows))
-        parts = [slice(i, i + size) for i in range(0, num_particles, size)]
-        log_w = torch.cat([_log_joint(program, z, rows, part) - log_q[part] for part in parts])
-        check_weights(log_w, rows)
-        weights = LogWeights(log_w)
-        share = weights.log_w.softmax(0)
-        chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
+        weights, chosen, kept = _resampled(program, rows, num_samples, num_particles)
         sites = {s["name"]: s for s in program.model_sites}
-        latent = [s for n, s in sites.items() if n in z and not s["is_observed"]]
-        index = chosen.to(log_q.device)
-        kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
+        latent = [sites[name] for name in kept]
         prior = program.propose_prior(rows, num_samples)
         log_x = program.log_joint(kept, rows, num_samples)
         log_x = log_x - program.log_prior(kept, rows, num_samples)
@@ -178,6 +174,29 @@ def _block(
         names, values = _labelled(program, site, site["value"][None], rows)
         groups["observed_data"][name] = (names[1:], values[0])
     return {group: variables for group, variables in groups.items() if variables}
+
+
+def _resampled(
+    program: Program, rows: range, num_samples: int, num_particles: int
+) -> tuple[LogWeights, Tensor, Values]:
+    """Returns draws of the posterior of these rows, chosen by their weights from the guide's.
+
+    Returns:
+        The log-weights of the guide's S draws, `(S, n)`; the numbers of those chosen,
+        `(draws, n)`; and their latents by site, `(draws, ..., event)`.
+    """
+    z, log_q = program.propose(rows, num_particles)
+    size = max(1, at_once(program, torch.get_num_threads()) // len(rows))
+    parts = [slice(i, i + size) for i in range(0, num_particles, size)]
+    log_w = torch.cat([_log_joint(program, z, rows, part) - log_q[part] for part in parts])
+    check_weights(log_w, rows)
+    weights = LogWeights(log_w)
+    share = weights.log_w.softmax(0)
+    chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
+    latent = [s for s in program.model_sites if s["name"] in z and not s["is_observed"]]
+    index = chosen.to(log_q.device)
+    kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
+    return weights, chosen, kept
 
 
 def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pyrovae import storage
+from pyrovae.errors import StateError
 
 MANIFEST, LOCK, OWNER = "manifest.json", ".pyrovae.lock", ".pyrovae.lock.json"
 
@@ -134,7 +135,7 @@ def worked_in(path: str | Path) -> Iterator[Folder]:
         who = "another process"
         with suppress(OSError, ValueError):
             who = storage.read_text(owner).strip()
-        raise storage.StateError(
+        raise StateError(
             f"{path} is in use by {who}; wait until that has ended, or name another folder"
         ) from e
     except OSError as e:
@@ -177,7 +178,7 @@ def _listed_in(path: Path) -> list[str]:
             return names
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise storage.StateError(f"{path} is no manifest of pyrovae's; move it away")
+    raise StateError(f"{path} is no manifest of pyrovae's; move it away")
 
 
 def _inside(name: object) -> bool:

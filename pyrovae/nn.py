@@ -13,7 +13,12 @@ from torch.nn.functional import softplus
 
 
 def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
-    """Returns softplus(raw) + floor: a scale that neither overflows nor reaches zero."""
+    """Returns softplus(raw) + floor: a scale that neither overflows nor reaches zero.
+
+    Args:
+        raw: Any numbers.
+        floor: The least result.
+    """
     return softplus(raw) + floor
 
 

@@ -98,12 +98,22 @@ class Parser(ArgumentParser):
     def _sentence(self, message: str) -> str:
         """Returns what the parser has found, in the words of the command line."""
         message = " ".join(message.split())
-        options = {name: a for a in self._actions for name in a.option_strings}
+        if of_line := self._of_line(message):
+            return of_line
+        known = re.match(r'(?:Parser key "([^"]+)"|argument (\S+):)[^:]*:?\s*(.*)', message)
+        name = known and (known[1] or known[2]).split("/")[-1]
+        found = [a for a in self._actions if name and name in (a.dest, *a.option_strings)]
+        if not found:
+            return message
+        return self._of_form(found[0], message) or self._of_value(found[0], message) or message
+
+    def _of_line(self, message: str) -> str:
+        """Returns what is wrong with the line: an option too many, or missing; or ""."""
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
             name = unknown[1].partition("=")[0]
             if not name.startswith("-"):
                 return f"{name!r} is one argument too many"
-            return f"there is no option {name}{_meant(name, options)}"
+            return f"there is no option {name}{_meant(name, self._options())}"
         if unknown := re.match(r"Option '([^']+)' is not accepted", message):
             keys = [a.dest for a in self._actions]
             return f"{self._files()}: there is no option {unknown[1]}{_meant(unknown[1], keys)}"
@@ -111,32 +121,40 @@ class Parser(ArgumentParser):
             return f"{missing[1].upper()} is missing"
         if message.startswith(("Problems parsing config", "Unexpected config")):
             return f"{self._files()} is no YAML of options ({message})"
-        known = re.match(r'(?:Parser key "([^"]+)"|argument (\S+):)[^:]*:?\s*(.*)', message)
-        name = known and (known[1] or known[2]).split("/")[-1]
-        found = [a for a in self._actions if name and name in (a.dest, *a.option_strings)]
-        if not (known and found):
-            return message
-        option = found[0].option_strings[-1] if found[0].option_strings else found[0].dest.upper()
+        return ""
+
+    def _of_form(self, action: Action, message: str) -> str:
+        """Returns how an option is written wrongly, whatever its value; or ""."""
+        option = _written(action)
         if "expected" in message and "argument" in message:
-            dashed = [w for w in self.given if w.startswith("-") and w not in options]
+            dashed = [w for w in self.given if w.startswith("-") and w not in self._options()]
             hint = f"; write {option}={dashed[0]}" if dashed else ""
             return f"{option} needs a value{hint}"
         if "ignored explicit argument" in message:
-            return f"{found[0].option_strings[0]} takes no value"
+            return f"{action.option_strings[0]} takes no value"
         if "File does not exist" in message or "Path is not a file" in message:
             return f"{option}: there is no file {self._files()}"
-        value, choices = self._value(found[0].option_strings), list(found[0].choices or ())
+        return ""
+
+    def _of_value(self, action: Action, message: str) -> str:
+        """Returns what value an option has, and what it takes; "" where that is not known."""
+        option, choices = _written(action), list(action.choices or ())
+        value = self._value(action.option_strings)
         wrong = [v for v in value if v not in choices]
         text = repr(" ".join(wrong)) if value else f"wrong in {self._files()}"
-        if found[0].nargs == "+" and any("," in v for v in wrong):
+        if action.nargs == "+" and any("," in v for v in wrong):
             return f"{option} is {text}; put spaces between its values"
         for kind, expected in EXPECTED.items():
             if kind in message:
                 return f"{option} is {text}; give {expected}"
-        if choices:
-            meant = _meant(wrong[0], choices) if wrong else ""
-            return f"{option} is {text}{meant or '; take ' + ', '.join(choices)}"
-        return message
+        if not choices:
+            return ""
+        meant = _meant(wrong[0], choices) if wrong else ""
+        return f"{option} is {text}{meant or '; take ' + ', '.join(choices)}"
+
+    def _options(self) -> list[str]:
+        """Returns the names of all options, dashes and all."""
+        return [name for a in self._actions for name in a.option_strings]
 
     def _files(self) -> str:
         """Returns the configuration that the command line names."""
@@ -155,6 +173,11 @@ class Parser(ArgumentParser):
             elif taking:
                 value.append(word)
         return value
+
+
+def _written(action: Action) -> str:
+    """Returns how an option, or an argument without dashes, is named in a sentence."""
+    return action.option_strings[-1] if action.option_strings else action.dest.upper()
 
 
 def _meant(name: str, names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrovae import runs, storage
-from pyrovae.storage import StateError
+from pyrovae.errors import StateError
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
 FIXED = "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
@@ -46,15 +46,32 @@ def read_checkpoint(
     notes = state.get("notes", [])
     if not (isinstance(before, dict) and isinstance(notes, list)):
         raise StateError(f"{path} is no training state of these data")
+    changed = _changed(before, config)
+    _check_epochs(state, config, changed)
+    done = len(state["elbo"])
+    notes = list(map(str, notes))
+    if changed and done:
+        had = ", ".join(f"{name} {before[name]}" for name in changed)
+        notes.append(f"up to epoch {done}: {had}")
+    if done and state.get("program", program) != program:
+        notes.append(f"up to epoch {done}: the program as it was before")
+    return Checkpoint(state, notes)
+
+
+def _changed(before: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Returns the options that are others than the run's; StateError where one must not be."""
     changed = [k for k in (*FIXED, *CHANGING) if before.get(k, config[k]) != config[k]]
-    for name in changed:
-        if name in FIXED:
-            raise StateError(
-                f"{_option(name)} is {config[name]} but the run was begun with {before[name]}; "
-                "resume with that"
-                + "; another seed for the evaluation is one of pyrovae.evidence"
-                * (name == "seed")
-            )
+    for name in (k for k in changed if k in FIXED):
+        more = "; another seed for the evaluation is one of pyrovae.evidence" * (name == "seed")
+        raise StateError(
+            f"{_option(name)} is {config[name]} but the run was begun with {before[name]}; "
+            f"resume with that{more}"
+        )
+    return changed
+
+
+def _check_epochs(state: Mapping[str, Any], config: Mapping[str, Any], changed: list[str]) -> None:
+    """Raises StateError for fewer epochs than are done, or a change that none is left for."""
     done, epochs = len(state["elbo"]), config["num_epochs"]
     if epochs < done:
         raise StateError(
@@ -66,13 +83,6 @@ def read_checkpoint(
             f"{_option(changed[0])} would change nothing, as no epoch is left to train; raise "
             "--num-epochs, or --patience where that ended it"
         )
-    notes = list(map(str, notes))
-    if changed and done:
-        had = ", ".join(f"{name} {before[name]}" for name in changed)
-        notes.append(f"up to epoch {done}: {had}")
-    if done and state.get("program", program) != program:
-        notes.append(f"up to epoch {done}: the program as it was before")
-    return Checkpoint(state, notes)
 
 
 def _option(name: str) -> str:

@@ -18,6 +18,10 @@ def seeded(seed: int | None, *stream: int) -> Iterator[None]:
     Bodies with other `stream` numbers draw independently. The caller's streams (CPU and CUDA) come
     back untouched. With `seed=None` the body draws from the caller's own stream, which moves on.
 
+    Args:
+        seed: Of the whole computation, or `None`.
+        stream: Numbers of this part of it.
+
     Example:
         >>> with seeded(0, 1):
         ...     a = torch.randn(3)
@@ -35,7 +39,12 @@ def seeded(seed: int | None, *stream: int) -> Iterator[None]:
 
 
 def stream_seed(seed: int, *stream: int) -> int:
-    """Returns what torch is seeded with for the stream of these numbers."""
+    """Returns what torch is seeded with for the stream of these numbers.
+
+    Args:
+        seed: Of the whole computation.
+        stream: Numbers of this part of it.
+    """
     state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 

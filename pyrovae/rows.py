@@ -29,7 +29,12 @@ class File:
         os.close(self._number)
 
     def read(self, part: memoryview, start: int) -> None:
-        """Fills a part of memory with the bytes from `start` on."""
+        """Fills a part of memory with the bytes from `start` on.
+
+        Args:
+            part: To be filled.
+            start: Number of the first byte.
+        """
         while len(part):
             count = os.preadv(self._number, [part], start)
             if not count:
@@ -140,8 +145,7 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
             if not files:
                 files = [stack.enter_context(TemporaryFile(prefix="pyrovae-")) for _ in batch]
                 like = [d[:0].cpu() for d in batch]
-            kinds = [(d.dtype, d.shape[1:]) for d in batch]
-            if kinds != [(d.dtype, d.shape[1:]) for d in like] or len({len(d) for d in batch}) > 1:
+            if _kinds(batch) != _kinds(like) or len({len(d) for d in batch}) > 1:
                 shapes = ", ".join(f"{d.dtype} {tuple(d.shape)}" for d in batch)
                 raise ValueError(f"a batch after {count} rows is {shapes}, unlike the first")
             for file, d in zip(files, batch, strict=True):
@@ -157,6 +161,10 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
         )
 
 
+def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
+    return [(d.dtype, d.shape[1:]) for d in tensors]
+
+
 def as_tensors(batch: Any) -> tuple[Tensor, ...]:
     """Returns a DataLoader's batch as a tuple; TypeError unless it is made of tensors."""
     parts = (batch,) if isinstance(batch, Tensor) else batch
@@ -168,7 +176,12 @@ def as_tensors(batch: Any) -> tuple[Tensor, ...]:
 
 
 def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
-    """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice."""
+    """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice.
+
+    Args:
+        x: Data, `(N, ...)`.
+        rows: "100", "start:stop" or "start:stop:step"; `None` takes all.
+    """
     if rows is None:
         return x
     try:

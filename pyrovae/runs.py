@@ -300,7 +300,7 @@ def write_figures(
         )
     if vae and splits.image_shape and vae.z_dim == 2:
         figures["manifold"] = plots.manifold(
-            lambda z: vae.decode(z.to(device)), splits.image_shape
+            lambda z: vae.decode(z.to(next(vae.parameters()))), splits.image_shape
         )
     for name, figure in figures.items():
         plots.save(figure, folder / _picture(name))

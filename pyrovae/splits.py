@@ -67,6 +67,11 @@ def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
     """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
 
     Rows are counted from `start`.
+
+    Args:
+        x: Data, `(N, ...)`.
+        name: Theirs in the words of an error.
+        start: Number of the first row.
     """
     if not x.is_floating_point():
         return

@@ -29,15 +29,12 @@ import yaml
 from torch import Tensor
 
 from pyrovae.arrays import said, size_of
+from pyrovae.errors import StateError
 
 FORMAT = "pyrovae-1"
 ENTRIES = 8_000_000  # of lists and dictionaries in a file of state, at most
 OPTIONS, DEPTH = 2**16, 20  # bytes of a configuration, and levels of its nesting, at most
 STATE, PARTIAL = ".safetensors", ".partial"  # how names of state end, and of what is half-written
-
-
-class StateError(ValueError):
-    """State that is missing, truncated, altered, or not that of the program at hand."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:

@@ -15,7 +15,7 @@ from traceback import walk_tb
 from typing import Any
 
 import pyrovae
-from pyrovae.errors import DataError
+from pyrovae.errors import DataError, ProgramError
 
 OURS = f"{Path(pyrovae.__file__).parent}/"
 PATHS = "stdlib", "platstdlib", "purelib", "platlib"
@@ -23,15 +23,16 @@ LIBRARIES = tuple(f"{sysconfig.get_path(p)}/" for p in PATHS)
 FORM = "give package.module:make, of a make() that returns (model, guide)"
 
 
-class ProgramError(ValueError):
-    """A user's program that cannot be had, or fails; the message says where."""
-
-
 def make_program(name: str, seed: int, device: str) -> Any:
     """Returns the (model, guide) that `package.module:make` gives, its modules on the device.
 
     The module is imported, from the working directory too, and `make` called on random streams
     that the seed fixes.
+
+    Args:
+        name: `package.module:make`.
+        seed: Fixes the random streams that `make` is called on.
+        device: Where the modules go.
 
     Raises:
         ProgramError: If there is no such module or name in it, it fails, or gives no pair.
@@ -52,16 +53,21 @@ def make_program(name: str, seed: int, device: str) -> Any:
         sys.path.insert(0, "")
     with seeded(seed), blamed(name):
         pair = _function(name, _imported(name, module), attribute)()
+    _check_pair(name, pair)
+    if device != "cpu":
+        for network in Reached(*pair, read=False).modules:
+            network.to(device)
+    return pair
+
+
+def _check_pair(name: str, pair: object) -> None:
+    """Raises ProgramError unless it is a model and a guide, or `None` for that."""
     if not (isinstance(pair, tuple) and len(pair) == 2):
         kind = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
         raise ProgramError(f"{name} returned {kind}, not (model, guide)")
     for who, fn in zip(("model", "guide"), pair, strict=True):
         if not (callable(fn) or (who == "guide" and fn is None)):
             raise ProgramError(f"{name} returned a {who} of type {type(fn).__name__}; {FORM}")
-    if device != "cpu":
-        for network in Reached(*pair, read=False).modules:
-            network.to(device)
-    return pair
 
 
 def _imported(name: str, module: str) -> Any:
@@ -93,7 +99,13 @@ def _function(name: str, module: Any, attribute: str) -> Callable[[], Any]:
 
 
 def check_takes(pair: Any, data: Sequence[Any], name: str) -> None:
-    """Raises DataError where a model or guide cannot be called with that many data."""
+    """Raises DataError where a model or guide cannot be called with that many data.
+
+    Args:
+        pair: Model and guide, or `None` for that.
+        data: What they are to be called with.
+        name: Of the data, in the words of an error.
+    """
     for who, fn in zip(("model", "guide"), pair, strict=True):
         if fn is not None and (takes := _refused(fn, data)):
             raise DataError(

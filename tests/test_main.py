@@ -81,6 +81,23 @@ def test_json_on_stdout_alone(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_evaluation_is_compiled_too(tmp_path, monkeypatch):
+    asked = []
+
+    def uncompiled(fn):
+        def run(*args, compile, **options):
+            asked.append(compile)
+            return fn(*args, **options)
+
+        return run
+
+    monkeypatch.setattr(pv.svi, "fit", uncompiled(pv.svi.fit))
+    monkeypatch.setattr(pv, "evaluate", uncompiled(pv.evaluate))
+    job("--out", tmp_path / "run", "--compile")
+    assert asked == [True, True]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_config_reproduces_the_run(run_folder, tmp_path):
     config = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert config["hidden_dims"] == [8]

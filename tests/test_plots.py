@@ -88,6 +88,11 @@ def test_latent_space_of_many_dimensions_is_its_principal_components():
     assert axes.get_xlabel() == "principal component 1 (90% of the variance)"
 
 
+def test_a_manifold_of_a_decoder_in_float64():
+    vae = pv.VAE(x_dim=4, z_dim=2, hidden_dims=(3,)).double()
+    assert plots.manifold(vae.decode, (2, 2), size=3, dtype=torch.float64).axes
+
+
 def test_manifold_runs_right_in_z1_and_up_in_z2():
     class Delta:
         def __init__(self, mean):

@@ -9,7 +9,8 @@ from pyro.infer import Trace_ELBO
 from scenarios import BernoulliDecoder, GammaPoisson, GlobalMean, LinearGaussian
 
 import pyrovae as pv
-from pyrovae.program import evaluation, inspect
+from pyrovae.program import evaluation, first, inspect
+from pyrovae.rows import spooled
 
 Z = dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1)
 
@@ -286,7 +287,7 @@ def test_programs_without_per_datum_weights(model, guide, words):
         inspect(model, guide, x)
     report = pv.check(model, guide, x)
     assert not report.ok
-    assert report.verdict in str(report)
+    assert report.verdict in report.report
 
 
 def test_no_plate_at_all():
@@ -369,9 +370,9 @@ def test_check_prints_sites_and_verdict(capsys):
     scenario = GammaPoisson()
     report = pv.check(scenario.model, scenario.exact, scenario.data())
     assert report.ok
-    assert capsys.readouterr().out == f"{report}\n"
-    assert repr(report) == "Check(ok=True)"
-    lines = str(report).splitlines()
+    assert capsys.readouterr().out == f"{report.report}\n"
+    assert repr(report) == str(report) == "Check(ok=True)"  # to print it is not to print twice
+    lines = report.report.splitlines()
     assert lines[0].split() == "model rate latent Gamma batch (5,) event () plates data".split()
     assert lines[1].split()[:4] == "model x observed Poisson".split()
     assert lines[-1].startswith("ok: 5 data in plate 'data'")
@@ -452,3 +453,27 @@ def test_parameters_that_the_first_look_makes_are_counted():
 
     with pyro.get_param_store().scope():
         assert "1 parameters" in pv.check(model, None, torch.zeros(9, 2), block_size=4).verdict
+
+
+def test_what_cannot_run_on_all_rows_is_not_tried_on_them(monkeypatch):
+    sizes, x = [], torch.ones(100, 2)
+
+    def mistyped(x):
+        sizes.append(len(x))
+        return x.shpae
+
+    with pytest.raises(AttributeError, match="shpae"):
+        inspect(mistyped, None, x)
+    assert sizes == [64]
+
+    def of_fixed_size(x):
+        sizes.append(len(x))
+        return x + torch.ones(100, 2)
+
+    with pytest.raises(ValueError, match="no plate 'data'"):
+        inspect(of_fixed_size, None, *spooled([x]))
+    assert sizes == [64, 64, 100]
+    monkeypatch.setattr(first, "fits", lambda size: size < x.nbytes)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        inspect(of_fixed_size, None, *spooled([x]))
+    assert sizes == [64, 64, 100, 64]

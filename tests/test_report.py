@@ -104,7 +104,8 @@ def test_the_commands_make_the_numbers_again(folder):
 
     assert main(["report", str(folder)]) == 0  # it is a copy
     assert shown() == [f"python -m pyrovae.svi --config {folder}/config.yaml"]
-    options = "--rows 20 --num-particles 30 --estimators elbo importance --seed 4 --no-progress"
+    options = "--rows 20 --estimators elbo importance --seed 4 --no-progress --num-particles auto "
+    options += "--tolerance 0.05 --max-particles 200"
     assert main(["evidence", str(folder), *options.split()]) == 0
     before = runs.load_evidence(folder)
     again = shlex.split(html.unescape(shown()[1]))

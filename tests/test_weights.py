@@ -185,3 +185,12 @@ def test_intervals_cover_where_nothing_contradicts(x_dim, z_dim, scale):
     else:
         assert 0.90 < covered.mean() < 0.99
         assert len(covered) > 3900
+
+
+def test_tables_are_equal_by_their_numbers():
+    one = pv.LogWeights(torch.zeros(5, 3))
+    assert one == pv.LogWeights(torch.zeros(5, 3, dtype=torch.float32))
+    assert one != pv.LogWeights(torch.ones(5, 3))
+    assert one != pv.LogWeights(torch.zeros(5, 2))
+    assert one != pv.LogWeights(torch.zeros(5, 3), counts=torch.full((3,), 5))
+    assert one != "a table"

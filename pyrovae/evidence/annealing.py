@@ -21,7 +21,7 @@ from pyrovae.evidence.weights import (
     annealed_verdicts,
     check_weights,
 )
-from pyrovae.program import Path, Program, Values, evaluation, inspect, simulate
+from pyrovae.program import Path, Program, Values, evaluation, inspect, reproducible, simulate
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.threads import one_at_a_time
 
@@ -35,7 +35,7 @@ SCALE_DRAWS = 256  # for the mass matrix
 PILOT, SCALE, FORWARD, REVERSE, SIMULATED = 10, 11, 12, 13, 14  # random streams
 
 
-@dataclass(frozen=True, repr=False, kw_only=True)
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class AnnealedWeights(LogWeights):
     """Log-weights of annealing runs, `(S, N)`, and how the runs went.
 
@@ -243,7 +243,7 @@ def tune(
         program = program.take(range(0, len(program), ceil(len(program) / PILOT_ROWS)))
     rows = program.blocks(PILOT_ROWS)[0]
     num_particles = ceil(PILOT_CHAINS / (len(rows) if program.plate else 1))
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, PILOT):
+    with reproducible(seed, PILOT):
         path = Path(program, rows)
         path.check_gradient()
         scale = _scale(path)
@@ -376,7 +376,7 @@ def simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Val
     """Returns the program on data drawn from it, and the latents that made each block's."""
     made, latents = [], []
     for rows in program.blocks(size):
-        with evaluation(), pyro.validation_enabled(False), seeded(seed, SIMULATED, rows.start):
+        with reproducible(seed, SIMULATED, rows.start):
             x, z = simulate(program, rows)
         made.append(x)
         latents.append(z)

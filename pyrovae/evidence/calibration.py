@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
 from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
-from pyrovae.program import Path, evaluation, inspect
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.program import Path, inspect, reproducible
+from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 STREAM = 20
@@ -125,13 +124,14 @@ def calibrate(
     size = max(1, CHAINS // num_particles)
     program = inspect(model, guide, *data, plate=plate, block_size=size)
     program, latents = simulated(program, size, seed)
-    ranks = []
+    ranks, labels = [], ()
     for rows, z in zip(program.blocks(size), latents, strict=True):
-        with evaluation(), pyro.validation_enabled(False), seeded(seed, STREAM, rows.start):
+        with reproducible(seed, STREAM, rows.start):
             path = Path(program, rows)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
+            labels = tuple(path.labels)
     kernel = tune(program, num_temperatures, "tuned", NUM_LEAPFROG, seed)
     bounds = sandwich(program, latents, num_particles, size, seed, kernel)
     table = torch.cat(ranks).cpu().numpy()
     band = ecdf_band(len(table), num_samples)
-    return Calibration(table, tuple(path.labels), num_samples, band, bounds)
+    return Calibration(table, labels, num_samples, band, bounds)

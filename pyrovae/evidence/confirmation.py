@@ -15,8 +15,8 @@ from torch import Tensor
 from pyrovae.evidence.annealing import Kernel, anneal
 from pyrovae.evidence.drawing import Draws, draw
 from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
-from pyrovae.program import Path, Program, Values, base, evaluation, simulate
-from pyrovae.rng import seeded, stream_seed
+from pyrovae.program import Path, Program, Values, base, evaluation, reproducible, simulate
+from pyrovae.rng import stream_seed
 
 SAMPLED, SCREENED, LONGER = 256, 512, 8  # data that sampling and annealing are confirmed on
 LOST, OTHERS = 16, 32  # of those screened, that are annealed: of the worst start, and of the rest
@@ -282,7 +282,7 @@ def _screened(
     Those whose exact z the start misses most, and as many others: a mode of 1 % of the mass that
     a guide has lost is hardly in so few data, but in those that they are chosen of.
     """
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, SCREEN, rows.start):
+    with reproducible(seed, SCREEN, rows.start):
         path = Path(program, rows)
         u = path.unconstrain(z)
         if program.feed != "slice":
@@ -322,11 +322,7 @@ def _simulations(
     made, turn = 0, 0
     while made < count:
         for rows in program.blocks(count):
-            with (
-                evaluation(),
-                pyro.validation_enabled(False),
-                seeded(seed, DATA, turn, rows.start),
-            ):
+            with reproducible(seed, DATA, turn, rows.start):
                 data, z = simulate(program, rows)
             if missing := sorted(guided - set(z)):
                 raise ValueError(

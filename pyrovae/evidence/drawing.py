@@ -28,10 +28,10 @@ from pyrovae.program import (
     draw_latents,
     evaluation,
     log_likelihood_of_all,
+    reproducible,
     scored_by_products,
     shares_latents,
 )
-from pyrovae.rng import seeded
 
 CHUNK_SIZE = 4096  # particles x data decoded at once where their draws are made with them, and
 NUMBERS = 2**24  # how many numbers those may be
@@ -102,7 +102,7 @@ def tally(
     _check(program, rows, seed)
     size = int(how.num_particles)
     total = Tally(size, grid, rows if program.plate else range(1))
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, *_stream(program, rows)):
+    with reproducible(seed, *_stream(program, rows)):
         for chunk in _chunks(program, rows, size, how, chunk_size):
             total.add(chunk if program.plate else chunk[:, None])
     return total
@@ -126,7 +126,7 @@ def at_once(program: Program, num_threads: int) -> int:
 
 def _check(program: Program, rows: range, seed: int) -> None:
     """Raises DataError where these rows lie outside their sites' support."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, CHECK, rows.start):
+    with reproducible(seed, CHECK, rows.start):
         program.check_observed(rows)
 
 
@@ -153,7 +153,7 @@ def _draw(
     stream: tuple[int, ...],
 ) -> Tensor:
     """Returns a table of `num_particles` draws from a random stream; `names` number its data."""
-    with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
+    with reproducible(seed, *stream):
         log_w, start = torch.empty(0, dtype=torch.float64), 0
         for chunk in _chunks(program, rows, num_particles, how, chunk_size):
             if not start:  # one table from the start: small pieces would fragment the heap

@@ -10,14 +10,12 @@ from math import log
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.search import Search, log_joint
-from pyrovae.program import Path, Program, evaluation, inspect
-from pyrovae.rng import seeded
+from pyrovae.program import Path, Program, inspect, reproducible
 from pyrovae.threads import one_at_a_time
 
 MOST = 3  # dimensions
@@ -105,7 +103,7 @@ def integrate(
 
     `(n,)` each, nats; n = 1 if joint.
     """
-    with evaluation(), pyro.validation_enabled(False), seeded(0, rows.start):
+    with reproducible(0, rows.start):
         program.check_observed(rows)
         path = _path(program, rows)
         search = Search(path)
@@ -124,7 +122,7 @@ def integrate(
 
 def check_dimensions(program: Program) -> None:
     """Raises ValueError where the latents of a datum have none or too many continuous ones."""
-    with evaluation(), pyro.validation_enabled(False), seeded(0):
+    with reproducible(0):
         _path(program, program.blocks(1)[0])
 
 

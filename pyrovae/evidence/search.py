@@ -59,7 +59,7 @@ class Search:
             u = mean + 1.2 * (normal.sample((DRAWS,)) - mean)
             wider = MultivariateNormal(mean, scale_tril=1.2 * normal.scale_tril)
             log_q = wider.log_prob(u).cpu().double()
-        return normal.mean, normal.scale_tril
+        return normal.mean, normal.scale_tril  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def propose(self, program: Program) -> None:
         """Draws from the guide as well."""

@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf, log, sqrt
 from typing import Any
 
@@ -32,7 +32,10 @@ LIGHT = 0.35  # k-hat up to which quasi-random draws are trusted to be even in t
 class Reductions:
     """What log-weights say of log p(x), as far as their sums and the largest of them tell."""
 
-    num_draws: Tensor
+    @property
+    def num_draws(self) -> Tensor:
+        """S, the draws made for each datum, `(N,)`."""
+        raise NotImplementedError
 
     def log_sum(self, power: int) -> Tensor:
         """Returns log sum_s w_s^power, `(N,)`."""
@@ -99,7 +102,7 @@ class Reductions:
         return [VERDICTS[i] for i in verdicts(*columns, tolerance).reshape(-1).tolist()]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LogWeights(Reductions):
     r"""Log-weights of S particles for each of N data, and what they say of log p(x), in nats.
 
@@ -140,6 +143,18 @@ class LogWeights(Reductions):
         mean = self.log_evidence().mean().item()
         ess = self.ess().median().item()
         return f"{type(self).__name__}({shape}; log p(x) = {mean:.4f} nats, median ESS {ess:.1f})"
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether the other is a table of the same kind with the same numbers."""
+        if type(other) is not type(self):
+            return NotImplemented
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return all(
+            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+            for a, b in pairs
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(self.log_w, dtype=dtype)

@@ -21,7 +21,12 @@ def signed(text: str) -> str:
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Any]:
-    """Returns a figure of that size in inches, and its axes."""
+    """Returns a figure of that size in inches, and its axes.
+
+    Args:
+        width: Of the figure, inches.
+        height: Likewise.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -95,7 +100,14 @@ def histograms(
 
 
 def bars(values: Mapping[str, float], *, ylabel: str, title: str, xlabel: str = "") -> Figure:
-    """Returns a bar for each name."""
+    """Returns a bar for each name.
+
+    Args:
+        values: The bars' heights by name.
+        ylabel: What they are, with their unit.
+        title: The point that the figure makes.
+        xlabel: What the names are.
+    """
     figure, axes = canvas(6, 4)
     axes.bar(list(values), list(values.values()), color=BLUE)
     if len(values) > 15:

@@ -69,7 +69,12 @@ class Diagram:
 
 
 def text_width(text: str, size: float) -> float:
-    """Returns how many points a text of that font size takes, at most, for most texts."""
+    """Returns how many points a text of that font size takes, at most, for most texts.
+
+    Args:
+        text: In mathtext.
+        size: Of the font, points.
+    """
     return 0.62 * size * len(text)
 
 
@@ -121,7 +126,12 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
 
 
 def within(nodes: Sequence[Node], path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Returns the plates directly inside a plate, by their names and those around them."""
+    """Returns the plates directly inside a plate, by their names and those around them.
+
+    Args:
+        nodes: Of a diagram.
+        path: Names of plates, from the outermost.
+    """
     inner = [n.plates[: len(path) + 1] for n in nodes if n.plates[: len(path)] == path]
     return [p for p in dict.fromkeys(inner) if len(p) > len(path)]
 

@@ -84,6 +84,12 @@ def mermaid(
     """Returns the diagram of `plates` as text, a Mermaid flowchart that Markdown pages draw.
 
     Arguments and errors are those of `plates`.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: Tensors of equal length N.
+        plate: Name of the plate over the data.
     """
     found = relations(model, guide, *data, plate=plate)
     labels, lines = _labels(found, plate), ["flowchart LR"]

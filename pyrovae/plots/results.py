@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import norm
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyrovae.plots.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas, signed
 from pyrovae.storage import write_atomic
@@ -53,13 +54,24 @@ WORDS = {
 
 
 def told(figure: Figure, text: str) -> Figure:
-    """Returns a figure with its numbers in words as its label: for who does not see it."""
+    """Returns a figure with its numbers in words as its label: for who does not see it.
+
+    Args:
+        figure: Which gets the label.
+        text: Its numbers in words.
+    """
     figure.set_label(signed(text))
     return figure
 
 
 def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
-    """Returns the curve: ELBO against epoch, nats per datum, training and validation data."""
+    """Returns the curve: ELBO against epoch, nats per datum, training and validation data.
+
+    Args:
+        elbo: Of the training data by epoch, nats per datum.
+        valid_elbo: Of the validation data, likewise; or empty.
+        best_epoch: Whose parameters were kept, from 1.
+    """
     figure, axes = canvas(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
     axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
@@ -150,6 +162,11 @@ def against(evidence: Any, one: str, other: str) -> Figure:
     """Returns two estimators' per-datum estimates against each other, coloured by verdict.
 
     The lower panel is their difference; bars are two of its Monte Carlo standard errors.
+
+    Args:
+        evidence: What `evaluate` returned.
+        one: An estimator's name.
+        other: Another's.
     """
     a, b = evidence[one], evidence[other]
     figure = Figure(figsize=(6, 7), layout="constrained")
@@ -189,7 +206,12 @@ def histogram(evidence: Any) -> Figure:
 
 
 def khats(evidence: Any, name: str = "importance") -> Figure:
-    """Returns each datum's k-hat against its effective sample size, coloured by verdict."""
+    """Returns each datum's k-hat against its effective sample size, coloured by verdict.
+
+    Args:
+        evidence: What `evaluate` returned.
+        name: An estimator that has k-hats.
+    """
     e = evidence[name]
     figure, axes = canvas(6, 4)
     words, k = np.array(e.verdict()), e.pareto_k.numpy()
@@ -237,6 +259,12 @@ def images(
     """Returns rows of images: `rows` are tensors `(n, D)`, `labels` one a row.
 
     White is 0 and black 1, or the least and the largest number where those lie beyond.
+
+    Args:
+        rows: Images, `(n, D)` each.
+        labels: What each row shows.
+        shape: Height and width of an image.
+        title: The point that the figure makes.
     """
     white, black = _ends(torch.cat([r.reshape(-1) for r in rows]))
     n = max(len(r) for r in rows)
@@ -272,6 +300,10 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     """Returns the means of Q(z|X), z `(N, d)`, coloured by label y `(N,)`.
 
     Two dimensions are shown as they are; of more, the first two principal components.
+
+    Args:
+        z: Means of Q(z|X), `(N, d)`.
+        y: Labels, `(N,)`, or `None`.
     """
     figure, axes = canvas(6, 5)
     names = "z 1", "z 2"
@@ -305,20 +337,25 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     return v[:2], (s.square() / s.square().sum())[:2]
 
 
-def manifold(decode: Any, shape: tuple[int, int], size: int = 15) -> Figure:
+def manifold(
+    decode: Callable[[Tensor], Distribution],
+    shape: tuple[int, int],
+    size: int = 15,
+    dtype: torch.dtype = torch.float32,
+) -> Figure:
     """Returns E[X|z] for a 2-d latent on a `size` x `size` grid of normal quantiles 0.05 to 0.95.
 
     Args:
         decode: P(X|z) as a function of z `(n, 2)`.
         shape: Height and width of an image.
         size: Grid points a side.
+        dtype: Of z, as of the decoder's parameters.
     """
-    q = torch.tensor(norm.ppf(np.linspace(0.05, 0.95, size)), dtype=torch.float32)
-    z = torch.cartesian_prod(q.flip(0), q).flip(
-        1
-    )  # rows from top: z 2 falls, z 1 grows to the right
+    q = torch.tensor(norm.ppf(np.linspace(0.05, 0.95, size)), dtype=dtype)  # (size,)
+    # (size^2, 2), rows from top: z 2 falls, z 1 grows to the right
+    z = torch.cartesian_prod(q.flip(0), q).flip(1)
     with torch.no_grad():
-        tiles = decode(z).mean.cpu().reshape(size, size, *shape)
+        tiles = decode(z).mean.cpu().reshape(size, size, *shape)  # (size, size, H, W)
     high, wide = (side + max(1, side // 14) for side in shape)  # with a gap between tiles
     sheet = torch.full((size, high, size, wide), torch.nan)
     sheet[:, : shape[0], :, : shape[1]] = tiles.transpose(1, 2)
@@ -350,5 +387,10 @@ def as_url(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically."""
+    """Writes a figure as PNG, atomically.
+
+    Args:
+        figure: To be written.
+        path: Of the file.
+    """
     write_atomic(path, lambda p: figure.savefig(p, format="png", dpi=150))

@@ -13,6 +13,7 @@ from pyrovae.program.handlers import (
     base,
     evaluation,
     observes_data,
+    reproducible,
 )
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.objective import negative_elbo
@@ -60,6 +61,7 @@ __all__ = [
     "predict",
     "put_back",
     "relations",
+    "reproducible",
     "scored_by_products",
     "shares_latents",
     "simulate",

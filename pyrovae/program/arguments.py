@@ -12,14 +12,20 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyrovae.checks import shown
-from pyrovae.data import DataError, check_finite
+from pyrovae.errors import DataError
 from pyrovae.rows import Rows
+from pyrovae.splits import check_finite
 
 OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported for"  # torch's words
 
 
 def check_callables(model: Any, guide: Any) -> None:
-    """Raises TypeError unless model, and guide where there is one, can be called."""
+    """Raises TypeError unless model, and guide where there is one, can be called.
+
+    Args:
+        model: To be one that can be called.
+        guide: Likewise, or `None`.
+    """
     for who, fn in (("model", model), ("guide", guide)):
         if who == "guide" and fn is None:
             continue
@@ -37,6 +43,10 @@ def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
     """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
 
     Rows are counted from `start`.
+
+    Args:
+        data: Tables, `(N, ...)` each.
+        start: Number of the first row.
     """
     if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
         got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"

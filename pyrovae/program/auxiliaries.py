@@ -2,6 +2,7 @@
 
 __all__ = ["check_auxiliaries"]
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,47 +23,63 @@ def check_auxiliaries(program: Program, rows: range) -> None:
     With u ~ q(u|x) and z = T(u), :math:`q(z|x) = q(u|x) \, |du/dz|` where T is invertible, and a
     Delta site says log |du/dz|. Where it is not, the weight of (u, z) lacks a density r(u|z, x),
     which nobody gave; where T is constant, z is a point and has no density at all.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Of which the guide is run; the first one is looked at.
     """
     if program.guide is None:
         return
-    drawn = program.drawn(program.run(program.guide, rows), rows)
-    moved = [s for s in drawn if isinstance(base(s["fn"]), Delta) and s["name"] in program.latents]
-    moved = [s["name"] for s in moved if not program.common(s)]
-    auxiliary = [
-        s
-        for s in drawn
-        if s["name"] not in program.latents and not isinstance(base(s["fn"]), Delta)
-    ]
-    u = {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
-    own = {s["name"]: u[s["name"]] for s in auxiliary if not program.common(s)}
+    moved, u = _moved(program, rows, program.guide)
+    common = {s["name"] for s in program.guide_sites if program.common(s)}
+    own = {name: value for name, value in u.items() if name not in common}
     if not moved and not own:
         return
-    names = ", ".join(map(repr, own))
-    missing = ValueError(
-        f"the guide draws auxiliary {names} beside the latents, which are no invertible function "
-        "of them: the weights lack a density r(u|z, x) of the auxiliaries given the latents; sum "
-        "them out of q(z|x), or make them latents of the model too"
-    )
     if not moved:
-        raise missing
+        raise _not_invertible(own)
     with torch.enable_grad():
         sites = {s["name"]: s for s in program.run(program.guide, rows, None, _Given(u))}
     for name in moved:
         if not _moves(sites[name]["value"], own):
             raise _still(name, next(iter(u), None), _moves(sites[name]["value"], u))
-    jacobian, log_dz = _derivative(program, rows, [sites[n] for n in moved], own)
+    _check_jacobian(program, rows, [sites[name] for name in moved], own)
+
+
+def _moved(
+    program: Program, rows: range, guide: Callable[..., object]
+) -> tuple[list[str], Values]:
+    """Returns the latents of each datum that are points, and the auxiliary draws by site."""
+    drawn = program.drawn(program.run(guide, rows), rows)
+    points = {s["name"]: s for s in drawn if isinstance(base(s["fn"]), Delta)}
+    moved = [n for n, s in points.items() if n in program.latents and not program.common(s)]
+    auxiliary = (s for s in drawn if s["name"] not in program.latents | points.keys())
+    return moved, {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
+
+
+def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Values) -> None:
+    """Raises ValueError unless Delta sites say log |dz/du| of a datum's own draws u."""
+    jacobian, log_dz = _derivative(program, rows, sites, own)
     if jacobian.shape[0] != jacobian.shape[1]:
-        raise missing
+        raise _not_invertible(own)
     log_du = -torch.linalg.slogdet(jacobian).logabsdet - log_dz
     if not log_du.isfinite():
-        raise missing
-    said = program.log_sum([sites[n] | {"mask": None} for n in moved], rows, None)
+        raise _not_invertible(own)
+    said = program.log_sum([s | {"mask": None} for s in sites], rows, None)
     off = (_first(program, said) - log_du).abs().item()
     if off > TOLERANCE * max(1.0, abs(log_du.item())):
         raise ValueError(
-            f"the guide's Delta site {moved[0]!r} has a log_density that is off by {off:.3g} "
-            f"nats from log |du/dz| of the map that made it from {names}; give it that"
+            f"the guide's Delta site {sites[0]['name']!r} has a log_density that is off by "
+            f"{off:.3g} nats from log |du/dz| of the map that made it from "
+            f"{', '.join(map(repr, own))}; give it that"
         )
+
+
+def _not_invertible(own: Values) -> ValueError:
+    return ValueError(
+        f"the guide draws auxiliary {', '.join(map(repr, own))} beside the latents, which are no "
+        "invertible function of them: the weights lack a density r(u|z, x) of the auxiliaries "
+        "given the latents; sum them out of q(z|x), or make them latents of the model too"
+    )
 
 
 def _derivative(
@@ -91,6 +108,7 @@ def _derivative(
             )
             for v in torch.cat(latents)
         ]
+    # (latent numbers, auxiliary numbers), of the first datum
     event_dims = {s["name"]: s["fn"].event_dim for s in program.guide_sites}
     jacobian = torch.stack(
         [

@@ -1,14 +1,18 @@
 """Programs of any arguments as programs of rows: what is no table of data stays as it is."""
 
-__all__ = ["Bound", "bound", "is_table"]
+__all__ = ["Bound", "Pair", "bound", "is_table"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, overload
 
 from torch import Tensor
 
 from pyrovae.rows import Rows
+
+Fn = Callable[..., object]  # a model or guide: what it returns is nobody's
+Pair = tuple[Fn, Fn | None]
+Places = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class Bound:
         places: Number of the argument that each table is, and its axis that counts the data.
     """
 
-    fn: Callable[..., Any]
+    fn: Fn
     arguments: tuple[Any, ...]
-    places: tuple[tuple[int, int], ...]
+    places: Places
 
-    def __call__(self, *tables: Tensor) -> Any:
+    def __call__(self, *tables: Tensor) -> object:
         """Runs the program on these rows."""
         arguments = list(self.arguments)
         for (number, axis), table in zip(self.places, tables, strict=False):
@@ -33,10 +37,20 @@ class Bound:
         return self.fn(*arguments)
 
 
-def bound(
-    fn: Callable[..., Any] | None, arguments: Sequence[Any], places: tuple[tuple[int, int], ...]
-) -> Callable[..., Any] | None:
-    """Returns the program with all arguments bound that are no tables; itself if all are."""
+@overload
+def bound(fn: Fn, arguments: Sequence[Any], places: Places) -> Fn: ...
+@overload
+def bound(fn: None, arguments: Sequence[Any], places: Places) -> None: ...
+@overload
+def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None: ...
+def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None:
+    """Returns the program with all arguments bound that are no tables; itself if all are.
+
+    Args:
+        fn: A model or guide, or `None`.
+        arguments: All that it is called with.
+        places: Number of each table among them, and its axis that counts the data.
+    """
     if fn is None or (arguments and places == tuple((i, 0) for i in range(len(arguments)))):
         return fn
     tables = dict(places)
@@ -44,6 +58,6 @@ def bound(
     return Bound(fn, kept, places)
 
 
-def is_table(argument: Any) -> bool:
+def is_table(argument: object) -> TypeGuard[Tensor | Rows]:
     """Returns whether an argument is a tensor with an axis, or rows on disk."""
     return isinstance(argument, Tensor | Rows) and argument.ndim > 0

@@ -126,7 +126,13 @@ class Program:
         return replace(self, data=tuple(d[index] for d in self.data), feed="whole")
 
     def captured(self, what: str, fn: Callable[..., Any], *args: Any) -> Any:
-        """Returns `fn(data, *args)` of a `block`, from one graph for all blocks where compiled."""
+        """Returns `fn(data, *args)` of a `block`, from one graph for all blocks where compiled.
+
+        Args:
+            what: Its name among the graphs.
+            fn: A function of the data of a block, `(n, ...)` each, and `args`.
+            args: Tensors, or dictionaries of them.
+        """
         if self.graphs is None:
             return fn(self.data, *args)
         if what not in self.graphs:
@@ -134,31 +140,69 @@ class Program:
         return self.graphs[what](self.data, *args)
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
-        """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats."""
+        """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats.
+
+        Args:
+            rows: The n rows of a block, by number.
+            num_particles: S.
+        """
         return self._drawn(rows, num_particles, lambda p, *at: p._propose(*at))
 
     def log_joint(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
-        """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        """Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
+
+        Args:
+            z: Latents by site, `(S, ..., event)`.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+        """
         return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.model, *at))
 
     def log_guide(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
-        """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
+
+        Args:
+            z: Latents by site, `(S, ..., event)`.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+        """
         return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.guide, *at))
 
     def propose_prior(self, rows: range, num_particles: int) -> Values:
-        """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out."""
+        """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out.
+
+        Args:
+            rows: The n rows of a block, by number.
+            num_particles: S.
+        """
         return self._drawn(rows, num_particles, lambda p, *at: (p._prior(*at), torch.ones(0)))[0]
 
     def log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
-        """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`."""
+        """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
+
+        Args:
+            z: Latents by site, `(S, ..., event)`.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+        """
         return self._at(z, rows, num_particles, lambda p, *at: p._log_prior(*at))
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
-        """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats."""
+        """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats.
+
+        Args:
+            rows: The n rows of a block, by number.
+            num_particles: S.
+        """
         return self._drawn(rows, num_particles, lambda p, *at: ({}, p._log_likelihood(*at)))[1]
 
     def folded(self, rows: range, num_particles: int) -> "Program":
-        """Returns the program on S copies of these rows, `(S n, ...)`, one after another."""
+        """Returns the program on S copies of these rows, `(S n, ...)`, one after another.
+
+        Args:
+            rows: The n rows of a block, by number.
+            num_particles: S, the number of copies.
+        """
         start, stop = rows.start - self.first, rows.stop - self.first
         part = slice(start, stop, rows.step) if self.feed == "slice" else slice(None)
         data = tuple(d[part].repeat(num_particles, *[1] * (d.ndim - 1)) for d in self.data)
@@ -250,7 +294,13 @@ class Program:
         return bool(regions) and all(r is not None and r.is_discrete for r in regions)
 
     def spread(self, table: Tensor, site: Site, value: Tensor) -> Tensor:
-        """Returns a table `(S, n)` in a shape that broadcasts with a site's values."""
+        """Returns a table `(S, n)` in a shape that broadcasts with a site's values.
+
+        Args:
+            table: `(S, n)`.
+            site: A sample site, which knows the axis of the data.
+            value: Of that site, `(S, ..., event)`.
+        """
         shape = [len(table)] + [1] * (value.ndim - 1)
         if self.plate:
             axis = self.axis(site)
@@ -264,6 +314,11 @@ class Program:
         """Returns the guide's sites that are draws, masked as the model masks its latents there.
 
         What the guide observes is no part of q(z|x).
+
+        Args:
+            sites: Of a run of the guide.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
         """
         given = {s["name"] for s in self.guide_sites if s["is_observed"]}
         drawn, masks = [s for s in sites if s["name"] not in given], {}
@@ -303,7 +358,12 @@ class Program:
         return torch.stack([density(self, z_s, rows, None) for z_s in each(z, size)])
 
     def unfolded(self, z: Values, num_particles: int) -> Values:
-        """Returns latents on S copies of the rows, `(..., S n, ...)`, by particle."""
+        """Returns latents on S copies of the rows, `(..., S n, ...)`, by particle.
+
+        Args:
+            z: Latents by site, `(..., S n, ...)`.
+            num_particles: S.
+        """
         return {name: unfold(v, self.axes[name], num_particles) for name, v in z.items()}
 
     def number(self, site: Site) -> int:
@@ -330,7 +390,14 @@ class Program:
         rows: range,
         num_particles: int | None = None,
     ) -> Tensor:
-        """Returns `fn`'s log density (model: x, z; guide: z) at z: `(S, n)`; `(n,)` without S."""
+        """Returns `fn`'s log density (model: x, z; guide: z) at z: `(S, n)`; `(n,)` without S.
+
+        Args:
+            fn: The model or the guide.
+            z: Latents by site, `(S, ..., event)`.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+        """
         assert fn is not None
         of_model = fn is self.model
         fn = poutine.condition(self.summed if of_model else fn, data=z)
@@ -349,7 +416,14 @@ class Program:
         num_particles: int | None = None,
         handler: Messenger | None = None,
     ) -> list[Site]:
-        """Returns one run's sample sites on these rows, in a plate of S particles if given."""
+        """Returns one run's sample sites on these rows, in a plate of S particles if given.
+
+        Args:
+            fn: The model, the guide, or either under a handler.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+            handler: Entered before the program runs.
+        """
         data = self.data
         with ExitStack() as handlers:
             trace = handlers.enter_context(poutine.trace())
@@ -380,6 +454,12 @@ class Program:
         What is common to all data is left out: given it, they are independent. Enumerated sites
         are summed out, each a distribution also where it is masked; a change of variables counts
         with its Jacobian. Another `term` of a site than its log-density can be asked for.
+
+        Args:
+            sites: Of one run.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+            term: Of a site, in the shape of its log-density, nats.
         """
         own = [self._unmasked(s) for s in sites if not self.common(s)]
         lead = () if num_particles is None else (num_particles,)

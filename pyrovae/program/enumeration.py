@@ -16,7 +16,13 @@ from pyrovae.program.handlers import Site
 
 
 def enumerating(fn: Callable[..., Any], names: Iterable[str], dim: int) -> Callable[..., Any]:
-    """Returns `fn` with all values of its sites `names` side by side, from dimension `dim` on."""
+    """Returns `fn` with all values of its sites `names` side by side, from dimension `dim` on.
+
+    Args:
+        fn: A model or guide.
+        names: Of discrete sites.
+        dim: The first dimension, from the right, that no plate takes.
+    """
     names = frozenset(names)
     if not names:
         return fn

@@ -9,29 +9,40 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
 from pyrovae.program.arguments import check_data
-from pyrovae.program.binding import bound, is_table
+from pyrovae.program.binding import Pair, bound, is_table
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import (
     Parameters,
     Site,
+    Values,
     observes_data,
     sample_sites,
     vectorized,
 )
 from pyrovae.program.sums import summable
+from pyrovae.rows import Rows, fits
 
 
 def first_run(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     data: tuple[Any, ...],
     plate: str | None,
     block_size: int = 64,
 ) -> Program:
-    """Returns the program as its first run shows it: on a block if it takes one, else all rows."""
+    """Returns the program as its first run shows it: on a block if it takes one, else all rows.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: Its arguments, of which tables with an axis of length N are data.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
+        block_size: Rows of the first run, at most.
+    """
     lengths = {len(d) for d in data if is_table(d)}
     places = tuple((i, 0) for i in range(len(data)))
     if not all(map(is_table, data)) or len(lengths) != 1:
@@ -49,9 +60,15 @@ def first_run(
     )
 
 
-def _of_all(sites: tuple[Site, ...]) -> bool:
-    """Returns whether a site observes other rows than the program was given."""
-    return any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
+def _of_all(
+    sites: tuple[Site, ...], frame: CondIndepStackFrame, theirs: CondIndepStackFrame | None
+) -> bool:
+    """Returns whether a run was of other rows than it was given.
+
+    That is, a site observes others, or the guide's parameters are of others: plates differ.
+    """
+    others = any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
+    return others or (theirs is not None and frame.size != theirs.size)
 
 
 def whole(program: Program) -> Program:
@@ -65,8 +82,8 @@ def whole(program: Program) -> Program:
 
 
 def _on_rows(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     data: tuple[Any, ...],
     places: tuple[tuple[int, int], ...],
     plate: str | None,
@@ -80,45 +97,84 @@ def _on_rows(
     fns = bound(model, data, places), bound(guide, data, places)
     num_data = len(tables[0])
     first = min(num_data, block_size) if plate and places else num_data
-    frame = None
     _set_up(fns[1], tables)
+    found: Program | int = num_data
     for size in sorted({first, num_data}):
         try:
             with Parameters() as parameters:
-                model_sites, guide_sites = _traces(fns, tables, size, parameters)
-        except Exception:
-            if size < num_data:
+                sites = _traces(fns, tables, size, parameters)
+        except Exception as e:
+            if size < num_data and _may_take_all(e, tables):
                 continue
             raise
-        frame = _data_plate(model_sites, plate) or _data_plate(guide_sites, plate)
-        theirs = _data_plate(guide_sites, plate)
-        if plate and frame is None:
-            raise _no_plate((*model_sites, *guide_sites), plate)
-        if size < num_data and (_of_all(model_sites) or (theirs and frame.size != theirs.size)):
-            continue  # what is observed, or the guide's parameters, are those of all rows
-        feed, step = "slice" if size == first and places else "whole", size
-        if frame is None:
-            feed = "whole"
-        elif frame.size not in (size, -1):
-            feed, step = "subsample", frame.size
-            if frame.full_size != size:
-                continue
-        sites = (*model_sites, *guide_sites)
-        _check_unsized(sites, plate, size)
-        nesting = -min((f.dim for s in sites for f in vectorized(s)), default=0)
-        given = {s["name"] for s in guide_sites}
-        enumerated = [s["name"] for s in model_sites if summable(s) and s["name"] not in given]
-        held = tables if feed == "slice" else tuple(d[:] for d in tables)  # not on disk
-        dim = frame.dim if frame else -1
-        made = model_sites, guide_sites, parameters.named(), tuple(enumerated)
-        assert fns[0] is not None
-        return Program(fns[0], fns[1], held, plate, feed, step, dim, nesting, *made)
-    assert frame is not None
-    return frame.full_size
+        sliced = size == first and bool(places)
+        found = _as_run(fns, tables, plate, sites, parameters.named(), size, sliced)
+        if isinstance(found, Program):
+            break
+    return found
+
+
+def _may_take_all(error: Exception, tables: tuple[Tensor | Rows, ...]) -> bool:
+    """Returns whether a program that fails on some rows, perhaps of fixed size, is tried on all.
+
+    It is not where it is mistyped, or memory does not hold them.
+    """
+    held = (isinstance(d, Tensor) or fits(len(d) * d[:1].nbytes) for d in tables)
+    return not isinstance(error, NameError | AttributeError | ImportError) and all(held)
+
+
+def _as_run(
+    fns: Pair,
+    tables: tuple[Tensor | Rows, ...],
+    plate: str | None,
+    sites: tuple[tuple[Site, ...], tuple[Site, ...]],
+    parameters: Values,
+    size: int,
+    sliced: bool,
+) -> Program | int:
+    """Returns the program that has run on its first rows; its data plate's size if not of them.
+
+    Args:
+        fns: Model and guide.
+        tables: All data, `(N, ...)` each.
+        plate: Name of the data plate.
+        sites: The sample sites of both in that run.
+        parameters: What it met, by name.
+        size: The number of its rows.
+        sliced: Whether other rows can be given to it in their place.
+    """
+    model_sites, guide_sites = sites
+    both = (*model_sites, *guide_sites)
+    frame, theirs = _data_plate(both, plate), _data_plate(guide_sites, plate)
+    if plate and frame is None:
+        raise _no_plate(both, plate)
+    if frame and size < len(tables[0]) and _of_all(model_sites, frame, theirs):
+        return _all_of(frame)
+    feed, step = "slice" if sliced and frame else "whole", size
+    if frame and frame.size not in (size, -1):
+        feed, step = "subsample", frame.size
+        if _all_of(frame) != size:
+            return _all_of(frame)
+    _check_unsized(both, plate, size)
+    held = tables if feed == "slice" else tuple(d[:] for d in tables)  # not on disk
+    dim = frame.dim if frame else -1
+    made = *sites, parameters, _enumerated(*sites)
+    return Program(*fns, held, plate, feed, step, dim, _nesting(both), *made)
+
+
+def _nesting(sites: tuple[Site, ...]) -> int:
+    """Returns the number of plate dimensions."""
+    return -min((f.dim for s in sites for f in vectorized(s)), default=0)
+
+
+def _enumerated(model_sites: tuple[Site, ...], guide_sites: tuple[Site, ...]) -> tuple[str, ...]:
+    """Returns the discrete latents that the guide leaves out."""
+    given = {s["name"] for s in guide_sites}
+    return tuple(s["name"] for s in model_sites if summable(s) and s["name"] not in given)
 
 
 def _traces(
-    fns: tuple[Any, Any], tables: tuple[Any, ...], size: int, parameters: Parameters
+    fns: Pair, tables: tuple[Tensor | Rows, ...], size: int, parameters: Parameters
 ) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
     """Returns the sample sites of model and guide on the first rows.
 
@@ -144,7 +200,7 @@ def _held(store: Any, name: str) -> Any:
     return store[name].unconstrained() if hasattr(store[name], "unconstrained") else store[name]
 
 
-def _set_up(guide: Any, tables: tuple[Any, ...]) -> None:
+def _set_up(guide: Callable[..., object] | None, tables: tuple[Tensor | Rows, ...]) -> None:
     """Shows all rows to a guide of Pyro's that makes its parameters at its first call."""
     fn = getattr(guide, "fn", guide)
     fn = getattr(fn, "__self__", fn)
@@ -166,7 +222,7 @@ def _places(data: tuple[Any, ...], size: int) -> tuple[tuple[int, int], ...]:
     return tuple(places)
 
 
-def _size(model: Callable[..., Any], data: tuple[Any, ...], plate: str | None) -> int:
+def _size(model: Callable[..., object], data: tuple[Any, ...], plate: str | None) -> int:
     """Returns the number of data, as the data plate has it in a run on all that is given."""
     tables = [d for d in data if is_table(d)]
     try:
@@ -182,9 +238,9 @@ def _size(model: Callable[..., Any], data: tuple[Any, ...], plate: str | None) -
     frame = _data_plate(sites, plate)
     if frame is None:
         raise _no_plate(sites, plate)
-    if frame.full_size < 0 and not tables:
+    if _all_of(frame) < 0 and not tables:
         raise _no_size(plate, "and the program is given no data that tell it")
-    return frame.full_size if frame.full_size >= 0 else len(tables[0])
+    return _all_of(frame) if _all_of(frame) >= 0 else len(tables[0])
 
 
 def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> None:
@@ -192,7 +248,9 @@ def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> Non
     drawn = {s["name"]: s for s in sites if not s["is_observed"]}  # as the guide draws it
     for s in drawn.values():
         frame, shape = _data_plate((s,), plate), s["fn"].batch_shape
-        if frame and frame.size < 0 and (len(shape) < -frame.dim or shape[frame.dim] != size):
+        if frame is None or frame.dim is None or frame.size >= 0:
+            continue
+        if len(shape) < -frame.dim or shape[frame.dim] != size:
             raise _no_size(plate, f"and site {s['name']!r} in it is one value for all {size} rows")
 
 
@@ -203,10 +261,15 @@ def _no_size(plate: str | None, why: str) -> ValueError:
     )
 
 
-def _data_plate(sites: tuple[Site, ...], plate: str | None) -> Any:
+def _data_plate(sites: tuple[Site, ...], plate: str | None) -> CondIndepStackFrame | None:
     """Returns the frame of the data plate, `None` without one."""
     frames = (f for s in sites for f in s["cond_indep_stack"] if f.name == plate)
     return next(frames, None)
+
+
+def _all_of(frame: CondIndepStackFrame) -> int:
+    """Returns how many elements a plate stands for; -1 where it has no size."""
+    return -1 if frame.full_size is None else frame.full_size
 
 
 def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
@@ -218,7 +281,7 @@ def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
     )
 
 
-def _trace(fn: Callable[..., Any], *data: Any) -> tuple[Site, ...]:
+def _trace(fn: Callable[..., object], *data: Any) -> tuple[Site, ...]:
     sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
     for s in sites:
         if not isinstance(s["value"], Tensor):

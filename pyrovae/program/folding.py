@@ -18,7 +18,13 @@ def fold(z: Values, axes: dict[str, int]) -> Values:
 
 
 def unfold(value: Tensor, axis: int, num_particles: int) -> Tensor:
-    """Returns a site's value on S n rows, `(..., S n, ...)`, by particle, `(S, ..., n, ...)`."""
+    """Returns a site's value on S n rows, `(..., S n, ...)`, by particle, `(S, ..., n, ...)`.
+
+    Args:
+        value: Of a site, `(..., S n, ...)`.
+        axis: Of the data, counted from the right.
+        num_particles: S.
+    """
     axis += value.ndim
     return value.unflatten(axis, (num_particles, -1)).movedim(axis, 0)
 

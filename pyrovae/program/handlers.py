@@ -14,6 +14,7 @@ __all__ = [
     "base",
     "evaluation",
     "observes_data",
+    "reproducible",
     "sample_sites",
     "sha256",
     "vectorized",
@@ -46,6 +47,7 @@ from torch.distributions import biject_to
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.precision import float32_matmul
+from pyrovae.rng import seeded
 
 Values = dict[str, Tensor]
 Site = dict[str, Any]
@@ -80,6 +82,20 @@ def evaluation() -> Iterator[None]:
 def aside() -> Iterator[None]:
     """Runs its body as `evaluation` does, and leaves the random streams as they were."""
     with torch.random.fork_rng(), evaluation():
+        yield
+
+
+@contextmanager
+def reproducible(seed: int | None, *stream: int) -> Iterator[None]:
+    """Runs its body as `evaluation` does, on streams of `(seed, *stream)` as `seeded` has them.
+
+    Pyro's own checks are off: `inspect` has run the program with them.
+
+    Args:
+        seed: Of the whole computation; `None` draws from the caller's stream.
+        stream: Numbers of this part of it; parts with others draw independently.
+    """
+    with evaluation(), pyro.validation_enabled(False), seeded(seed, *stream):
         yield
 
 

@@ -4,7 +4,7 @@ __all__ = ["Check", "check", "check_sites", "inspect"]
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
@@ -14,7 +14,7 @@ from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, whole
-from pyrovae.program.handlers import aside, base, vectorized
+from pyrovae.program.handlers import Site, aside, base, vectorized
 from pyrovae.program.trials import (
     check_common,
     check_masks,
@@ -61,7 +61,12 @@ def inspect(
 
 
 def tried(program: Program, block_size: int) -> Program:
-    """Returns the program once its first block was found right."""
+    """Returns the program once its first block was found right.
+
+    Args:
+        program: As its first run has shown it.
+        block_size: Rows of a block, at most.
+    """
     rows = program.blocks(block_size)[0]
     check_sites(program)
     check_common(program, rows)
@@ -107,6 +112,19 @@ def _check_guide(program: Program) -> None:
     """Raises ValueError where the guide's sites or plates are not the model's."""
     drawn = {s["name"]: s for s in program.guide_sites if not s["is_observed"]}
     latents = {s["name"]: s for s in program.model_sites if not s["is_observed"]}
+    _check_names(program, drawn, latents)
+    for name in (n for n in latents if n in drawn):
+        if program.common(drawn[name]) != program.common(latents[name]):
+            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
+            raise ValueError(
+                f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
+                f"and inside it in the {inside}; put it into the same plates in both"
+            )
+    _check_plates(program, drawn.values())
+
+
+def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Site]) -> None:
+    """Raises ValueError where the guide draws another site than the model, or one less."""
     if missing := sorted(latents.keys() - drawn.keys() - set(program.enumerated)):
         raise ValueError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
@@ -117,22 +135,19 @@ def _check_guide(program: Program) -> None:
             f"the guide samples {extra[0]!r}, which is no latent site of the model; "
             "rename it, or mark it infer={'is_auxiliary': True}"
         )
-    for name in (n for n in latents if n in drawn):
-        if program.common(drawn[name]) != program.common(latents[name]):
-            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
-            raise ValueError(
-                f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
-                f"and inside it in the {inside}; put it into the same plates in both"
-            )
-    frames = [f for s in drawn.values() for f in vectorized(s) if f.name == program.plate]
+
+
+def _check_plates(program: Program, drawn: Iterable[Site]) -> None:
+    """Raises ValueError where plates of these sites of the guide are not as in the model."""
+    frames = [f for s in drawn for f in vectorized(s)]
     for frame in frames:
-        if frame.dim != program.dim:
+        if frame.name == program.plate and frame.dim != program.dim:
             raise ValueError(
                 f"plate {frame.name!r} is dimension {program.dim} of the model and {frame.dim} of "
                 "the guide; give it the same dim in both"
             )
     sizes = {f.name: f.size for s in program.model_sites for f in vectorized(s)}
-    for frame in (f for s in drawn.values() for f in vectorized(s)):
+    for frame in frames:
         if sizes.get(frame.name, frame.size) not in (frame.size, -1) and frame.size != -1:
             raise ValueError(
                 f"plate {frame.name!r} has {sizes[frame.name]} elements in the model and "
@@ -142,7 +157,7 @@ def _check_guide(program: Program) -> None:
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """What `check` found; as a string, the report it printed.
+    """What `check` found.
 
     Attributes:
         ok: Whether per-datum evidence can be had from the program, particles in parallel.
@@ -157,7 +172,9 @@ class Check:
     def __repr__(self) -> str:
         return f"Check(ok={self.ok})"
 
-    def __str__(self) -> str:
+    @property
+    def report(self) -> str:
+        """What `check` printed: its sites and verdict, a line each."""
         return "\n".join([*self.sites, ("ok: " if self.ok else "problem: ") + self.verdict])
 
 
@@ -173,7 +190,14 @@ def check(
 
     Vectorised log-densities are compared with one-by-one ones at the same draws, so that a program
     which broadcasts wrongly is caught. Nothing is raised: what is wrong stands in the verdict.
-    Shapes are those of the first `block_size` rows. Returns the report.
+    Shapes are those of the first `block_size` rows. Returns what was found.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; `None` where only the prior proposes.
+        data: Its arguments, see `inspect`.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
+        block_size: Rows of a block, at most.
 
     Example:
         >>> import torch
@@ -208,9 +232,9 @@ def check(
         why = str(e).partition("\n")[0]  # below it, Pyro lists the shapes of all sites
         ours = isinstance(e, TypeError | ValueError)
         verdict = why if ours else f"the program fails when run: {why}"
-    report = Check(ok, verdict, sites)
-    print(report)
-    return report
+    found = Check(ok, verdict, sites)
+    print(found.report)
+    return found
 
 
 def _table(program: Program) -> tuple[str, ...]:

@@ -20,6 +20,11 @@ def negative_elbo(model: Callable[..., Any], guide: Callable[..., Any], *data: T
     scaled and masked as the program says. `Trace_ELBO` itself reads each term with `.item()`, so
     that no graph can be had of it.
 
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another.
+        data: A batch, `(n, ...)` each.
+
     Raises:
         ValueError: If a latent site's draws have no gradient (it is not reparameterized): the
             surrogate loss that `Trace_ELBO` has for them is not this.

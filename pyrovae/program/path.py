@@ -120,7 +120,12 @@ class Path:
         return values, torch.stack(log_q), torch.stack(log_dz)
 
     def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
-        """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's."""
+        """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's.
+
+        Args:
+            z: Latents by site, `(S, ..., event)`, as the guide draws them.
+            num_particles: S; `None` without that dimension, of one particle.
+        """
         names = {s["name"] for s in self._sites}
         if missing := sorted(names - set(z)):
             raise ValueError(

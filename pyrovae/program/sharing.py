@@ -73,20 +73,40 @@ def shares_latents(program: Program) -> bool:
         shared = log_likelihood_of_all(program, z, rows)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
-    own = {}
-    for name, value in z.items():
-        axis = value.ndim + program.axis(hidden[name])
-        own[name] = value.repeat_interleave(len(rows), dim=axis)
-    sites = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
-    apart, log_prior = (
-        program.log_sum([s for s in sites if (s["name"] in z) == latent], rows, PARTICLES)
-        for latent in (False, True)
-    )
+    apart, log_prior = _apart(program, z, hidden, rows)
     return _close(shared, apart) and _close(log_prior, log_prior[:, :1])
 
 
+def _apart(
+    program: Program, z: Values, sites: dict[str, Site], rows: range
+) -> tuple[Tensor, Tensor]:
+    """Returns log p(x|z) and log p(z), `(S, n)` each, where each row has these draws for its own.
+
+    Args:
+        program: Whose latents do not depend on the data.
+        z: One row's draws by site, `(S, ..., event)`.
+        sites: The latent sites by name, which know the axis of the data.
+        rows: The n rows.
+    """
+    own = {}
+    for name, value in z.items():
+        axis = value.ndim + program.axis(sites[name])
+        own[name] = value.repeat_interleave(len(rows), dim=axis)
+    scored = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
+    log_likelihood, log_prior = (
+        program.log_sum([s for s in scored if (s["name"] in z) == latent], rows, PARTICLES)
+        for latent in (False, True)
+    )
+    return log_likelihood, log_prior
+
+
 def draw_latents(program: Program, num_particles: int) -> Values:
-    """Returns z ~ p(z) by site, `(S, ..., event)`, for one row of the data."""
+    """Returns z ~ p(z) by site, `(S, ..., event)`, for one row of the data.
+
+    Args:
+        program: In which no latent depends on the data.
+        num_particles: S.
+    """
     sites = program.run(program.model, range(program.first, program.first + 1), num_particles)
     return {s["name"]: s["value"] for s in sites if not s["is_observed"]}
 
@@ -96,6 +116,11 @@ def log_likelihood_of_all(program: Program, z: Values, rows: range) -> Tensor:
 
     The model decodes z once. Where that gives a Bernoulli or normal with independent dimensions,
     all data are scored by matrix products, else one by one.
+
+    Args:
+        program: See `shares_latents`.
+        z: Latents by site, of `draw_latents`, `(S, ..., event)`.
+        rows: The n rows of a block, by number.
     """
     sites, size = _scored(program, z, rows)
     return program.log_sum(sites, rows, size, _score)
@@ -130,12 +155,13 @@ def _product(site: Site) -> Tensor | None:
     params = [getattr(fn, name) for name in names]
     if any(p.ndim != 2 + event or (p.shape[1] > 1 and p.stride(1)) for p in params):
         return None  # other rows have other parameters
-    x, params = x.flatten(1), [p[:, 0].flatten(1) for p in params]
+    x, params = x.flatten(1), [p[:, 0].flatten(1) for p in params]  # (n, D), (S, D) each
     if len(params) == 1:
         logits = params[0] if "logits" in vars(fn) else probs_to_logits(params[0], is_binary=True)
         return logits @ x.T - torch.nn.functional.softplus(logits).sum(1, keepdim=True)
     loc, scale, x64 = params[0].double(), params[1].double(), x.double()  # lest squares cancel
-    precision = scale.square().reciprocal()
+    precision = scale.square().reciprocal()  # (S, D)
+    # (x - loc)^2 / scale^2 = x^2 / scale^2 - 2 x loc / scale^2, `(S, n)`, + what is own, `(S, 1)`
     squares = precision @ x64.square().T - 2 * (loc * precision) @ x64.T
     own = (loc.square() * precision + 2 * scale.log() + log(2 * pi)).sum(1, keepdim=True)
     return (-0.5 * (squares + own)).to(x.dtype)

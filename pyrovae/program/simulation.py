@@ -19,6 +19,10 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     Covariates stay. What is observed has to be a data argument or a view of one (a slice,
     columns, a reshape), so that x can be put where the program reads it.
 
+    Args:
+        program: With data to take sizes and covariates from.
+        rows: The n rows of a block, by number.
+
     Raises:
         ValueError: If an observed value is no view of the data; the site is named.
     """
@@ -44,7 +48,14 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
 
 
 def predict(program: Program, z: Values, rows: range, num_particles: int) -> Values:
-    """Returns x ~ p(x|z) by site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`."""
+    """Returns x ~ p(x|z) by site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`.
+
+    Args:
+        program: Its model draws x.
+        z: Latents by site, `(S, ..., event)`.
+        rows: The n rows of a block, by number.
+        num_particles: S.
+    """
     names = {s["name"] for s in program.model_sites if observes_data(s)}
 
     def draw(values: Values, size: int | None) -> Values:

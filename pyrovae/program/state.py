@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.digest import Reached
+from pyrovae.errors import StateError
 from pyrovae.program.handlers import Parameters, Values, aside
-from pyrovae.storage import StateError
 
 
 class _Met(Parameters):
@@ -36,6 +36,11 @@ def state_of(
     buffers all other tensors in the state of modules that the program reaches. Weights, buffers
     and random streams stay as they are; what the program makes in its first run is made.
 
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: What both are run on, once.
+
     Raises:
         ValueError: If two parameters go by one name.
     """
@@ -55,6 +60,11 @@ def buffers_of(
 
     They are named by the class of the outermost module, a number where there are several, and the
     path in it: "Net.norm.running_mean", "Net1.norm.running_mean".
+
+    Args:
+        model: A Pyro callable.
+        guide: Another, or `None`.
+        parameters: Those found already, by name.
     """
     modules = Reached(model, guide, read=False).modules
     inner = {id(m) for module in modules for m in module.modules() if m is not module}
@@ -78,6 +88,11 @@ def buffers_of(
 def put_back(held: Values, values: Mapping[str, Tensor], what: str) -> None:
     """Copies values into a program's tensors of the same names.
 
+    Args:
+        held: The program's tensors, by name.
+        values: What goes into them.
+        what: The latter in the words of an error.
+
     Raises:
         StateError: (a `ValueError`) If names, shapes or types differ: nothing is copied then.
     """
@@ -92,7 +107,14 @@ def check_kinds(
     what: str,
     advice: str = "give the program that was saved",
 ) -> None:
-    """Raises StateError where names, shapes or types are others than the program's."""
+    """Raises StateError where names, shapes or types are others than the program's.
+
+    Args:
+        held: The program's tensors, by name.
+        values: Others.
+        what: The latter in the words of an error.
+        advice: What to do, in its words.
+    """
     theirs, ours = _kinds(values), _kinds(held)
     if theirs != ours:
         names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n))

@@ -66,5 +66,10 @@ def summable(site: Site) -> bool:
 
 
 def each(z: Values, num_particles: int) -> list[Values]:
-    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle."""
+    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle.
+
+    Args:
+        z: Latents by site, `(S, ..., event)`.
+        num_particles: S.
+    """
     return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]

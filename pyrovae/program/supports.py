@@ -11,15 +11,23 @@ from pyro import poutine
 from pyro.distributions import Delta, constraints
 from torch import Tensor
 
-from pyrovae.data import DataError
+from pyrovae.errors import DataError
 from pyrovae.program.handlers import Site, base, evaluation, observes_data, sample_sites
 
 if TYPE_CHECKING:
     from pyrovae.program.densities import Program
 
+Ends = tuple[Tensor, Tensor]  # the lower and the upper one of an interval
+
 
 def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
-    """Raises DataError for an observed value outside its support; rows count from `start`."""
+    """Raises DataError for an observed value outside its support; rows count from `start`.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: A batch, `(n, ...)` each.
+        start: Number of its first row.
+    """
     with evaluation(), torch.random.fork_rng():
         for site in sample_sites(poutine.trace(model).get_trace(*data)):
             check_support(site, None, start)
@@ -81,7 +89,12 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
 
 
 def check_supports(program: "Program", rows: range) -> None:
-    """Raises as `Program.check_observed` says, for these rows."""
+    """Raises as `Program.check_observed` says, for these rows.
+
+    Args:
+        program: With what it observes.
+        rows: To be looked at.
+    """
     dim = None if program.plate is None else program.dim
     for site in program.run(program.model, rows):
         check_support(site, dim, rows.start)
@@ -101,6 +114,10 @@ def check_cover(guide: Site, model: Site) -> None:
     """Raises ValueError where a guide's site cannot reach all values of the model's.
 
     What it never proposes is left out of the estimate, and no weight tells of it.
+
+    Args:
+        guide: A site as the guide draws it.
+        model: The same as the model has it, given the draw.
     """
     ours, theirs = guide["fn"], model["fn"]
     if isinstance(base(ours), Delta) or isinstance(base(theirs), Delta):
@@ -123,20 +140,13 @@ def check_cover(guide: Site, model: Site) -> None:
     )
 
 
-def _bounds(fn: Any, region: Any) -> tuple[Tensor, Tensor] | None:
+def _bounds(fn: Any, region: Any) -> Ends | None:
     """Returns the ends of a support that is an interval of numbers, `None` of another one."""
     fn = base(fn)
     if isinstance(fn, torch.distributions.TransformedDistribution):
-        # its own support is what its last transform could reach from all reals
-        inner = _bounds(fn.base_dist, support({"fn": fn.base_dist}))
-        if inner is not None and all(
-            t.bijective and t.domain.event_dim == 0 for t in fn.transforms
-        ):
-            low, high = inner
-            for transform in fn.transforms:
-                low, high = torch.as_tensor(transform(low)), torch.as_tensor(transform(high))
-            if not (low.isnan().any() or high.isnan().any()):
-                return torch.minimum(low, high), torch.maximum(low, high)
+        ends = _transformed(fn)
+        if ends is not None:
+            return ends
     if region is constraints.real:
         return torch.tensor(-inf), torch.tensor(inf)
     if region is constraints.boolean:
@@ -149,6 +159,22 @@ def _bounds(fn: Any, region: Any) -> tuple[Tensor, Tensor] | None:
     )
 
 
+def _transformed(fn: torch.distributions.TransformedDistribution) -> Ends | None:
+    """Returns where the transforms take the ends of the base, `None` where that is not known.
+
+    The distribution's own support is what its last transform could reach from all reals.
+    """
+    ends = _bounds(fn.base_dist, support({"fn": fn.base_dist}))
+    if ends is None or not all(t.bijective and t.domain.event_dim == 0 for t in fn.transforms):
+        return None
+    low, high = ends
+    for transform in fn.transforms:
+        low, high = torch.as_tensor(transform(low)), torch.as_tensor(transform(high))
+    if low.isnan().any() or high.isnan().any():
+        return None
+    return torch.minimum(low, high), torch.maximum(low, high)
+
+
 def _reaches(region: Any, fn: Any) -> bool:
     """Returns whether draws of fn lie in a support that has no ends to compare."""
     try:
@@ -158,7 +184,7 @@ def _reaches(region: Any, fn: Any) -> bool:
         return True
 
 
-def _described(fn: Any, region: Any, ends: tuple[Tensor, Tensor] | None) -> str:
+def _described(fn: Any, region: Any, ends: Ends | None) -> str:
     name = type(base(fn)).__name__
     if ends is None:
         return f"{name}, with values in {_words(region)}"

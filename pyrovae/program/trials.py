@@ -39,6 +39,10 @@ def fitted(program: Program, rows: range) -> Program:
     """Returns the program with what it needs to run for many particles: `trouble`, `folds`.
 
     Of a program that does not broadcast over particles, particles are tried as further rows.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
     """
     trouble = _trouble(program, rows)
     if not trouble:
@@ -91,6 +95,10 @@ def check_common(program: Program, rows: range) -> None:
     """Raises ValueError where a latent outside the data plate has a value for each row after all.
 
     Taken for common to all data, its density would be left out of the weights.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
     """
     common = {s["name"]: s for s in program.model_sites if s["name"] in program.latents}
     common = {name: s["value"].shape for name, s in common.items() if program.common(s)}
@@ -116,6 +124,10 @@ def settled(program: Program, rows: range) -> Program:
     """Returns the program with latents that are common to all data and points in the guide fixed.
 
     Such a point (a Delta, as of AutoDelta) is a parameter: log p(x) is that of the model with it.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
 
     Raises:
         ValueError: If the point is made of the rows it is given, and so is not one for all data.
@@ -154,7 +166,12 @@ def _points(program: Program, rows: range) -> Values:
 
 
 def check_steady(program: Program, rows: range) -> None:
-    """Raises ValueError where densities differ from run to run at the same latents."""
+    """Raises ValueError where densities differ from run to run at the same latents.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
+    """
     z = _one(program, rows)
     for who, fn in _scored(program, rows, z):
         first, again = (program.log_density(fn, z, rows) for _ in range(2))
@@ -173,6 +190,10 @@ def check_rows(program: Program, rows: range) -> bool:
     The last row is run alone, and every other row in reverse: where that changes a row's
     densities, or fails, the program may know rows by their place (a parameter for each). It then
     takes all rows at once, and the last row must not notice when the others become copies of it.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
     """
     if program.plate is None or len(rows) < 2:
         return True
@@ -222,6 +243,10 @@ def _alike(
 def check_masks(program: Program, rows: range) -> Program:
     """Returns the program with the latents whose masked entries can be left out of p and q alike.
 
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
+
     Raises:
         ValueError: If something that is not masked depends on what is.
     """
@@ -252,7 +277,12 @@ def check_masks(program: Program, rows: range) -> Program:
 
 
 def check_summed_masks(program: Program, rows: range) -> None:
-    """Raises ValueError where a latent is masked by a site that is summed out."""
+    """Raises ValueError where a latent is masked by a site that is summed out.
+
+    Args:
+        program: As its first run has shown it.
+        rows: Those that it is tried on.
+    """
     for site in program.run(program.summed, rows):
         if site["name"] in program.latents - set(program.enumerated) and site["mask"] is not None:
             mask = site["mask"]

@@ -1,7 +1,11 @@
 """One self-contained HTML page of a run."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyrovae.report.page import render as render
+    from pyrovae.report.page import write as write
 
 __all__ = ["render", "write"]  # pyright: ignore[reportUnsupportedDunderAll]
 

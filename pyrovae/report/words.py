@@ -79,9 +79,11 @@ def commands(
     lines = [*(f"# {note}" for note in notes)]
     lines.append(f"python -m pyrovae.svi --config {config}{named}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
-        names = ("num_particles", "num_temperatures", "num_chains", "seed")
+        names = ("num_particles", "tolerance", "max_particles", "num_temperatures", "num_chains")
         options = [
-            f"--{n.replace('_', '-')} {quote(str(protocol[n]))}" for n in names if n in protocol
+            f"--{n.replace('_', '-')} {quote(str(protocol[n]))}"
+            for n in (*names, "seed")
+            if n in protocol
         ]
         options += [f"--rows {quote(str(rows))}"] if rows != "all" else []
         chosen_names = "--estimators " + " ".join(evidence.estimates)

@@ -1,7 +1,12 @@
 """Stochastic variational inference: `fit` trains any Pyro model and guide."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyrovae.errors import Diverged as Diverged
+    from pyrovae.svi.fitting import Fit as Fit
+    from pyrovae.svi.fitting import fit as fit
 
 __all__ = ["Diverged", "Fit", "fit"]  # pyright: ignore[reportUnsupportedDunderAll]
 

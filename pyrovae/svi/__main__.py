@@ -241,7 +241,7 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     config, splits, vae, pair = task.config, task.splits, task.vae, task.pair
     _check_folder(folder, config)
     test = tuple(x.to(config.device) for x in splits.test.arrays)
-    options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed")}
+    options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed", "compile")}
     planned(*pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, ranks)
     runs.write_config(folder.path, task.kept, notes)
@@ -278,7 +278,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
     resume = ranks.same_object(resume)
     notes = resume.notes if resume else []
     result = pv.svi.fit(
-        *task.pair,
+        *task.pair,  # pyright: ignore[reportArgumentType]  # fit refuses where there is no guide
         splits.train.arrays,
         valid=splits.valid.arrays,
         num_epochs=config.num_epochs,

@@ -22,15 +22,31 @@ Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[Any]
 
 
 def batches(data: Data, size: int, transform: Callable[..., Any] | None, device: Any) -> "Batches":
-    """Returns the batches of data: `size` rows, or what a DataLoader gives at a time."""
+    """Returns the batches of data: `size` rows, or what a DataLoader gives at a time.
+
+    Args:
+        data: Tensors, `(N, ...)` each, or a DataLoader of batches of such.
+        size: Rows of a batch of tensors.
+        transform: Applied to each batch; `None` leaves it.
+        device: Where batches go; `None` leaves them.
+    """
     if isinstance(data, DataLoader):
         return _Loaded(data, transform, device)
-    tensors = tuple(data) if isinstance(data, tuple | list) else (data,)
-    return _Indexed(tensors, int(size), transform, device)
+    return _Indexed(arguments(data), int(size), transform, device)
+
+
+def arguments(data: Any) -> tuple[Any, ...]:
+    """Returns data as what a program is called with."""
+    return tuple(data) if isinstance(data, tuple | list) else (data,)
 
 
 def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:
-    """Returns a program of the tables among the data; what is none (`None`, a flag) stays."""
+    """Returns a program of the tables among the data; what is none (`None`, a flag) stays.
+
+    Args:
+        fn: A model or guide.
+        data: What it is called with.
+    """
     if not isinstance(data, tuple | list) or all(map(is_table, data)):
         return fn
     return bound(fn, data, tuple((i, 0) for i, d in enumerate(data) if is_table(d))) or fn
@@ -47,14 +63,17 @@ class Batches(ABC):
     Attributes:
         num_data: Number of rows.
         num_steps: Number of batches of an epoch.
-        first: A batch as the program gets it.
     """
 
     num_data = num_steps = 0
-    first: Batch = ()
 
     def __init__(self, transform: Callable[..., Any] | None, device: Any) -> None:
         self._transform, self._device = transform, device
+
+    @property
+    @abstractmethod
+    def first(self) -> Batch:
+        """A batch as the program gets it."""
 
     @abstractmethod
     def in_order(self) -> Numbered:
@@ -62,7 +81,13 @@ class Batches(ABC):
 
     @abstractmethod
     def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
-        """Yields the rows of each batch of an epoch, and the data of this rank's share of them."""
+        """Yields the rows of each batch of an epoch, and the data of this rank's share of them.
+
+        Args:
+            ranks: Each of which has a share of a batch.
+            seed: Fixes the order of rows among ranks.
+            number: Of the epoch, from 0.
+        """
 
     def check(self, model: Callable[..., Any]) -> "Batches":
         """Returns itself; raises where an observed value is outside its site's support."""
@@ -112,7 +137,11 @@ class _Loaded(Batches):
 
     def __init__(self, loader: DataLoader[Any], *options: Any) -> None:
         super().__init__(*options)
-        self._loader = loader
+        self._loader, self._first = loader, Batch()
+
+    @property
+    def first(self) -> Batch:
+        return self._first
 
     def check(self, model: Callable[..., Any]) -> Batches:
         super().check(model)
@@ -127,7 +156,7 @@ class _Loaded(Batches):
             rows = torch.arange(self.num_data, self.num_data + len(batch[0]))
             self.num_data, self.num_steps = self.num_data + len(rows), self.num_steps + 1
             prepared = self._prepared(batch)
-            self.first = self.first or prepared
+            self._first = self._first or prepared
             yield rows, prepared
 
     def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from pyrovae.errors import StateError
 from pyrovae.program import check_kinds
-from pyrovae.storage import StateError
 
 State = dict[str, Any]
 # of an optimizer's groups: what the schedule sets, and how the step is computed, not what
@@ -78,7 +78,13 @@ class Course:
         return self.epoch - self.best_epoch
 
     def advance(self, elbo: float, valid_elbo: float | None, seconds: float) -> None:
-        """Takes down an epoch's results, and its parameters where they are the best so far."""
+        """Takes down an epoch's results, and its parameters where they are the best so far.
+
+        Args:
+            elbo: Mean over the epoch's steps, nats per datum.
+            valid_elbo: Of the validation data after it, likewise; `None` without such.
+            seconds: That it took.
+        """
         best = max(self.valid_elbo, default=-torch.inf)
         self.elbo.append(elbo)
         self.seconds.append(seconds)
@@ -140,6 +146,11 @@ class Course:
 
         A constant rate may be another than before. All else stays with what was begun.
 
+        Args:
+            name: "constant" or "one-cycle".
+            lr: The rate, or the highest of a cycle.
+            num_steps: Number of the steps left.
+
         Raises:
             StateError: If another schedule was begun, or one with another number of steps left or
                 another rate, or another optimizer.
@@ -161,18 +172,25 @@ class Course:
             self._check_optimizer(bool(total), lr if left else None)
         if left == 0:
             self._load_optimizer()
-        if name == "constant":
-            self.schedule = ConstantLR(self.optim, factor=1.0)
-        else:
-            momentum = bool({"betas", "momentum"} & set(self.optim.defaults))
-            length = total if left else num_steps + 1
-            self.schedule = OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
-        if begun and left != 0:  # after the schedule, which sets rates of its own when it is made
-            rates = [group["lr"] for group in self.optim.param_groups]
-            self._load_optimizer()
-            self.schedule.load_state_dict(begun)
+        self.schedule = self._schedule(name, lr, begun["total_steps"] if left else num_steps + 1)
+        if begun and left != 0:
+            self._go_on(begun)
+
+    def _go_on(self, begun: dict[str, Any]) -> None:
+        """Takes over a schedule, after its like was made, which sets rates of its own then."""
+        rates = [group["lr"] for group in self.optim.param_groups]
+        self._load_optimizer()
+        self.schedule.load_state_dict(begun)
+        if not begun.get("total_steps"):
             for group, rate in zip(self.optim.param_groups, rates, strict=True):
-                group["lr"] = group["lr"] if total else rate
+                group["lr"] = rate
+
+    def _schedule(self, name: str, lr: float, length: int) -> LRScheduler:
+        """Returns a schedule of so many steps, from its first."""
+        if name == "constant":
+            return ConstantLR(self.optim, factor=1.0)
+        momentum = bool({"betas", "momentum"} & set(self.optim.defaults))
+        return OneCycleLR(self.optim, lr, length, cycle_momentum=momentum)
 
     def _check_optimizer(self, cycled: bool, lr: float | None) -> None:
         """Raises StateError where the optimizer, or a cycle's highest rate, is another."""

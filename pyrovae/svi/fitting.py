@@ -11,9 +11,9 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
-from torch import Tensor
 
 from pyrovae.checks import check_positive, check_seed, check_sizes, shown
+from pyrovae.errors import Diverged
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import (
     Captured,
@@ -25,7 +25,7 @@ from pyrovae.program import (
 )
 from pyrovae.progress import Bar
 from pyrovae.rng import draw_seed, seeded
-from pyrovae.svi.batches import Batches, Data, batches, bound_to, tables
+from pyrovae.svi.batches import Batches, Data, arguments, batches, bound_to, tables
 from pyrovae.svi.course import Course, Fit, State
 from pyrovae.svi.objectives import (
     compiled_gradients,
@@ -38,26 +38,6 @@ from pyrovae.svi.ranks import Ranks
 from pyrovae.threads import one_at_a_time
 
 ADAM = partial(torch.optim.Adam, fused=True)
-
-
-class Diverged(ArithmeticError):
-    """Training met a loss or gradient that is not finite; the parameters are as before that step.
-
-    Attributes:
-        step: The step, counted from 0 over all epochs.
-        epoch: The epoch, counted from 1.
-        rows: The rows of the batch, `(n,)`.
-        parameter: Name of the parameter with the worst gradient.
-    """
-
-    def __init__(self, what: str, step: int, epoch: int, rows: Tensor, parameter: str) -> None:
-        super().__init__(
-            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting "
-            f"{rows[:5].tolist()}); worst gradient: {parameter}; "
-            "the parameters stand as before that step; lower lr, set clip_norm, or look at "
-            "these rows"
-        )
-        self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter
 
 
 @one_at_a_time
@@ -148,24 +128,18 @@ def fit(
     check_callables(model, guide)
     if guide is None:
         raise TypeError("the guide is None; training needs one, a Pyro callable of the data")
-    called = {"optimizer": optimizer, "transform": transform, "callback": callback}
-    for name, fn in called.items():
-        if not (fn is None or callable(fn)):
-            raise TypeError(f"{name} is {shown(fn)}; give a callable")
+    _check_called(optimizer=optimizer, transform=transform, callback=callback)
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
     model, guide = bound_to(model, data), bound_to(guide, data)
     train, held_out = batches(tables(data), batch_size, transform, device), None
-    with explained(*(data if isinstance(data, tuple | list) else (data,))):
+    with explained(*arguments(data)):
         train.check(model)
     if valid is not None:
         held_out = batches(tables(valid), batch_size, None, device).check(model)
     ranks = Ranks.current()
-    if ranks.size > 1:
-        with seeded(0):
-            ranks.check_data(batch for _, batch in train.in_order())
-        seed = ranks.same_object(draw_seed(seed))
+    seed = _agreed(ranks, train, seed)
     if ranks.rank:
         callback, progress = None, False
 
@@ -178,56 +152,104 @@ def fit(
         named = find_parameters(lambda: loss_of(model, guide, *train.first))
         params = list(named.values())
         trained = [p for p in params if p.requires_grad]
-        step = gradients(loss_of, model, guide, trained)
-        if compile:
-            step = compiled_gradients(objective, model, guide, trained)
-        buffers = buffers_of(model, guide, named)
-        course = Course(named, buffers, optimizer(params, lr=lr))
+        make = partial(compiled_gradients, objective) if compile else partial(gradients, loss_of)
+        step = make(model, guide, trained)
+        course = Course(named, buffers_of(model, guide, named), optimizer(params, lr=lr))
         if resume is not None:
             course.restore(resume)
         ranks.same(params)
         course.plan(lr_schedule, lr, (num_epochs - course.epoch) * train.num_steps)
-        optim, schedule = course.optim, course.schedule
-        if resume is None and callback is not None:
-            callback(course.state())
+        if resume is None:
+            _tell(callback, course)
         with Bar("training", num_epochs, course.epoch, "epoch", progress) as bar:
             while course.epoch < num_epochs and (patience is None or course.waited < patience):
-                start, total, num_data = perf_counter(), 0.0, 0
-                for i, (rows, x) in enumerate(train.epoch(ranks, seed, course.epoch)):
-                    if isinstance(step, Captured) and i == 0:
-                        step.check(*x)
-                    loss, grads = ranks.sum_gradients(step, x, len(rows), trained)
-                    for p, grad in zip(trained, grads, strict=True):
-                        p.grad = grad
-                    norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
-                    if not (loss + norm).isfinite():
-                        what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
-                        at = course.epoch * train.num_steps + i
-                        raise Diverged(what, at, course.epoch + 1, rows, worst(named))
-                    if clip_norm is not None:
-                        torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
-                    optim.step()
-                    schedule.step()
-                    total -= loss.item() * len(rows)
-                    num_data += len(rows)
-                valid_elbo = None
-                if held_out is not None:
-                    valid_elbo = ranks.same_object(
-                        None if ranks.rank else _elbo(model, guide, held_out)
-                    )
-                course.advance(total / num_data, valid_elbo, perf_counter() - start)
+                start = perf_counter()
+                elbo = _epoch(course, train, ranks, seed, step, clip_norm)
+                valid_elbo = _valid_elbo(model, guide, held_out, ranks)
+                course.advance(elbo, valid_elbo, perf_counter() - start)
                 bar.set_postfix(course.last(), refresh=False)
                 bar.update()
-                if callback is not None:
-                    callback(course.state())
+                _tell(callback, course)
         return course.finish(stopped_early=course.epoch < num_epochs)
 
 
-def _elbo(model: Callable[..., Any], guide: Callable[..., Any], held_out: Batches) -> float:
-    """Returns the ELBO of the data, nats per datum; with the same draws in every call."""
-    with evaluation(), seeded(0):
-        total = sum(Trace_ELBO().loss(model, guide, *batch) for _, batch in held_out.in_order())
-    return -total / held_out.num_data
+def _agreed(ranks: Ranks, train: Batches, seed: int | None) -> int | None:
+    """Returns the seed that all ranks have, once they have the same data."""
+    if ranks.size == 1:
+        return seed
+    with seeded(0):
+        ranks.check_data(batch for _, batch in train.in_order())
+    return ranks.same_object(draw_seed(seed))
+
+
+def _epoch(
+    course: Course,
+    train: Batches,
+    ranks: Ranks,
+    seed: int | None,
+    step: Callable[..., Any],
+    clip_norm: float | None,
+) -> float:
+    """Takes a step on each batch; returns the mean ELBO met on the way, nats per datum.
+
+    Args:
+        course: With the parameters, their optimizer and its schedule.
+        train: The batches.
+        ranks: Each of which has a share of a batch.
+        seed: Fixes the order of the rows among ranks.
+        step: Returns loss and gradients of a batch.
+        clip_norm: Largest gradient norm; `None` clips nothing.
+
+    Raises:
+        Diverged: If a loss or gradient is not finite.
+    """
+    params = list(course.named.values())
+    trained = [p for p in params if p.requires_grad]
+    total, num_data = 0.0, 0
+    for i, (rows, x) in enumerate(train.epoch(ranks, seed, course.epoch)):
+        if isinstance(step, Captured) and i == 0:
+            step.check(*x)
+        loss, grads = ranks.sum_gradients(step, x, len(rows), trained)
+        for p, grad in zip(trained, grads, strict=True):
+            p.grad = grad
+        norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
+        if not (loss + norm).isfinite():
+            what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
+            at = course.epoch * train.num_steps + i
+            raise Diverged(what, at, course.epoch + 1, rows, worst(course.named))
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
+        course.optim.step()
+        course.schedule.step()
+        total -= loss.item() * len(rows)
+        num_data += len(rows)
+    return total / num_data
+
+
+def _tell(callback: Callable[[State], None] | None, course: Course) -> None:
+    if callback is not None:
+        callback(course.state())
+
+
+def _valid_elbo(
+    model: Callable[..., Any], guide: Callable[..., Any], held_out: Batches | None, ranks: Ranks
+) -> float | None:
+    """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; draws are the same."""
+    elbo = None
+    if held_out is None:
+        return elbo
+    if not ranks.rank:
+        with evaluation(), seeded(0):
+            losses = (Trace_ELBO().loss(model, guide, *x) for _, x in held_out.in_order())
+            elbo = -sum(losses) / held_out.num_data
+    return ranks.same_object(elbo)
+
+
+def _check_called(**called: object) -> None:
+    """Raises TypeError unless each of these is `None` or can be called."""
+    for name, fn in called.items():
+        if not (fn is None or callable(fn)):
+            raise TypeError(f"{name} is {shown(fn)}; give a callable")
 
 
 def _check_options(

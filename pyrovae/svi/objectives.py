@@ -31,7 +31,14 @@ def compiled_gradients(
     guide: Callable[..., Any],
     params: list[Tensor],
 ) -> Captured:
-    """Returns `gradients` as a graph, for `Trace_ELBO` that of its equal without `.item()`."""
+    """Returns `gradients` as a graph, for `Trace_ELBO` that of its equal without `.item()`.
+
+    Args:
+        objective: A Pyro ELBO, or a loss `(model, guide, *batch)`, summed over the batch, nats.
+        model: A Pyro callable of a batch.
+        guide: Another.
+        params: What the gradients are with respect to.
+    """
     plain = type(objective) is Trace_ELBO and objective.num_particles == 1
     loss_of = objective_loss(objective)
     record = gradients(negative_elbo if plain else loss_of, model, guide, params)
@@ -44,7 +51,14 @@ def gradients(
     guide: Callable[..., Any],
     params: list[Tensor],
 ) -> Callable[..., tuple[Tensor, tuple[Tensor | None, ...]]]:
-    """Returns the function of a batch that gives the loss per datum and its gradients."""
+    """Returns the function of a batch that gives the loss per datum and its gradients.
+
+    Args:
+        loss_of: `(model, guide, *batch)`, summed over the batch, nats.
+        model: A Pyro callable of a batch.
+        guide: Another.
+        params: What the gradients are with respect to.
+    """
 
     def at(*batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with torch.enable_grad():

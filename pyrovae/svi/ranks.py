@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyrovae.data import DataError
+from pyrovae.errors import DataError
 from pyrovae.rng import seeded, stream_seed
 
 Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
@@ -50,7 +50,13 @@ class Ranks:
         return rows.tensor_split(self.size)[self.rank]
 
     def order(self, num_data: int, seed: int, epoch: int) -> Tensor:
-        """Returns an epoch's order of rows, the same on every rank, and begins its own noise."""
+        """Returns an epoch's order of rows, the same on every rank, and begins its own noise.
+
+        Args:
+            num_data: N.
+            seed: Of the training.
+            epoch: Its number, from 0.
+        """
         with seeded(seed, epoch):
             order = torch.randperm(num_data)
         torch.manual_seed(stream_seed(seed, epoch, self.rank))
@@ -59,7 +65,14 @@ class Ranks:
     def sum_gradients(
         self, step: Step, batch: tuple[Tensor, ...], size: int, params: list[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Returns loss and gradients per datum of a batch of `size`, of which this is a share."""
+        """Returns loss and gradients per datum of a batch of `size`, of which this is a share.
+
+        Args:
+            step: Gives loss and gradients per datum of a batch.
+            batch: This rank's share of it, `(n, ...)` each.
+            size: Rows of the whole batch.
+            params: What the gradients are with respect to.
+        """
         if self.size == 1:
             return step(*batch)
         number = len(batch[0])
