@@ -22,6 +22,13 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.annealing import bdmc as bdmc
     from pyrovae.evidence.calibration import Calibration as Calibration
     from pyrovae.evidence.calibration import calibrate as calibrate
+    from pyrovae.evidence.estimators.ais import AIS as AIS
+    from pyrovae.evidence.estimators.base import Estimator as Estimator
+    from pyrovae.evidence.estimators.importance import ELBO as ELBO
+    from pyrovae.evidence.estimators.importance import Importance as Importance
+    from pyrovae.evidence.estimators.importance import Jackknife as Jackknife
+    from pyrovae.evidence.estimators.naive import Naive as Naive
+    from pyrovae.evidence.estimators.quadrature import Quadrature as Quadrature
     from pyrovae.evidence.evaluate import evaluate as evaluate
     from pyrovae.evidence.importance import importance_sampling as importance_sampling
     from pyrovae.evidence.importance import prior_sampling as prior_sampling

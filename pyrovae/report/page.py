@@ -154,7 +154,6 @@ def render(
         evidence=evidence,
         best=best,
         method=best.label,
-        labels={name: e.label for name, e in evidence.estimates.items()},
         most=ROWS,
         rows=evidence.rows(),
         commands=words.commands(name, evidence, config.get("program"), notes),

@@ -312,15 +312,7 @@ def made(estimators: Iterable[Any], options: Mapping[str, Any]) -> dict[str, Est
         TypeError: If it is no list of such, or an option is no estimator's.
         ValueError: If there is no such estimator, or none at all.
     """
-    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
-    given = list(dict.fromkeys(estimators)) if listed else []
-    if not listed or not all(isinstance(e, str | Estimator) for e in given):
-        raise TypeError(
-            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais'], "
-            "or of objects, such as [pv.AIS()]"
-        )
-    if not given:
-        raise ValueError(f"no estimator was asked for; choose from {_listed()}")
+    given = _given(estimators)
     known = {option for cls in kinds.values() for option in cls.flat}
     if other := [name for name in options if name not in known]:
         near = get_close_matches(other[0], known, n=1)
@@ -331,12 +323,23 @@ def made(estimators: Iterable[Any], options: Mapping[str, Any]) -> dict[str, Est
     named: dict[str, Estimator] = {}
     for e in given:
         e = kind(e).of_options(options) if isinstance(e, str) else e
-        name, count = e.name, 1
-        while name in named:
-            count += 1
-            name = f"{e.name}_{count}"
-        named[name] = e
+        count = sum(other.name == e.name for other in named.values())
+        named[f"{e.name}_{count + 1}" if count else e.name] = e
     return named
+
+
+def _given(estimators: Any) -> list[Any]:
+    """Returns estimators that are asked for, each once; TypeError or ValueError if none are."""
+    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
+    given = list(dict.fromkeys(estimators)) if listed else []
+    if not listed or not all(isinstance(e, str | Estimator) for e in given):
+        raise TypeError(
+            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais'], "
+            "or of objects, such as [pv.AIS()]"
+        )
+    if not given:
+        raise ValueError(f"no estimator was asked for; choose from {_listed()}")
+    return given
 
 
 def _listed() -> str:
