@@ -13,6 +13,7 @@ _NAMES = {
     "Evidence": "evidence.results",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
+    "Model": "models.base",
     "Refined": "evidence.proposals",
     "VAE": "models.vae",
     "Widened": "evidence.proposals",

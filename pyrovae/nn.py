@@ -1,12 +1,10 @@
-"""Encoders and decoders: ordinary torch modules, and how a model makes them known to Pyro."""
+"""Encoders and decoders: ordinary torch modules."""
 
-__all__ = ["MLP", "Encoder", "Registered", "positive"]
+__all__ = ["MLP", "Encoder", "positive"]
 
 from collections.abc import Sequence
-from itertools import count, pairwise
-from weakref import WeakKeyDictionary
+from itertools import pairwise
 
-import pyro
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -47,25 +45,3 @@ class Encoder(torch.nn.Module):
         """Returns mu(x) and sigma(x) > 0, each `(..., z_dim)`."""
         loc, raw_scale = self.net(x).chunk(2, dim=-1)
         return loc, positive(raw_scale)
-
-
-_count = count()
-_numbers: "WeakKeyDictionary[torch.nn.Module, int]" = WeakKeyDictionary()
-
-
-class Registered(torch.nn.Module):
-    """A module whose nets are known to Pyro under names that no other instance shares.
-
-    Pyro keeps parameters in one global store, by name: with a fixed name the second model of a
-    process would read the first one's entries and silently never train.
-    """
-
-    def register(self, **nets: torch.nn.Module) -> None:
-        """Calls `pyro.module` for each net under `Class#number.name`.
-
-        The number tells instances (and copies) apart in Pyro's store and is no part of a saved
-        name.
-        """
-        number = _numbers.setdefault(self, next(_count))
-        for name, net in nets.items():
-            pyro.module(f"{type(self).__name__}#{number}.{name}", net)

@@ -13,11 +13,12 @@ from torch import Tensor
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
 from pyrovae.likelihoods import Likelihood
-from pyrovae.nn import MLP, Encoder, Registered
+from pyrovae.models.base import Model
+from pyrovae.nn import MLP, Encoder
 from pyrovae.rng import seeded
 
 
-class VAE(Registered):
+class VAE(Model):
     r"""A variational autoencoder: P(z) P(X|z), plated over the data, and Q(z|X).
 
     .. math::
@@ -46,6 +47,8 @@ class VAE(Registered):
         >>> vae.sample(3).shape
         torch.Size([3, 64])
     """
+
+    name = "vae"
 
     def __init__(
         self,
