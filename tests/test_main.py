@@ -108,7 +108,7 @@ def test_load(run_folder, tmp_path):
     with pytest.raises(ValueError, match="there is no model.safetensors"):
         pv.load(tmp_path)
     pv.storage.save_state(tmp_path / runs.MODEL, {"class": "Other"})
-    with pytest.raises(ValueError, match="holds 'Other', not a VAE"):
+    with pytest.raises(ValueError, match="holds a 'Other', not a model"):
         pv.load(tmp_path)
 
 
