@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "Bounds": "evidence.annealing",
     "Calibration": "evidence.calibration",
+    "ConvVAE": "models.conv",
     "Defensive": "evidence.proposals",
     "Check": "program",
     "Evidence": "evidence.results",

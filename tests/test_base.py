@@ -11,13 +11,22 @@ from pyrovae.data import DataError, Split, Splits
 from pyrovae.models import base
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model, named
 
-OPTIONS = {"vae": {"z_dim": 3}, "linear-gaussian": {"z_dim": 3}}
+OPTIONS = {
+    "vae": {"z_dim": 3},
+    "linear-gaussian": {"z_dim": 3},
+    "conv-vae": {"z_dim": 3, "channels": (2, 3)},
+}
 
 
 def splits(n=30, d=6):
     x = torch.bernoulli(torch.full((n, d), 0.4))
     part = Split(x)
     return Splits(part, part, part, (2, d // 2), None, {})
+
+
+def saved(model, folder):
+    pv.save(model, folder)
+    return folder
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def forgotten():
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_model_keeps_the_protocol(name):
+def test_every_model_keeps_the_protocol(name, tmp_path):
     cls, data = named(name), splits()
     assert cls.name == name
     model = cls.for_data(data, **OPTIONS[name])
@@ -41,6 +50,7 @@ def test_every_model_keeps_the_protocol(name):
     assert pv.check(model.model, model.guide, x)
     q = model.encode(x)
     assert all(isinstance(model, can) for can in (Encodes, Decodes, HasPrior))
+    assert torch.equal(pv.load(saved(model, tmp_path)).encode(x).mean, q.mean)
     assert (q.batch_shape, q.event_shape) == ((30,), (3,))
     assert (model.prior(x).batch_shape, model.prior(x).event_shape) == ((30,), (3,))
     p = model.decode(torch.zeros(4, 5, 3))

@@ -3,6 +3,7 @@
 __all__ = ["CAPTIONS", "commands", "number", "title", "trained"]
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -60,7 +61,8 @@ def _model(model: Model, shape: tuple[int, int] | None) -> str:
     """Returns what a model is, by its class and its configuration."""
     config = model.config()
     of = ""
-    if x_dim := config.get("x_dim"):
+    if x_dim := config.get("image_shape", config.get("x_dim")):
+        x_dim = prod(x_dim) if isinstance(x_dim, list) else x_dim
         size = f" ({shape[0]} × {shape[1]})" if shape and shape[0] > 1 else ""
         of = f" of {_count(x_dim, 'dimension')}{size}"
     parts = []
