@@ -8,6 +8,7 @@ __all__ = [
     "MODEL",
     "RUN_FILES",
     "Blocks",
+    "about_model",
     "best_epoch",
     "clear",
     "drop_blocks",
@@ -58,13 +59,21 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "data": str,
     "root": str,
     "binarize": str,
-    "likelihood": str,
+    "likelihood": str | None,
     "batch_size": int,
     "seed": int,
     "valid_size": int | None,
     "program": str | None,
+    "model": str | None,
+    "model_options": dict | None,
 }
-LATER = "valid_size", "program"  # those which need not be there
+LATER = (
+    "valid_size",
+    "program",
+    "model",
+    "model_options",
+    "likelihood",
+)  # need not be there
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -112,6 +121,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         return config
     except (OSError, ValueError) as e:
         raise storage.StateError(f"{path} cannot be read: {said(e)}") from e
+
+
+def about_model(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the protocol says of the model of these options."""
+    named = "likelihood" if config["likelihood"] else "model"
+    return {named: config[named]}
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:

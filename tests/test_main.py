@@ -278,7 +278,7 @@ def test_help(capsys):
         assert pyrovae_main([name, "--help"]) == 0
         text = capsys.readouterr().out
         assert text.startswith(f"usage: python -m pyrovae.{name} ")
-        assert text.count(f"\n  python -m pyrovae.{name} ") == 3  # examples
+        assert text.count(f"\n  python -m pyrovae.{name} ") >= 3  # examples
         assert "--version" in text
         assert "type:" not in text
         assert "<function" not in text

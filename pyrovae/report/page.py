@@ -156,7 +156,7 @@ def render(
         labels=LABELS,
         most=ROWS,
         rows=evidence.rows(),
-        commands=words.commands(name, evidence, config.get("program"), notes),
+        commands=words.commands(name, evidence, config, notes),
         reading=signed(evidence.reading()).splitlines(),
         figures=[
             (words.CAPTIONS[name], plots.as_url(figure), figure.get_label())

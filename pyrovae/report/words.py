@@ -89,13 +89,15 @@ def _count(number: int, word: str) -> str:
 
 
 def commands(
-    name: str, evidence: Evidence, program: str | None, notes: Sequence[str]
+    name: str, evidence: Evidence, config: Mapping[str, Any], notes: Sequence[str]
 ) -> list[str]:
-    """Returns the commands that make these numbers again."""
-    protocol, config = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
+    """Returns the commands that make these numbers again, of a run with that configuration."""
+    protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
+    program, model = config.get("program"), config.get("model") or ""
     named = f" --program {quote(program)}" if program else ""
+    named += f" --model {quote(model)}" if "." in model else ""
     lines = [*(f"# {note}" for note in notes)]
-    lines.append(f"python -m pyrovae.svi --config {config}{named}")
+    lines.append(f"python -m pyrovae.svi --config {path}{named}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
         names = ("num_particles", "num_temperatures", "num_chains", "seed")
         options = [
