@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.results import Evidence as Evidence
     from pyrovae.evidence.weights import LogWeights as LogWeights
     from pyrovae.export import to_arviz as to_arviz
+    from pyrovae.models.base import Model as Model
+    from pyrovae.models.conv import ConvVAE as ConvVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.program import Check as Check
@@ -52,6 +54,7 @@ _NAMES = {
     "AIS": "evidence.estimators.ais",
     "Bounds": "evidence.annealing",
     "Calibration": "evidence.calibration",
+    "ConvVAE": "models.conv",
     "Defensive": "evidence.proposals",
     "Check": "program",
     "ELBO": "evidence.estimators.importance",
@@ -61,6 +64,7 @@ _NAMES = {
     "Jackknife": "evidence.estimators.importance",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
+    "Model": "models.base",
     "Naive": "evidence.estimators.naive",
     "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.proposals",

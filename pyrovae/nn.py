@@ -1,12 +1,10 @@
-"""Encoders and decoders: ordinary torch modules, and how a model makes them known to Pyro."""
+"""Encoders and decoders: ordinary torch modules."""
 
-__all__ = ["MLP", "Encoder", "Registered", "positive"]
+__all__ = ["MLP", "Bias", "ConvDecoder", "ConvEncoder", "Encoder", "positive"]
 
 from collections.abc import Sequence
-from itertools import count, pairwise
-from weakref import WeakKeyDictionary
+from itertools import pairwise
 
-import pyro
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -54,23 +52,77 @@ class Encoder(torch.nn.Module):
         return loc, positive(raw_scale)
 
 
-_count = count()
-_numbers: "WeakKeyDictionary[torch.nn.Module, int]" = WeakKeyDictionary()
+class Bias(torch.nn.Module):
+    """Adds a parameter of this shape, from 0 on; of images, one number for each pixel."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(shape))
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Returns f + bias, `(..., *shape)`."""
+        return f + self.bias
 
 
-class Registered(torch.nn.Module):
-    """A module whose nets are known to Pyro under names that no other instance shares.
+def _sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns height and width before each convolution, and after the last: halves, rounded up."""
+    sizes = [(image_shape[1], image_shape[2])]
+    for _ in channels:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
 
-    Pyro keeps parameters in one global store, by name: with a fixed name the second model of a
-    process would read the first one's entries and silently never train.
+
+class ConvEncoder(torch.nn.Module):
+    """mu(X) and sigma(X) of Q(z|X), each `(N, z_dim)`, from images X `(N, C, H, W)`.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        channels: Of the convolutions, each of which halves height and width.
+        z_dim: Dimensions of the latent.
     """
 
-    def register(self, **nets: torch.nn.Module) -> None:
-        """Calls `pyro.module` for each net under `Class#number.name`.
+    def __init__(self, image_shape: Sequence[int], channels: Sequence[int], z_dim: int) -> None:
+        super().__init__()
+        layers: list[torch.nn.Module] = []
+        for i, o in pairwise([image_shape[0], *channels]):
+            layers += [torch.nn.Conv2d(i, o, 3, stride=2, padding=1), torch.nn.SiLU()]
+        height, width = _sizes(image_shape, channels)[-1]
+        last = torch.nn.Linear(channels[-1] * height * width, 2 * z_dim)
+        self.net = torch.nn.Sequential(*layers, torch.nn.Flatten(), last)
 
-        The number tells instances (and copies) apart in Pyro's store and is no part of a saved
-        name.
-        """
-        number = _numbers.setdefault(self, next(_count))
-        for name, net in nets.items():
-            pyro.module(f"{type(self).__name__}#{number}.{name}", net)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mu(x) and sigma(x) > 0, each `(N, z_dim)`."""
+        loc, raw_scale = self.net(x).chunk(2, dim=-1)
+        return loc, positive(raw_scale)
+
+
+class ConvDecoder(torch.nn.Module):
+    """f(z), images `(..., C, H, W)`, from z `(..., z_dim)`: a `ConvEncoder` in reverse.
+
+    Args:
+        z_dim: Dimensions of the latent.
+        channels: As the encoder has them, reversed.
+        image_shape: `(C, H, W)` of f(z).
+    """
+
+    def __init__(self, z_dim: int, channels: Sequence[int], image_shape: Sequence[int]) -> None:
+        super().__init__()
+        sizes = _sizes(image_shape, channels)[::-1]
+        first = (channels[0], *sizes[0])
+        layers: list[torch.nn.Module] = [
+            torch.nn.Linear(z_dim, channels[0] * sizes[0][0] * sizes[0][1]),
+            torch.nn.Unflatten(-1, first),
+        ]
+        for (i, o), (height, width) in zip(
+            pairwise([*channels, image_shape[0]]), sizes[1:], strict=True
+        ):
+            even = (1 - height % 2, 1 - width % 2)  # where halving did not round up
+            up = torch.nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=even)
+            layers += [torch.nn.SiLU(), up]
+        self.net = torch.nn.Sequential(*layers)
+        self.bias = Bias(*image_shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Returns f(z), `(..., C, H, W)`."""
+        f = self.net(z.reshape(-1, z.shape[-1]))  # convolutions know one batch dimension
+        return self.bias(f.reshape(*z.shape[:-1], *f.shape[1:]))

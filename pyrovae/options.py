@@ -1,6 +1,6 @@
 """The parser of the command lines: options in groups, help without types, errors in a sentence."""
 
-__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common"]
+__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common", "did_you_mean"]
 
 import re
 import sys
@@ -113,10 +113,12 @@ class Parser(ArgumentParser):
             name = unknown[1].partition("=")[0]
             if not name.startswith("-"):
                 return f"{name!r} is one argument too many"
-            return f"there is no option {name}{_meant(name, self._options())}"
+            return f"there is no option {name}{did_you_mean(name, self._options())}"
         if unknown := re.match(r"Option '([^']+)' is not accepted", message):
             keys = [a.dest for a in self._actions]
-            return f"{self._files()}: there is no option {unknown[1]}{_meant(unknown[1], keys)}"
+            return (
+                f"{self._files()}: there is no option {unknown[1]}{did_you_mean(unknown[1], keys)}"
+            )
         if missing := re.match(r"the following arguments are required: (\S+)", message):
             return f"{missing[1].upper()} is missing"
         if message.startswith(("Problems parsing config", "Unexpected config")):
@@ -149,7 +151,7 @@ class Parser(ArgumentParser):
                 return f"{option} is {text}; give {expected}"
         if not choices:
             return ""
-        meant = _meant(wrong[0], choices) if wrong else ""
+        meant = did_you_mean(wrong[0], choices) if wrong else ""
         return f"{option} is {text}{meant or '; take ' + ', '.join(choices)}"
 
     def _options(self) -> list[str]:
@@ -180,7 +182,7 @@ def _written(action: Action) -> str:
     return action.option_strings[-1] if action.option_strings else action.dest.upper()
 
 
-def _meant(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns the question for what may have been meant, "" where nothing is near."""
     near = get_close_matches(name, list(names), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""

@@ -10,7 +10,7 @@ from pyrovae import runs, storage
 from pyrovae.errors import StateError
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
-FIXED = "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
+FIXED = "model", "model_options", "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
 CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm"  # what takes effect from then on
 
 
@@ -30,7 +30,7 @@ def read_checkpoint(
         folder: Of the run.
         data: The protocol of the data.
         config: What is asked for now, resolved.
-        program: The digest of a program that is no VAE; a run may go on with a changed one.
+        program: The digest of a program that is no model; a run may go on with a changed one.
 
     Raises:
         StateError: (a `ValueError`) If the state is not there, broken, or of other data, or an

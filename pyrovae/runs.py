@@ -8,6 +8,7 @@ __all__ = [
     "MODEL",
     "RUN_FILES",
     "Blocks",
+    "about_model",
     "best_epoch",
     "clear",
     "drop_blocks",
@@ -44,7 +45,7 @@ from pyrovae.data import Splits
 from pyrovae.evidence.results import Evidence
 from pyrovae.export import read_dataset
 from pyrovae.folder import Folder
-from pyrovae.models.vae import VAE
+from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
 from pyrovae.saving import MODEL, holds_program, load, save, saved_sha256, write_state
@@ -58,13 +59,21 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "data": str,
     "root": str,
     "binarize": str,
-    "likelihood": str,
+    "likelihood": str | None,
     "batch_size": int,
     "seed": int,
     "valid_size": int | None,
     "program": str | None,
+    "model": str | None,
+    "model_options": dict | None,
 }
-LATER = "valid_size", "program"  # those which need not be there
+LATER = (
+    "valid_size",
+    "program",
+    "model",
+    "model_options",
+    "likelihood",
+)  # need not be there
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -112,6 +121,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         return config
     except (OSError, ValueError) as e:
         raise storage.StateError(f"{path} cannot be read: {said(e)}") from e
+
+
+def about_model(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the protocol says of the model of these options."""
+    named = "likelihood" if config["likelihood"] else "model"
+    return {named: config[named]}
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
@@ -256,51 +271,59 @@ def best_epoch(history: Mapping[str, Any]) -> int:
 
 @torch.no_grad()
 def overview(
-    vae: VAE | None,
+    model: Model | None,
     x: Tensor,
     shape: tuple[int, int] | None,
     history: Mapping[str, Any],
     evidence: Evidence,
 ) -> dict[str, Any]:
-    """Returns the pictures of a run by name, of a VAE also those of data x `(n, D)`."""
+    """Returns the pictures of a run by name, of a model that can decode also those of data x."""
     figures = {}
     if evidence.num_samples:
         figures["evidence"] = plots.convergence(evidence)
     if elbo := history.get("elbo"):
         valid = history.get("valid_elbo") or []
         figures["training"] = plots.training(elbo, valid, best_epoch(history))
-    if vae and shape:
-        with seeded(0):
-            z = vae.prior(x.new_empty(36, 0)).sample()
-        few, means = x[:12], vae.decode(z).mean
+    if not (shape and isinstance(model, Decodes)):
+        return figures
+    if isinstance(model, Encodes):
+        few = x[:12]
         figures["reconstructions"] = plots.images(
-            [few, vae.reconstruct(few)],
+            [few, model.decode(model.encode(few).mean).mean],
             ["X", "E[X|z]"],
             shape,
             "Test data and their reconstructions",
         )
+    if isinstance(model, HasPrior):
+        with seeded(0):
+            z = model.prior(x.new_empty(36, 0)).sample()
         figures["samples"] = plots.images(
-            list(means.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
+            list(model.decode(z).mean.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
         )
     return figures
 
 
 @torch.no_grad()
 def write_figures(
-    folder: Path, vae: VAE | None, splits: Splits, fit: Any, evidence: Any, device: Any = None
+    folder: Path,
+    model: Model | None,
+    splits: Splits,
+    fit: Any,
+    evidence: Any,
+    device: Any = None,
 ) -> None:
-    """Writes the pictures of a run into its `figures/`, of a program those that need no VAE."""
+    """Writes the pictures of a run into its `figures/`, those that its model can give."""
     test = splits.test
     shown = test.x[:SHOWN].to(device)
     history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
-    figures = overview(vae, shown, splits.image_shape, history, evidence)
-    if vae:
-        figures["latent_space"] = plots.latent_space(
-            vae.encode(shown).mean, None if test.y is None else test.y[:SHOWN]
-        )
-    if vae and splits.image_shape and vae.z_dim == 2:
-        figures["manifold"] = plots.manifold(
-            lambda z: vae.decode(z.to(next(vae.parameters()))), splits.image_shape
-        )
+    figures = overview(model, shown, splits.image_shape, history, evidence)
+    if isinstance(model, Encodes):
+        means = model.encode(shown).mean
+        y = None if test.y is None else test.y[:SHOWN]
+        figures["latent_space"] = plots.latent_space(means, y)
+        if splits.image_shape and isinstance(model, Decodes) and means.shape[1] == 2:
+            figures["manifold"] = plots.manifold(
+                lambda z: model.decode(z.to(means)), splits.image_shape
+            )
     for name, figure in figures.items():
         plots.save(figure, folder / _picture(name))

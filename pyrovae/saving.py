@@ -1,44 +1,48 @@
-"""What is learned, in a folder: a VAE, or the parameters and buffers of any program."""
+"""What is learned, in a folder: a model, or the parameters and buffers of any program."""
 
 __all__ = ["MODEL", "Pair", "holds_program", "load", "save", "saved_sha256", "write_state"]
 
 import json
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyrovae import storage
+from pyrovae.checks import shown
 from pyrovae.digest import Reached
-from pyrovae.models.vae import VAE
+from pyrovae.models.base import Model, named
 from pyrovae.program import put_back, state_of
 from pyrovae.rng import seeded
 from pyrovae.threads import one_at_a_time
 
 MODEL = "model.safetensors"
+CALLS = 100  # of torch that making a model takes for each of its tensors, at most
+SPARE = 2**20  # numbers in a tensor that is made on the way, beside those that are saved
 Pair = tuple[Callable[..., Any], Callable[..., Any] | None]
 
 
 @one_at_a_time
-def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None:
-    """Writes a VAE, or what a program has learned, into a folder: `model.safetensors`, no pickle.
+def save(what: Model | Pair, folder: str | Path, *data: Any, **facts: Any) -> None:
+    """Writes a model, or what a program has learned, into a folder, as `model.safetensors`.
 
-    Of a program `(model, guide)` these are its parameters, those of `pyro.param`, `pyro.module`
-    and `PyroModule`, and the buffers of its modules, by name: `load` puts them back into a program
-    that is made anew. They are found by running it once on the data.
+    Nothing is pickled. Of a program `(model, guide)` these are its parameters, those of
+    `pyro.param`, `pyro.module` and `PyroModule`, and the buffers of its modules, by name: `load`
+    puts them back into a program that is made anew. They are found by running it once on the data.
 
     Args:
-        what: A VAE; or a pair `(model, guide)`, the guide `None` where there is none.
+        what: A model; or a pair `(model, guide)`, the guide `None` where there is none.
         folder: Made if it does not exist; the file is written atomically.
         data: A program's arguments, such as a batch of what it was trained on.
         facts: JSON values that `load` ignores, such as the epoch.
 
     Raises:
         TypeError: If `what` is neither.
-        ValueError: If the VAE is not what its configuration says (a subclass, another decoder):
-            it could not be loaded.
+        ValueError: If a model is not what its configuration makes (its class has no name of its
+            own, a network was replaced): it could not be loaded.
 
     Example:
         >>> import tempfile, pyro, torch
@@ -51,14 +55,15 @@ def save(what: VAE | Pair, folder: str | Path, *data: Any, **facts: Any) -> None
         >>> pyro.param("width").item()
         2.0
     """
-    if isinstance(what, VAE):
+    if isinstance(what, Model):
         if why := _not_as_configured(what):
             raise ValueError(
                 f"this {type(what).__name__} could not be loaded again: {why}; save what it has "
-                "learned as a program's, pv.save((vae.model, vae.guide), folder, x), and put it "
-                "back with pv.load(folder, (vae.model, vae.guide), x)"
+                "learned as a program's, pv.save((m.model, m.guide), folder, x), and put it back "
+                "with pv.load(folder, (m.model, m.guide), x)"
             )
-        state = {"class": "VAE", "config": what.config(), "weights": what.state_dict()}
+        state = {"class": "model", "name": what.name, "config": what.config()}
+        state["weights"] = what.state_dict()
         storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
     else:
         write_state(folder, *state_of(*_pair(what, "save"), *_given(data, "save")), **facts)
@@ -84,67 +89,96 @@ def saved_sha256(folder: str | Path) -> str:
 
 
 @overload
-def load(folder: str | Path) -> VAE: ...
+def load(folder: str | Path) -> Model: ...
 @overload
 def load(folder: str | Path, program: Pair, *data: Any) -> Pair: ...
 @one_at_a_time
-def load(folder: str | Path, program: Pair | None = None, *data: Any) -> VAE | Pair:
-    """Returns the VAE of a folder that `save` or the main job wrote, in `eval()` mode.
+def load(folder: str | Path, program: Pair | None = None, *data: Any) -> Model | Pair:
+    """Returns the model of a folder that `save` or the main job wrote, in `eval()` mode.
 
     Given a program `(model, guide)` and data, what was saved of such a program is put back into it
     instead, into its modules and Pyro's store, and the pair is returned.
 
     Raises:
         StateError: (a `ValueError`) If there is no such file, it is truncated, not ours, or holds
-            parameters or buffers of other names, shapes or types than the program's; if the VAE's
-            likelihood is a class that has not been imported.
+            parameters or buffers of other names, shapes or types than the program's; if the class
+            of the model or its likelihood has not been imported.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, pyrovae as pv
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(VAE(x_dim=4, z_dim=2), folder)
+        ...     save(pv.VAE(x_dim=4, z_dim=2), folder)
         ...     load(folder).z_dim
         2
     """
     path = Path(folder) / MODEL
     state = storage.load_state(path)
-    kind, wanted = state.get("class", "no model"), "VAE" if program is None else "program"
+    if state.get("class") == "VAE":  # as it was written when there were no others
+        state |= {"class": "model", "name": "vae"}
+    kind, wanted = state.get("class", "nothing"), "program" if program else "model"
     if kind != wanted:
         advice = {
-            "VAE": "; load it with pv.load(folder) alone",
+            "model": "; load it with pv.load(folder) alone",
             "program": "; give the program too: pv.load(folder, (model, guide), *data)",
-        }.get(kind, "")
-        raise storage.StateError(f"{path} holds {kind!r}, not a {wanted}{advice}")
+        }.get(str(kind), "")
+        raise storage.StateError(f"{path} holds a {shown(kind)}, not a {wanted}{advice}")
     if program is None:
-        return _vae(state, path)
+        return _model(state, path)
     parameters, buffers = state_of(*_pair(program, "load"), *_given(data, "load"))
     saved = {k: v for part in ("parameters", "buffers") for k, v in _tensors(state, part, path)}
     put_back({**parameters, **buffers}, saved, f"parameters and buffers in {path}")
     return program
 
 
-def _vae(state: dict[str, Any], path: Path) -> VAE:
-    """Returns the VAE that was saved; one that its weights are not enough for is not even made."""
-    weights = dict(_tensors(state, "weights", path))
+def _model(state: dict[str, Any], path: Path) -> Model:
+    """Returns the model that was saved; one that its weights are not enough for is not made."""
+    weights, name = dict(_tensors(state, "weights", path)), state.get("name")
     try:
-        config = state["config"]
-        widths = [config["x_dim"], *config["hidden_dims"], config["z_dim"]]
-        if len(widths) > len(weights):
-            raise ValueError(f"{len(widths) - 1} layers of which there are {len(weights)} tensors")
-        needed, held = (
-            sum(i * o for i, o in pairwise(widths)),
-            sum(map(Tensor.numel, weights.values())),
-        )
-        if needed > held:
-            raise ValueError(f"layers of {needed:,} weights, and {held:,} are there")
-        with seeded(0):
-            vae = VAE.from_config(config)
-        vae.load_state_dict(weights, assign=True)  # in the type that they were saved in
-        if any(not p.is_floating_point() for p in vae.parameters()):
+        cls = named(name if isinstance(name, str) else shown(name))
+    except ValueError as e:
+        raise storage.StateError(f"{path} holds a model of a class that is not here: {e}") from e
+    try:
+        model = _made(cls, state["config"], weights)
+        if any(not p.is_floating_point() for p in model.parameters()):
             raise ValueError("weights that are no floats")
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise storage.StateError(f"{path} holds no VAE that can be made: {_last_line(e)}") from e
-    return vae.eval()
+        why = _last_line(e)
+        raise storage.StateError(f"{path} holds no {cls.__name__} that can be made: {why}") from e
+    return model.eval()
+
+
+def _made(cls: type[Model], config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """Returns the model of a configuration with these weights, in their types.
+
+    It is first made without memory, where sizes that are not those of the weights cost nothing.
+    """
+    with torch.device("meta"), _Bounded(weights):
+        cls.from_config(config).load_state_dict(weights, assign=True)
+    with seeded(0):  # initial weights are drawn
+        model = cls.from_config(config)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+class _Bounded(TorchFunctionMode):
+    """Ends the making of a model that is larger than its weights are."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.calls = CALLS * (len(weights) + 10)
+        self.held = sum(map(Tensor.numel, weights.values()))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one function of torch, where it is not one too many."""
+        self.calls -= 1
+        if self.calls < 0:
+            raise ValueError("it has more layers than there are weights")
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.numel() > self.held + SPARE:
+            raise ValueError(
+                f"it has a tensor of {made.numel():,} numbers, and {self.held:,} are there"
+            )
+        return made
 
 
 def _last_line(error: Exception) -> str:
@@ -162,8 +196,8 @@ def _tensors(state: dict[str, Any], name: str, path: Path) -> Iterable[tuple[str
 def _pair(what: Any, name: str) -> Pair:
     if not (isinstance(what, tuple) and len(what) == 2 and callable(what[0])):
         raise TypeError(
-            f"{name} was given a {type(what).__name__}; give a VAE, or a pair (model, guide) and "
-            f"its data"
+            f"{name} was given a {type(what).__name__}; give a Model, or a pair (model, "
+            "guide) and its data"
         )
     return what
 
@@ -177,24 +211,29 @@ def _given(data: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     return data
 
 
-def _not_as_configured(vae: VAE) -> str:
-    """Returns why a VAE's configuration would make another one than it is, or ""."""
-    if type(vae) is not VAE:
-        return f"its class is not VAE but {type(vae).__name__}"
+def _not_as_configured(model: Model) -> str:
+    """Returns why a model's configuration would make another one than it is, or ""."""
+    cls = type(model)
+    known = next((c for c in cls.__mro__ if "name" in vars(c)), None)
+    if known is not cls:
+        of = f"is not {known.__name__} but {cls.__name__}" if known else f"is {cls.__name__}"
+        return f"its class {of}, which has no name of its own"
     try:
-        with seeded(0):  # initial weights are drawn
-            again = VAE.from_config(json.loads(json.dumps(vae.config())))
-        again.load_state_dict(vae.state_dict(), assign=True)
-    except (TypeError, ValueError, RuntimeError) as e:
+        weights = model.state_dict()
+        again = _made(cls, json.loads(json.dumps(model.config())), weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
         return f"its configuration makes another ({_last_line(e)})"
-    for ours, theirs in zip(vae.modules(), again.modules(), strict=False):
+    for ours, theirs in zip(model.modules(), again.modules(), strict=False):
         theirs.training = ours.training
-    for name, child in again.named_children():
-        ours, theirs = Reached(getattr(vae, name)), Reached(child)
+    parts, made = dict(model.named_children()), dict(again.named_children())
+    if odd := sorted(parts.keys() ^ made.keys()):
+        return f"its {odd[0]} is not one that its configuration makes"
+    for name, child in made.items():
+        ours, theirs = Reached(parts[name]), Reached(child)
         if ours.unknown or ours.sha256 != theirs.sha256:
             return f"its {name} is not the one that its configuration makes"
-    for name, value in vars(vae).items():
-        made = vars(again).get(name, getattr(VAE, name, value))
-        if name != "_modules" and Reached(value).sha256 != Reached(made).sha256:
+    for name, value in vars(model).items():
+        default = vars(again).get(name, getattr(cls, name, value))
+        if name != "_modules" and Reached(value).sha256 != Reached(default).sha256:
             return f"its {name} was replaced"
     return ""

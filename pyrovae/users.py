@@ -1,13 +1,21 @@
-"""A user's own program on a command line: imported, made, and its line named where it fails."""
+"""A user's own code on a command line: imported, made, and its line named where it fails."""
 
-__all__ = ["ProgramError", "blamed", "check_takes", "make_program", "program_sha256"]
+__all__ = [
+    "ProgramError",
+    "blamed",
+    "check_takes",
+    "make_program",
+    "model_class",
+    "named_again",
+    "program_sha256",
+]
 
 import importlib
 import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +29,7 @@ OURS = f"{Path(pyrovae.__file__).parent}/"
 PATHS = "stdlib", "platstdlib", "purelib", "platlib"
 LIBRARIES = tuple(f"{sysconfig.get_path(p)}/" for p in PATHS)
 FORM = "give package.module:make, of a make() that returns (model, guide)"
+CLASS = "give package.module.Class, of a pyrovae.Model"
 
 
 def make_program(name: str, seed: int, device: str) -> Any:
@@ -52,7 +61,8 @@ def make_program(name: str, seed: int, device: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
     with seeded(seed), blamed(name):
-        pair = _function(name, _imported(name, module), attribute)()
+        function = _function(name, _imported(f"--program {name}", module, FORM), attribute)
+        pair = function()
     _check_pair(name, pair)
     if device != "cpu":
         for network in Reached(*pair, read=False).modules:
@@ -70,14 +80,57 @@ def _check_pair(name: str, pair: object) -> None:
             raise ProgramError(f"{name} returned a {who} of type {type(fn).__name__}; {FORM}")
 
 
-def _imported(name: str, module: str) -> Any:
+def model_class(name: str) -> Any:
+    """Returns the model class of a name, or that which `package.module.Class` is, imported.
+
+    Raises:
+        ValueError: If no model has that name.
+        ProgramError: If there is no such class, or importing it fails.
+    """
+    from pyrovae.models.base import Model, named
+
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        return named(name)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    with blamed(name):
+        found = getattr(_imported(f"--model {name}", module, CLASS), attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Model) and "name" in vars(found)):
+        raise ProgramError(
+            f"--model {name} is no subclass of pyrovae.Model with a name of its own; {CLASS} that "
+            "has one, such as name = 'mine'"
+        )
+    return found
+
+
+def named_again(name: str | None, kept: Mapping[str, Any]) -> None:
+    """Imports the class of a run's model, if it is a user's, where a user names it again.
+
+    Args:
+        name: What the user says.
+        kept: The run's options.
+
+    Raises:
+        ValueError: If it is not named: no code is imported because a file names it.
+    """
+    if name:
+        model_class(name)
+    elif "." in (known := str(kept.get("model"))):
+        raise ValueError(
+            f"this is a run of the model {known}, and no code is imported because a file names "
+            f"it; name it again: --model {known}"
+        )
+
+
+def _imported(option: str, module: str, form: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name and f"{module}.".startswith(f"{e.name}."):
             raise ProgramError(
-                f"--program {name} cannot be had: there is no module {e.name!r} in the working "
-                f"directory, or installed; {FORM}"
+                f"{option} cannot be had: there is no module {e.name!r} in the working directory, "
+                f"or installed; {form}"
             ) from None
         raise
 
@@ -170,7 +223,8 @@ def _place(error: BaseException, program: str) -> tuple[str, bool]:
 
 def _theirs(file: str, program: str) -> bool:
     """Returns whether a file is a user's: of the program, or of no library."""
-    module = sys.modules.get(program.partition(":")[0])
+    name = program.partition(":")[0] if ":" in program else program.rpartition(".")[0]
+    module = sys.modules.get(name)
     if file == getattr(module, "__file__", None):
         return True
     return Path(file).is_file() and not file.startswith((OURS, *LIBRARIES))

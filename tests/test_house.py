@@ -34,6 +34,7 @@ ROWS = [
     {"report", "report.page", "resuming"},
     {"options", "users"},
     {"commands"},
+    {"model_options"},
     {"svi.__main__", "evidence.__main__", "report.__main__"},
     {"__main__"},
 ]

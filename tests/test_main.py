@@ -125,7 +125,7 @@ def test_load(run_folder, tmp_path):
     with pytest.raises(ValueError, match="there is no model.safetensors"):
         pv.load(tmp_path)
     pv.storage.save_state(tmp_path / runs.MODEL, {"class": "Other"})
-    with pytest.raises(ValueError, match="holds 'Other', not a VAE"):
+    with pytest.raises(ValueError, match="holds a 'Other', not a model"):
         pv.load(tmp_path)
 
 
@@ -295,7 +295,7 @@ def test_help(capsys):
         assert pyrovae_main([name, "--help"]) == 0
         text = capsys.readouterr().out
         assert text.startswith(f"usage: python -m pyrovae.{name} ")
-        assert text.count(f"\n  python -m pyrovae.{name} ") == 3  # examples
+        assert text.count(f"\n  python -m pyrovae.{name} ") >= 3  # examples
         assert "--version" in text
         assert "type:" not in text
         assert "<function" not in text

@@ -240,6 +240,38 @@ def test_networks_of_your_own(tmp_path):
         pv.VAE(9, 4, encoder=torch.nn.Linear(9, 8)).encode(x)
 
 
+class Learned(torch.nn.Module):
+    """P(z) = N(m, I), m learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.m = torch.nn.Parameter(torch.tensor([1.0, 0.5]))
+
+    def forward(self, x):
+        return dist.Normal(self.m.expand(len(x), 2), 1.0).to_event(1)
+
+
+def test_another_prior():
+    """log P(X) is that of the prior written out, and the prior's parameters are learned."""
+    vae, x = pv.VAE(3, 2, (4,), prior=Learned()), torch.bernoulli(torch.full((20, 3), 0.5))
+    m, estimate = vae.own_prior.m.detach().clone(), pv.quadrature(vae.model, x[:4])
+    edges = torch.linspace(-8, 8, 161)
+    z = torch.cartesian_prod(edges, edges)
+    log_prior = -((z - m) ** 2).sum(-1) / 2 - math.log(2 * math.pi)
+    with torch.no_grad():
+        log_joint = vae.decode(z[:, None]).log_prob(x[:4]) + log_prior[:, None]
+    expected = log_joint.logsumexp(0) + 2 * math.log(0.1)
+    torch.testing.assert_close(estimate, expected, atol=1e-4, rtol=0, check_dtype=False)
+    pv.svi.fit(vae.model, vae.guide, x, num_epochs=2, seed=0, progress=False)
+    assert not torch.equal(vae.own_prior.m, m)
+    assert vae.sample(5).shape == (5, 3)
+    wide = pv.VAE(3, 2, prior=lambda x: dist.Normal(x.new_zeros(len(x), 2), 3.0).to_event(1))
+    assert wide.prior(x).variance[0, 0] == 9
+    for other in (vae, wide):
+        with pytest.raises(ValueError, match="could not be loaded again: its"):
+            pv.save(other, "nowhere")
+
+
 def test_a_deep_copy_trains_on_its_own():
     vae = pv.VAE(4, 2)
     x = torch.ones(5, 4)

@@ -12,6 +12,7 @@ from scenarios import LinearGaussian
 
 import pyrovae as pv
 from pyrovae import runs
+from pyrovae.models import base
 from pyrovae.storage import StateError
 
 
@@ -85,9 +86,73 @@ def forgetful_likelihood():
     ],
 )
 def test_a_vae_that_could_not_be_loaded_is_refused(make, why, tmp_path):
-    with pytest.raises(ValueError, match=rf"could not be loaded again: {why}.*pv.save\(\(vae"):
+    with pytest.raises(ValueError, match=rf"could not be loaded again: {why}.*pv.save\(\(m.model"):
         pv.save(make(), tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_vae_of_earlier_versions_is_loaded(tmp_path):
+    vae = small()
+    old = {"class": "VAE", "config": vae.config(), "weights": vae.state_dict(), "facts": {}}
+    pv.storage.save_state(tmp_path / runs.MODEL, old)
+    assert torch.equal(pv.load(tmp_path).decoder[0].weight, vae.decoder[0].weight)
+
+
+class Wide(pv.VAE):
+    """Another prior, with a parameter of its own, known by its name."""
+
+    name = "test-wide"
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.log_width = torch.nn.Parameter(torch.tensor(1.0))
+
+    def prior(self, x):
+        return dist.Normal(x.new_zeros(len(x), self.z_dim), self.log_width.exp()).to_event(1)
+
+
+def test_a_model_of_your_own_comes_back(tmp_path, monkeypatch):
+    wide = Wide(x_dim=3, z_dim=2, likelihood="normal")
+    with torch.no_grad():
+        wide.log_width.fill_(0.3)
+    pv.save(wide, tmp_path)
+    again = pv.load(tmp_path)
+    assert type(again) is Wide
+    assert again.log_width.item() == wide.log_width.item()
+    assert again.config() == wide.config()
+    monkeypatch.delitem(base._known, "test-wide")  # as where its module was not imported
+    with pytest.raises(StateError, match=r"no model named 'test-wide'.*once its module is imp"):
+        pv.load(tmp_path)
+
+
+def test_the_oracle_comes_back(tmp_path):
+    for sigma in (None, 0.5):
+        oracle = pv.LinearGaussian(4, 2, sigma)
+        pv.save(oracle, tmp_path)
+        x = torch.randn(5, 4)
+        assert torch.equal(pv.load(tmp_path).log_evidence(x), oracle.log_evidence(x))
+
+
+def test_a_model_that_is_larger_than_its_file_is_not_made(tmp_path):
+    class Padded(pv.Model):
+        name = "test-padded"
+
+        def __init__(self, n=1, layers=1):
+            super().__init__()
+            self.pad = torch.zeros(n)
+            self.nets = [torch.nn.Linear(1, 1) for _ in range(layers)]
+
+        def model(self, x):
+            pass
+
+    for config, why in (
+        ({"n": 10**11}, "a tensor of 100,000,000,000 numbers, and 0 are there"),
+        ({"layers": 10**6}, "more layers than there are weights"),
+    ):
+        state = {"class": "model", "name": "test-padded", "config": config, "weights": {}}
+        pv.storage.save_state(tmp_path / runs.MODEL, state)
+        with pytest.raises(StateError, match=f"no Padded that can be made: it has {why}"):
+            pv.load(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -291,16 +356,16 @@ def test_another_program_is_refused(tmp_path):
     single = pv.LinearGaussian(3, 2, sigma=None).float()
     with pytest.raises(StateError, match="float64 .3,. for float32 .3,."):
         pv.load(tmp_path, (single.model, single.guide), x.float())
-    with pytest.raises(StateError, match=r"holds 'program', not a VAE; give the program too"):
+    with pytest.raises(StateError, match=r"holds a 'program', not a model; give the program too"):
         pv.load(tmp_path)
     pv.save(small(), tmp_path / "vae")
-    with pytest.raises(StateError, match=r"holds 'VAE', not a program; load it with"):
+    with pytest.raises(StateError, match=r"holds a 'model', not a program; load it with"):
         pv.load(tmp_path / "vae", pair, x)
 
 
 def test_mistakes_are_told(tmp_path):
     oracle = LinearGaussian.make()
-    with pytest.raises(TypeError, match="was given a Linear; give a VAE, or a pair"):
+    with pytest.raises(TypeError, match="was given a Linear; give a Model, or a pair"):
         pv.save(torch.nn.Linear(2, 2), tmp_path)
     with pytest.raises(TypeError, match="give its data after it"):
         pv.save((oracle.model, oracle.exact), tmp_path)

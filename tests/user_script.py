@@ -27,4 +27,4 @@ def main() -> None:
     )
     assert_type(pv.bdmc(vae.model, x[:], guide=vae.guide, seed=0), Bounds)
     pv.save(vae, "runs/a", evidence=str(evidence))
-    assert_type(pv.load("runs/a"), VAE)
+    assert_type(pv.load("runs/a"), pv.Model)

@@ -14,7 +14,7 @@ from pyrovae.commands import (
     guarded,
     interrupted,
 )
-from pyrovae.users import blamed, check_takes, make_program, program_sha256
+from pyrovae.users import blamed, check_takes, make_program, named_again, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
@@ -74,7 +74,13 @@ def parser() -> "Parser":
         "--program",
         type=str | None,
         metavar="MODULE:MAKE",
-        help="instead of a VAE: make() returns (model, guide)",
+        help="instead of a run: make() returns (model, guide)",
+    )
+    add(
+        "--model",
+        type=str | None,
+        metavar="NAME",
+        help="of a run of your own model: package.module.Class",
     )
     add("--plate", type=str | None, help="over the data (default: data); none: all at once")
     add = p.add_argument_group("evidence").add_argument
@@ -122,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: "Namespace", argv: list[str]) -> int:
     """Evaluates, prints, and writes tables and pictures."""
-    with blamed(config.program):
+    with blamed(config.program or config.model):
         return _run(config, argv)
 
 
@@ -203,7 +209,7 @@ def _of_run(config: "Namespace") -> Task:
     kept = runs.read_config(folder)
     if config.program and not program:
         raise ValueError(
-            f"{folder} holds a VAE, which needs no --program; give a run folder, or --program, "
+            f"{folder} holds a model, which needs no --program; give a run folder, or --program, "
             "one of them"
         )
     if program and not config.program:
@@ -211,6 +217,8 @@ def _of_run(config: "Namespace") -> Task:
             f"{folder} is the run of the program {kept.get('program')}, and no code is imported "
             f"because a file names it; name it again: --program {kept.get('program')}"
         )
+    if not program:
+        named_again(config.model, kept)
     name, root = config.data or kept["data"], config.root or kept["root"]
     binarize = config.binarize or kept["binarize"]
     own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
@@ -229,16 +237,17 @@ def _of_run(config: "Namespace") -> Task:
         protocol |= {"program": config.program, "program_sha256": program_sha256(pair)}
         some = tuple(x[: kept["batch_size"]].to(config.device) for x in part.arrays)
         model, guide = pv.load(folder, pair, *some)
+        arrays = part.arrays
     else:
-        vae = pv.load(folder).to(config.device)
-        model, guide = vae.model, vae.guide
-        protocol |= {"likelihood": kept["likelihood"]}
+        loaded = pv.load(folder).to(config.device)
+        model, guide, arrays = loaded.model, loaded.guide, loaded.arrays(part)
+        protocol |= runs.about_model(kept)
     default = folder if own else folder / f"evidence-{Path(name).stem}"
     out = Path(config.out) if config.out else default
     protocol |= {"saved_sha256": runs.saved_sha256(folder)}
     mine = splits if own and out.resolve() == folder.resolve() else None
     plate = config.plate or kept.get("plate", "data")
-    return Task(model, guide, part.arrays, shape, protocol, out, plate, mine)
+    return Task(model, guide, arrays, shape, protocol, out, plate, mine)
 
 
 def _all_rows(config: "Namespace", binarize: str, program: bool) -> Any:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.likelihoods import Normal
-from pyrovae.nn import Registered
+from pyrovae.models.base import Model
 
 
-class LinearGaussian(Registered):
+class LinearGaussian(Model):
     r"""Probabilistic PCA: a VAE with a linear decoder, and its exact posterior as the guide.
 
     .. math::
@@ -40,6 +40,8 @@ class LinearGaussian(Registered):
         True
     """
 
+    name = "linear-gaussian"
+
     def __init__(self, x_dim: int, z_dim: int, sigma: float | None = 1.0) -> None:
         super().__init__()
         check_sizes(x_dim=x_dim, z_dim=z_dim)
@@ -53,14 +55,26 @@ class LinearGaussian(Registered):
         """Generative model: P(z) P(X|z), plated over the data."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), self.z_dim), 1.0).to_event(1))
-            pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            z = pyro.sample("z", self.prior(x))
+            pyro.sample("x", self.decode(z), obs=x)
 
     def guide(self, x: Tensor) -> None:
         """The posterior P(z|X) itself, plated over the data."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", self.posterior(x))
+            pyro.sample("z", self.encode(x))
+
+    def prior(self, x: Tensor) -> Any:
+        """Returns P(z) = N(0, I) for each row of x: batch shape `(N,)`, event shape `(z_dim,)`."""
+        return dist.Normal(x.new_zeros(len(x), self.z_dim), 1.0).to_event(1)
+
+    def decode(self, z: Tensor) -> Any:
+        """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
+        return self.likelihood(self.decoder(z))
+
+    def encode(self, x: Tensor) -> Any:
+        """Returns `posterior(x)`: the guide is exact."""
+        return self.posterior(x)
 
     def posterior(self, x: Tensor) -> Any:
         """Returns P(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`."""
@@ -79,4 +93,12 @@ class LinearGaussian(Registered):
     def sample(self, n: int) -> Tensor:
         """Returns n draws of X ~ P(X), `(n, x_dim)`."""
         z = torch.randn(n, self.z_dim).to(self.decoder.weight)
-        return self.likelihood(self.decoder(z)).sample()
+        return self.decode(z).sample()
+
+    def config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments; sigma `None` where it is learned."""
+        return {
+            "x_dim": self.x_dim,
+            "z_dim": self.z_dim,
+            "sigma": self.likelihood.config()["sigma"],
+        }

@@ -2,8 +2,9 @@
 
 __all__ = ["VAE"]
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
-from pyrovae.likelihoods import Likelihood
-from pyrovae.nn import MLP, Encoder, Registered
+from pyrovae.likelihoods import Likelihood, Normal
+from pyrovae.models.base import Model
+from pyrovae.nn import MLP, Bias, Encoder
 from pyrovae.rng import seeded
+from pyrovae.splits import Splits
 
 
-class VAE(Registered):
+class VAE(Model):
     r"""A variational autoencoder: P(z) P(X|z), plated over the data, and Q(z|X).
 
     .. math::
@@ -26,9 +29,11 @@ class VAE(Registered):
 
     `model` and `guide` take X of shape `(N, x_dim)`; they are plain Pyro callables with plate
     "data" and sites "z" and "x", and run under Pyro's own `SVI`, `Trace_ELBO` and `Predictive`.
+    Of images X is `(N, C, H, W)` or those numbers in rows, as the data sets have them.
 
     Args:
-        x_dim: Dimensions of one datum, D.
+        x_dim: Dimensions of one datum, D; or `(C, H, W)` of an image, D = C H W, which is then the
+            shape that `encoder` takes and `decoder` returns, there `(N, outputs * C, H, W)`.
         z_dim: Dimensions of its latent.
         hidden_dims: Hidden widths of the encoder; the decoder has them in reverse.
         likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
@@ -36,6 +41,8 @@ class VAE(Registered):
             default: a `pyrovae.nn.Encoder` of `hidden_dims`.
         decoder: Any module from z `(N, z_dim)` to f(z) `(N, likelihood.outputs * x_dim)`; default:
             a `pyrovae.nn.MLP`.
+        prior: P(z) in place of N(0, I): anything that gives it for X, batch shape `(N,)`, event
+            shape `(z_dim,)`; the parameters of a module are learned.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -47,15 +54,18 @@ class VAE(Registered):
         torch.Size([3, 64])
     """
 
+    name = "vae"
+
     def __init__(
         self,
-        x_dim: int,
+        x_dim: int | Sequence[int],
         z_dim: int,
         hidden_dims: Sequence[int] = (256,),
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
         *,
         encoder: torch.nn.Module | None = None,
         decoder: torch.nn.Module | None = None,
+        prior: Callable[[Tensor], Any] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
@@ -64,22 +74,31 @@ class VAE(Registered):
             )
         for width in hidden_dims:
             check_sizes(hidden_dims=width)
-        check_sizes(x_dim=x_dim, z_dim=z_dim)
-        x_dim, z_dim, *widths = map(int, (x_dim, z_dim, *hidden_dims))  # not of a parser's types
-        self.x_dim, self.z_dim, self.hidden_dims = x_dim, z_dim, tuple(widths)
+        shape: tuple[Any, ...] = tuple(x_dim) if isinstance(x_dim, list | tuple) else (x_dim,)
+        for size in shape:
+            check_sizes(x_dim=size)
+        check_sizes(z_dim=z_dim)
+        if len(shape) not in (1, 3):
+            raise ValueError(f"x_dim is {shape}; give one size, or (C, H, W) of an image")
+        self.x_dim = x_dim = prod(map(int, shape))  # not of a parser's types
+        self.z_dim = z_dim = int(z_dim)
+        self.image_shape = tuple(map(int, shape)) if len(shape) == 3 else None
+        self.hidden_dims = tuple(map(int, hidden_dims))
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * x_dim
         if encoder is None:
             encoder = Encoder(x_dim, self.hidden_dims, z_dim)
         if decoder is None:
             decoder = MLP(z_dim, self.hidden_dims[::-1], outputs)
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.own_prior = encoder, decoder, prior
 
     def model(self, x: Tensor) -> None:
         """Generative model: P(z) P(X|z), plated over the data."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
+        if isinstance(self.own_prior, torch.nn.Module):
+            self.register(prior=self.own_prior)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.prior(x))  # z ~ N(0, I)
+            z = pyro.sample("z", self.prior(x))  # z ~ N(0, I), or another
             pyro.sample("x", self.decode(z), obs=self.checked(x))  # X ~ P(X|z)
 
     def guide(self, x: Tensor) -> None:
@@ -89,7 +108,12 @@ class VAE(Registered):
             pyro.sample("z", self.encode(x))  # z ~ N(mu(X), diag sigma(X)^2)
 
     def prior(self, x: Tensor) -> Any:
-        """Returns P(z) = N(0, I) for each row of x: batch shape `(N,)`, event shape `(z_dim,)`."""
+        """Returns P(z) for each row of x, N(0, I) if no other is given.
+
+        Batch shape `(N,)`, event shape `(z_dim,)`.
+        """
+        if self.own_prior is not None:
+            return self.own_prior(x)
         zeros = x.new_zeros(len(x), self.z_dim)
         return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
 
@@ -100,7 +124,10 @@ class VAE(Registered):
             ValueError: If x is not of shape `(N, x_dim)`.
             TypeError: If an encoder of your own returns no pair.
         """
-        q = self.encoder(self.checked(x))
+        x = self.checked(x)
+        if self.image_shape and not isinstance(self.encoder, Encoder):
+            x = x.unflatten(-1, self.image_shape)
+        q = self.encoder(x)
         if not (isinstance(q, tuple) and len(q) == 2):
             raise TypeError(
                 f"the encoder returned a {type(q).__name__}; return (mu(x), sigma(x)), each of "
@@ -110,7 +137,8 @@ class VAE(Registered):
 
     def decode(self, z: Tensor) -> Any:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
-        return self.likelihood(self.decoder(z))
+        f = self.decoder(z)
+        return self.likelihood(f.flatten(-3) if f.ndim == z.ndim + 2 else f)  # images, as rows
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
@@ -124,25 +152,26 @@ class VAE(Registered):
         return self.decode(self.encode(x).mean).mean
 
     @torch.no_grad()
-    def start_at(self, x: Tensor) -> "VAE":
+    def start_at(self, x: Tensor) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self.
 
         Raises:
-            TypeError: If the decoder is one of your own that does not end in a linear layer.
+            TypeError: If the decoder is one of your own that does not end in a linear layer, or a
+                `pyrovae.nn.Bias`.
         """
         last = [self.decoder, *self.decoder.children()][-1]
-        if not isinstance(last, torch.nn.Linear):
+        if not isinstance(last, torch.nn.Linear | Bias):
             raise TypeError(
                 f"the decoder ends in a {type(last).__name__}, not a Linear layer; set its first "
                 "bias yourself, to vae.likelihood.start(x.mean(0))"
             )
-        last.bias.copy_(self.likelihood.start(self.checked(x).mean(0)))
+        last.bias.copy_(self.likelihood.start(self.checked(x).mean(0)).view_as(last.bias))
         return self
 
     def config(self) -> dict[str, Any]:
         """Returns what `VAE.from_config` needs to build the same architecture, fit for JSON."""
         return {
-            "x_dim": self.x_dim,
+            "x_dim": list(self.image_shape) if self.image_shape else self.x_dim,
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
             "likelihood": self.likelihood.name,
@@ -150,20 +179,63 @@ class VAE(Registered):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "VAE":
-        """Returns an untrained VAE of that `config()`."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns an untrained model of that `config()`."""
         config = dict(config)
         family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
         return cls(**config, likelihood=family)
 
+    @classmethod
+    def for_data(
+        cls,
+        splits: Splits,
+        z_dim: int = 16,
+        hidden_dims: Sequence[int] = (256,),
+        likelihood: str = "bernoulli",
+        sigma: float | None = None,
+        **config: Any,
+    ) -> Self:
+        """Returns an untrained model that begins at the mean of the training data.
+
+        Args:
+            splits: The data set.
+            z_dim: Latent dimensions.
+            hidden_dims: Widths of the encoder's layers, the decoder's in reverse.
+            likelihood: P(X|z), by name.
+            sigma: Of the normal likelihood; `None` to learn it.
+            config: What the constructor of a subclass takes besides.
+        """
+        family = make_family(likelihood, sigma)
+        x: Any = splits.train.x
+        vae = cls(x.shape[1], z_dim, hidden_dims, family, **config)
+        return vae.start_at(x)
+
     def checked(self, x: Tensor) -> Tensor:
-        """Returns x, or raises ValueError where it is no floating `(N, x_dim)`."""
+        """Returns x in rows, or raises ValueError where it is no floating `(N, x_dim)`."""
+        if self.image_shape and x.ndim == 4 and x.shape[1:] == self.image_shape:
+            x = x.flatten(1)
         if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
+            images = (
+                f" or (N, {', '.join(map(str, self.image_shape))})" if self.image_shape else ""
+            )
             raise ValueError(
                 f"x is {x.dtype} of shape {tuple(x.shape)}; "
-                f"this VAE takes floating (N, {self.x_dim})"
+                f"this VAE takes floating (N, {self.x_dim}){images}"
             )
         return x
 
     def _like(self, n: int) -> Tensor:
         return next(self.decoder.parameters()).new_empty(n, 0)
+
+
+def make_family(name: str, sigma: float | None) -> Likelihood:
+    """Returns the likelihood of a name, with sigma where it is given.
+
+    Raises:
+        ValueError: If sigma is given to another than the normal likelihood.
+    """
+    if sigma is None:
+        return likelihoods.make(name)
+    if name != Normal.name:
+        raise ValueError(f"--sigma is for the normal likelihood, not for {name}")
+    return Normal(sigma)

@@ -131,7 +131,7 @@ class Parameters(Messenger):
         self._found = {k: v for k, v in self._found.items() if v[0] not in gone}
 
     def named(self) -> Values:
-        """Returns the parameters by name, without the instance numbers of `Registered`."""
+        """Returns the parameters by name, without the instance numbers of `Model.register`."""
         met = [name for name, _ in self._found.values()]
         found = [
             (k, p) for k, p in self._found.values() if met.count(k) == 1 or p.grad is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyrovae.commands import guarded
-from pyrovae.users import blamed, make_program, program_sha256
+from pyrovae.users import blamed, make_program, named_again, program_sha256
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -29,6 +29,7 @@ def parser() -> "Parser":
     add = p.add_argument_group("data and model").add_argument
     add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
     add("--program", type=str | None, metavar="MODULE:MAKE", help="of the run, for its diagram")
+    add("--model", type=str | None, metavar="NAME", help="package.module.Class, of your own")
     return p
 
 
@@ -46,7 +47,7 @@ def run(config: "Namespace") -> int:
     holds_program = runs.holds_program(Path(config.run))  # and a run at all
     if config.program:
         if not holds_program:
-            raise ValueError(f"{config.run} holds a VAE, which needs no --program; leave it out")
+            raise ValueError(f"{config.run} holds a model, which needs no --program; leave it out")
         folder = Path(config.run)
         program = make_program(config.program, runs.read_config(folder)["seed"], "cpu")
         known = runs.load_evidence(folder)
@@ -55,7 +56,9 @@ def run(config: "Namespace") -> int:
                 f"{config.program} has changed since the evidence in {config.run} was computed; "
                 f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
             )
-    with worked_in(config.run) as own, blamed(config.program):
+    if not holds_program:
+        named_again(config.model, runs.read_config(Path(config.run)))
+    with worked_in(config.run) as own, blamed(config.program or config.model):
         own.claim([runs.REPORT])
         print(report.write(config.run, root=config.root, program=program))
     return 0

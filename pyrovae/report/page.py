@@ -15,12 +15,12 @@ import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Independent, Normal, kl_divergence
 
 from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
 from pyrovae.evidence.results import Evidence
-from pyrovae.models.vae import VAE
+from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.plots.curves import signed
 from pyrovae.program import inspect
 from pyrovae.report import words
@@ -48,8 +48,8 @@ def write(
         folder: Of a run, with its evidence.
         root: Folder of the named data sets, if they are no longer where they were.
         splits: The run's data, where they are at hand; `None` loads them.
-        program: The (model, guide) of a run that is of no VAE, for its diagram; the page goes
-            without where it is not given.
+        program: The (model, guide) of a run of a program, for its diagram; the page goes without
+            where it is not given.
 
     Raises:
         StateError: If the folder holds no run with evidence, or the evidence is of another model
@@ -57,9 +57,8 @@ def write(
     """
     folder = Path(folder)
     config, evidence = runs.read_config(folder), runs.load_evidence(folder)
-    of_vae = not runs.holds_program(folder)
-    vae = runs.load(folder) if of_vae else None
-    load = data.load if of_vae else data.load_arrays
+    model = None if runs.holds_program(folder) else runs.load(folder)
+    load = data.load if model else data.load_arrays
     splits = splits or load(
         config["data"],
         root=root or config["root"],
@@ -71,7 +70,7 @@ def write(
         raise storage.StateError(
             f"the evidence in {folder} is of other data than the run's own test part; {again}"
         )
-    if not _is_of(evidence, folder, vae, splits):
+    if not _is_of(evidence, folder, model, splits):
         raise storage.StateError(
             f"the evidence in {folder} is of another model than the one that lies there; {again}"
         )
@@ -85,24 +84,24 @@ def write(
     )
     about = splits.image_shape, evidence, runs.read_metrics(folder), config, str(folder)
     day = date.fromtimestamp((folder / runs.EVIDENCE).stat().st_mtime)
-    page = render(vae, test, *about, day=day, notes=runs.read_notes(folder), program=program)
+    page = render(model, test, *about, day=day, notes=runs.read_notes(folder), program=program)
     storage.write_lines(folder / runs.REPORT, [page])
     return folder / runs.REPORT
 
 
-def _is_of(evidence: Evidence, folder: Path, vae: VAE | None, splits: Splits) -> bool:
+def _is_of(evidence: Evidence, folder: Path, model: Model | None, splits: Splits) -> bool:
     """Returns whether evidence is of the model in a folder, by what its protocol says."""
     if saved := evidence.protocol.get("saved_sha256"):
         return saved == runs.saved_sha256(folder)
-    if vae is None:
+    if model is None:
         return False
-    model = inspect(vae.model, vae.guide, splits.test.x[:2])
-    return model.sha256 == evidence.protocol.get("model_sha256")
+    program = inspect(model.model, model.guide, *(a[:2] for a in model.arrays(splits.test)))
+    return program.sha256 == evidence.protocol.get("model_sha256")
 
 
 @torch.no_grad()
 def render(
-    vae: VAE | None,
+    model: Model | None,
     test: Split,
     image_shape: tuple[int, int] | None,
     evidence: Evidence,
@@ -117,27 +116,27 @@ def render(
     """Returns the page as text.
 
     Args:
-        vae: The trained model; `None` of a program, whose page has no latent space, and pictures
+        model: The trained model; `None` of a program, whose page has no latent space, and pictures
             of data only where they have a shape.
         test: The data that `evidence` is of, in its order.
-        image_shape: Height and width of a datum; `None` shows a VAE's as a strip.
+        image_shape: Height and width of a datum; `None` shows a model's as a strip.
         evidence: What `evaluate` found.
         history: ELBOs of training, by name, a value an epoch.
         config: The run's options.
         name: Of the run.
         day: On which `evidence` was computed.
         notes: What the run was trained with before it went on with these options.
-        program: The (model, guide) to draw; of a VAE, its own.
+        program: The (model, guide) to draw; of a model, its own.
     """
     x = torch.as_tensor(test.x[:ROWS])  # of data on disk no more is read
     y = None if test.y is None else test.y[:ROWS]
-    shape = image_shape or ((1, x.shape[1]) if vae else None)
+    shape = image_shape or ((1, x.shape[1]) if model else None)
     explorer = None
-    if vae and shape:
-        planes = _planes(vae, vae.encode(x).base_dist, x, shape)
+    if shape and isinstance(model, Encodes) and isinstance(model, Decodes):
+        planes = _planes(model, x, shape)
         explorer = {"shape": shape, "drawn": POINTS, "planes": planes}
-    figures = runs.overview(vae, x, shape, history, evidence)
-    if pair := program or (vae and (vae.model, vae.guide)):
+    figures = runs.overview(model, x, shape, history, evidence)
+    if pair := program or (model and (model.model, model.guide)):
         n = len(evidence.best().value)  # for the N of the plate
         everything = (torch.as_tensor(a[:1]).expand(n, *a.shape[1:]) for a in (x, *test.more))
         figures["program"] = plots.plates(*pair, *everything)
@@ -156,15 +155,15 @@ def render(
         method=best.label,
         most=ROWS,
         rows=evidence.rows(),
-        commands=words.commands(name, evidence, config.get("program"), notes),
+        commands=words.commands(name, evidence, config, notes),
         reading=signed(evidence.reading()).splitlines(),
         figures=[
             (words.CAPTIONS[name], plots.as_url(figure), figure.get_label())
             for name, figure in figures.items()
         ],
-        title=words.title(vae, config),
+        title=words.title(model, config),
         day=day,
-        trained=words.trained(vae, shape, evidence.protocol, history, config),
+        trained=words.trained(model, shape, evidence.protocol, history, config),
         style=_file("page.css"),
         script=_file("page.js"),
         data={
@@ -174,14 +173,15 @@ def render(
     )
 
 
-def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
+def _planes(model: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
     """Returns the planes of the explorer: the test data on each, and what it decodes to.
 
     A plane is an origin and two axes in latent space: the latent itself where it has one or two
     dimensions, else the principal components of the means, from their mean, and the two
-    dimensions of largest KL, with the others at their mean.
+    dimensions of largest KL, with the others at their mean, where each has a KL of its own.
     """
-    z, d = q.loc, vae.z_dim
+    q = model.encode(x)
+    z, d = q.mean, q.event_shape[0]
     unit, mean = torch.eye(d).to(z), z.mean(0)
     if d <= 2:
         second = unit[1] if d == 2 else torch.zeros_like(unit[0])
@@ -190,20 +190,16 @@ def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[st
     else:
         axes, share = plots.principal_axes(z)
         names = [f"principal component {i + 1} ({share[i]:.0%})" for i in range(2)]
-        kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z))).mean(0)
-        i, j = kl.topk(2).indices.tolist()
-        dear = f"z {i + 1} ({kl[i]:.2f} nats)", f"z {j + 1} ({kl[j]:.2f} nats)"
         held = [f"z {k + 1} = {v:z.2f}" for k, v in enumerate(mean.tolist())]
-        rest = ", ".join(h for k, h in enumerate(held) if k not in (i, j))
-        others = (
-            f"In all other directions z is held at the mean of the points: {', '.join(held)}.",
-            f"The other latents are held at the mean of the points: {rest}.",
-        )
-        pair = mean - mean * (unit[i] + unit[j])
-        planes = [
-            ("principal components of the means", mean, axes[0], axes[1], names, others[0]),
-            ("the two dimensions of largest KL", pair, unit[i], unit[j], dear, others[1]),
-        ]
+        text = f"In all other directions z is held at the mean of the points: {', '.join(held)}."
+        planes = [("principal components of the means", mean, axes[0], axes[1], names, text)]
+        if (kl := _kl(model, q, x)) is not None:
+            i, j = kl.topk(2).indices.tolist()
+            dear = f"z {i + 1} ({kl[i]:.2f} nats)", f"z {j + 1} ({kl[j]:.2f} nats)"
+            rest = ", ".join(h for k, h in enumerate(held) if k not in (i, j))
+            text = f"The other latents are held at the mean of the points: {rest}."
+            pair = mean - mean * (unit[i] + unit[j])
+            planes += [("the two dimensions of largest KL", pair, unit[i], unit[j], dear, text)]
     size = max(2, min(TILES, isqrt(DECODED // prod(shape))))
     found = []
     for title, origin, first, second, names, held in planes:
@@ -212,7 +208,7 @@ def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[st
         steps = torch.linspace(0, 1, size).to(z)[:, None]
         across, up = (low + steps * (high - low)).T
         grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
-        tiles = vae.decode(grid.reshape(-1, d)).mean
+        tiles = model.decode(grid.reshape(-1, d)).mean
         found.append({
             "title": title,
             "names": names,
@@ -224,6 +220,18 @@ def _planes(vae: VAE, q: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[st
             "points": [[round(v, 3) for v in p] for p in points.tolist()],
         })  # fmt: skip
     return found
+
+
+def _kl(model: Any, q: Any, x: Tensor) -> Tensor | None:
+    """Returns the mean KL(Q(z|X) || P(z)) of each latent dimension, `(z_dim,)`, in nats.
+
+    `None` where they are not normals that are independent in all dimensions.
+    """
+    both = (q, model.prior(x)) if isinstance(model, HasPrior) else ()
+    normal = [isinstance(p, Independent) and isinstance(p.base_dist, Normal) for p in both]
+    if not (both and all(normal)):
+        return None
+    return kl_divergence(*(p.base_dist for p in both)).mean(0)
 
 
 def _table(

@@ -3,13 +3,14 @@
 __all__ = ["CAPTIONS", "commands", "number", "title", "trained"]
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from pyrovae import runs
 from pyrovae.evidence.results import Evidence
-from pyrovae.models.vae import VAE
+from pyrovae.models.base import Model
 from pyrovae.plots.curves import signed
 
 CAPTIONS = {
@@ -22,14 +23,18 @@ CAPTIONS = {
 }
 
 
-def title(vae: VAE | None, config: Mapping[str, Any]) -> str:
+def title(model: Model | None, config: Mapping[str, Any]) -> str:
     """Returns data and model, as the page is headed."""
-    model = f"VAE with {_count(vae.z_dim, 'latent dimension')}" if vae else config.get("program")
-    return ", ".join(filter(None, [Path(config.get("data", "")).name, model]))
+    what = config.get("program")
+    if model:
+        what = type(model).__name__
+        if z_dim := model.config().get("z_dim"):
+            what += f" with {_count(z_dim, 'latent dimension')}"
+    return ", ".join(filter(None, [Path(config.get("data", "")).name, what]))
 
 
 def trained(
-    vae: VAE | None,
+    model: Model | None,
     shape: tuple[int, int] | None,
     protocol: Mapping[str, Any],
     history: Mapping[str, list[float]],
@@ -37,15 +42,8 @@ def trained(
 ) -> str:
     """Returns what was trained on what, in a sentence."""
     what = f"The program {config.get('program')}"
-    if vae:
-        size = f" ({shape[0]} × {shape[1]})" if shape and shape[0] > 1 else ""
-        widths = " and ".join(map(str, vae.hidden_dims))
-        what = (
-            f"A VAE of {_count(vae.x_dim, 'dimension')}{size} with "
-            + (f"hidden layers of {widths} units, " if widths else "")
-            + f"{_count(vae.z_dim, 'latent dimension')}, a {vae.likelihood.name} likelihood and "
-            f"{_count(sum(p.numel() for p in vae.parameters()), 'parameter')}"
-        )
+    if model:
+        what = _model(model, shape)
     data = config.get("data", "data")
     if (binarize := config.get("binarize", "none")) != "none":
         data += f" ({binarize} binarization)"
@@ -57,6 +55,26 @@ def trained(
     if rows["valid"]:
         text += f", validated on {rows['valid']:,}; epoch {runs.best_epoch(history)} was kept"
     return f"{text}."
+
+
+def _model(model: Model, shape: tuple[int, int] | None) -> str:
+    """Returns what a model is, by its class and its configuration."""
+    config = model.config()
+    of = ""
+    if x_dim := config.get("image_shape", config.get("x_dim")):
+        x_dim = prod(x_dim) if isinstance(x_dim, list) else x_dim
+        size = f" ({shape[0]} × {shape[1]})" if shape and shape[0] > 1 else ""
+        of = f" of {_count(x_dim, 'dimension')}{size}"
+    parts = []
+    if widths := config.get("hidden_dims"):
+        parts.append(f"hidden layers of {' and '.join(map(str, widths))} units")
+    if z_dim := config.get("z_dim"):
+        parts.append(_count(z_dim, "latent dimension"))
+    if family := config.get("likelihood"):
+        parts.append(f"a {family} likelihood")
+    *first, last = [*parts, _count(sum(p.numel() for p in model.parameters()), "parameter")]
+    having = f"{', '.join(first)} and {last}" if first else last
+    return f"A {type(model).__name__}{of} with {having}"
 
 
 def number(value: Any, form: str = "") -> str:
@@ -71,13 +89,15 @@ def _count(number: int, word: str) -> str:
 
 
 def commands(
-    name: str, evidence: Evidence, program: str | None, notes: Sequence[str]
+    name: str, evidence: Evidence, config: Mapping[str, Any], notes: Sequence[str]
 ) -> list[str]:
-    """Returns the commands that make these numbers again."""
-    protocol, config = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
+    """Returns the commands that make these numbers again, of a run with that configuration."""
+    protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
+    program, model = config.get("program"), config.get("model") or ""
     named = f" --program {quote(program)}" if program else ""
+    named += f" --model {quote(model)}" if "." in model else ""
     lines = [*(f"# {note}" for note in notes)]
-    lines.append(f"python -m pyrovae.svi --config {config}{named}")
+    lines.append(f"python -m pyrovae.svi --config {path}{named}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
         names = ("num_particles", "tolerance", "max_particles", "num_temperatures", "num_chains")
         options = [

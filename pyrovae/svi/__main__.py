@@ -1,4 +1,4 @@
-"""The main job: fit a VAE, or your program, by SVI, then say what log P(X) of held-out data is."""
+"""The main job: fit a model or program by SVI, then say what log P(X) of held-out data is."""
 
 import json
 import shlex
@@ -9,39 +9,42 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrovae.commands import (
     ESTIMATORS,
-    LIKELIHOODS,
     blocks_of,
     check_device,
     check_local,
     guarded,
     interrupted,
 )
-from pyrovae.users import blamed, check_takes, make_program, program_sha256
+from pyrovae.users import blamed, check_takes, make_program, model_class, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
 
-    from pyrovae.data import Splits
+    from pyrovae.data import Split, Splits
     from pyrovae.evidence.results import Evidence
     from pyrovae.folder import Folder
-    from pyrovae.models.vae import VAE
+    from pyrovae.models.base import Model
     from pyrovae.options import Parser
     from pyrovae.saving import Pair
     from pyrovae.svi import Fit
     from pyrovae.svi.ranks import Ranks
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
-DOES = "Fits a VAE, or your program, by SVI, and says what log P(X) of held-out data is."
+DOES = (
+    "Fits a VAE, or another model or program, by SVI, and says what log P(X) of held-out data is."
+)
 EXAMPLES = (
     ("--data mnist --download --z-dim 50 --out runs/mnist", "a VAE of MNIST"),
     ("--out runs/mnist --resume --num-epochs 500", "the same run, further"),
+    ("--model conv-vae --model.channels 16 32", "another model, with its options"),
+    ("--model mine.Model --data x.npy", "your own: a subclass of pyrovae.Model in mine.py"),
     ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
 )
-OF_VAE = ("likelihood", "sigma", "z_dim", "hidden_dims")
 
 
 def parser() -> "Parser":
     """Returns the command line; what is not about this invocation also goes into config.yaml."""
+    from pyrovae.model_options import add_model
     from pyrovae.options import AMOUNT, COUNT, SEED, Parser, add_common
 
     p = Parser("svi", DOES, EXAMPLES)
@@ -66,27 +69,12 @@ def parser() -> "Parser":
         "MNIST family)",
     )
     add = p.add_argument_group("model").add_argument
-    add("--likelihood", default=LIKELIHOODS[0], choices=LIKELIHOODS, help="p(x|z)")
-    add(
-        "--sigma",
-        type=AMOUNT | None,
-        metavar="X",
-        help="of the normal likelihood (default: learned)",
-    )
-    add("--z-dim", type=COUNT, default=16, metavar="N", help="latent dimensions")
-    add(
-        "--hidden-dims",
-        type=COUNT,
-        nargs="+",
-        default=[256],
-        metavar="N",
-        help="widths of the encoder's layers, the decoder's in reverse",
-    )
+    add_model(add)
     add(
         "--program",
         type=str | None,
         metavar="MODULE:MAKE",
-        help="instead of a VAE: make() returns (model, guide)",
+        help="instead of a model: make() returns (model, guide)",
     )
     add("--plate", default="data", metavar="NAME", help="of a program's plate over the data")
     add = p.add_argument_group("training").add_argument
@@ -152,32 +140,42 @@ def main(argv: list[str] | None = None) -> int:
 
 def _configured(argv: list[str]) -> "Namespace":
     """Returns what the command line asks for, of a run that is resumed as it was begun."""
+    from pyrovae.model_options import resolve, without_model
+
     p = parser()
+    argv, options = without_model(argv)
     config = p.parse_args(argv)
     if config.resume and config.out and (Path(config.out) / "config.yaml").exists():
         from pyrovae.runs import read_config
 
         read_config(Path(config.out))
         config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
-    named = any(a.partition("=")[0] == "--program" for a in argv)
-    if config.program and not named:
-        raise ValueError(
-            f"this is the configuration of the program {config.program}, and no code is "
-            f"imported because a file names it; name it again: --program {config.program}"
-        )
-    if config.program and (of_vae := [n for n in OF_VAE if config[n] != p.get_default(n)]):
-        raise ValueError(
-            f"--{of_vae[0].replace('_', '-')} is for a VAE, not for a program; leave it out"
-        )
+    named = {a.partition("=")[0] for a in argv}
+    theirs = config.program and "program", "." in config.model and "model"
+    for option in filter(None, theirs):
+        if f"--{option}" not in named:
+            raise ValueError(
+                f"this is the configuration of the {option} {config[option]}, and no code is "
+                f"imported because a file names it; name it again: --{option} {config[option]}"
+            )
+    if config.program and (options or config.model != p.get_default("model")):
+        raise ValueError("a program is no model with options; give --program or --model")
+    with blamed(_code(config)):
+        resolve(config, options)
     config.binarize = config.binarize or ("none" if config.program else "dynamic")
     return config
+
+
+def _code(config: "Namespace") -> str | None:
+    """Returns the user's code that a configuration names."""
+    return config.program or (config.model if "." in config.model else None)
 
 
 def run(config: "Namespace", argv: list[str]) -> int:
     """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
     from pyrovae.svi.ranks import joined
 
-    with joined(config.device) as (ranks, config.device), blamed(config.program):
+    with joined(config.device) as (ranks, config.device), blamed(_code(config)):
         return _run(config, ranks, argv)
 
 
@@ -188,9 +186,9 @@ def _run(config: "Namespace", ranks: "Ranks", argv: list[str]) -> int:
     kept = json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
     splits = _splits(config)
     check_device(config.device)
-    vae = None if config.program else _vae(kept, splits)
-    pair = (vae.model, vae.guide) if vae else _program(config, splits)
-    job = Task(config, kept, splits, vae, pair, "" if vae else program_sha256(pair))
+    model = None if config.program else _model(kept, splits)
+    pair = (model.model, model.guide) if model else _program(config, splits)
+    job = Task(config, kept, splits, model, pair, "" if model else program_sha256(pair))
     if ranks.rank:
         _fitted(job, None, ranks)
         return 0
@@ -227,9 +225,13 @@ class Task(NamedTuple):
     config: "Namespace"
     kept: dict[str, Any]
     splits: "Splits"
-    vae: "VAE | None"
+    model: "Model | None"
     pair: "Pair"
-    program: str  # digest, of a program that is no VAE
+    program: str  # digest, of a program that is no model
+
+    def arrays(self, split: "Split") -> tuple[Any, ...]:
+        """Returns what model and guide take of a split."""
+        return self.model.arrays(split) if self.model else split.arrays
 
 
 def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tuple[Fit, Evidence]":
@@ -238,18 +240,18 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     from pyrovae import report, runs, storage
     from pyrovae.evidence.evaluate import planned
 
-    config, splits, vae, pair = task.config, task.splits, task.vae, task.pair
+    config, splits, model, pair = task.config, task.splits, task.model, task.pair
     _check_folder(folder, config)
-    test = tuple(x.to(config.device) for x in splits.test.arrays)
+    test = tuple(x.to(config.device) for x in task.arrays(splits.test))
     options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed", "compile")}
     planned(*pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, ranks)
     runs.write_config(folder.path, task.kept, notes)
     runs.write_metrics(folder.path, vars(result))  # killed after its last epoch, it has none left
-    some = [] if vae else [x[: config.batch_size].to(config.device) for x in splits.train.arrays]
-    runs.save(vae or pair, folder.path, *some, epoch=result.best_epoch)
-    about = {"likelihood": config.likelihood}
-    if not vae:
+    some = [] if model else [x[: config.batch_size].to(config.device) for x in splits.train.arrays]
+    runs.save(model or pair, folder.path, *some, epoch=result.best_epoch)
+    about = runs.about_model(task.kept)
+    if not model:
         about = {"program": config.program, "program_sha256": task.program}
     protocol = {**splits.protocol, "part": "test", **about}
     protocol["saved_sha256"] = runs.saved_sha256(folder.path)
@@ -259,7 +261,7 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     )
     runs.drop_evidence(folder)
     storage.write_dataset(folder.path / runs.EVIDENCE, evidence.to_xarray())
-    runs.write_figures(folder.path, vae, splits, result, evidence, config.device)
+    runs.write_figures(folder.path, model, splits, result, evidence, config.device)
     report.write(folder.path, splits=splits, program=pair)
     runs.drop_blocks(folder)
     return result, evidence
@@ -279,8 +281,8 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
     notes = resume.notes if resume else []
     result = pv.svi.fit(
         *task.pair,  # pyright: ignore[reportArgumentType]  # fit refuses where there is no guide
-        splits.train.arrays,
-        valid=splits.valid.arrays,
+        task.arrays(splits.train),
+        valid=task.arrays(splits.valid),
         num_epochs=config.num_epochs,
         batch_size=config.batch_size,
         lr=config.lr,
@@ -312,20 +314,14 @@ def _splits(config: "Namespace") -> "Splits":
     )
 
 
-def _vae(kept: dict[str, Any], splits: "Splits") -> "VAE":
-    """Returns the VAE asked for; ValueError where --sigma does not belong to its likelihood."""
-    from pyrovae import likelihoods
-    from pyrovae.models.vae import VAE
+def _model(kept: dict[str, Any], splits: "Splits") -> "Model":
+    """Returns the model asked for, untrained."""
+    from pyrovae.model_options import options_of
     from pyrovae.rng import seeded
 
-    name, sigma = kept["likelihood"], kept["sigma"]
-    if sigma is not None and name != likelihoods.Normal.name:
-        raise ValueError(f"--sigma is for the normal likelihood, not for {name}")
     with seeded(kept["seed"]):
-        family = likelihoods.make(name, **({} if sigma is None else {"sigma": sigma}))
-        x: Any = splits.train.x
-        vae = VAE(x.shape[1], kept["z_dim"], kept["hidden_dims"], family)
-    return vae.start_at(x).to(kept["device"])
+        model = model_class(kept["model"]).for_data(splits, **options_of(kept))
+    return model.to(kept["device"])
 
 
 def _program(config: "Namespace", splits: "Splits") -> "Pair":
@@ -382,15 +378,15 @@ def _writer(task: Task, folder: "Folder", notes: list[str]) -> Any:
     """
     from pyrovae import runs, storage
 
-    path, vae = folder.path, task.vae
+    path, model = folder.path, task.model
     known = {"data": task.splits.protocol, "config": task.kept, "notes": notes}
 
     def write(state: dict[str, Any]) -> None:
         epoch = len(state["elbo"])
         if epoch == 0:
             runs.clear(folder)
-        if state["best_epoch"] == epoch and vae:
-            runs.save(vae, path, epoch=epoch)
+        if state["best_epoch"] == epoch and model:
+            runs.save(model, path, epoch=epoch)
         elif state["best_epoch"] == epoch:
             runs.write_state(path, state["parameters"], state["buffers"], epoch=epoch)
         storage.save_state(path / runs.CHECKPOINT, {**state, **known, "program": task.program})

@@ -562,6 +562,10 @@ MODEL = {
     "likelihood of numbers": _put("config", "likelihood", value=3),
     "no such option": _put("config", "likelihood_config", value={"command": "true"}),
     "another class": _put("class", value="Trap"),
+    "a class of numbers": _put("class", value=[3]),
+    "another name": _put("name", value="os.system"),
+    "a name of numbers": _put("name", value=3),
+    "of another model": _put("name", value="linear-gaussian"),
     "whole weights": _tensor,
 }
 PROGRAM = {

@@ -1,0 +1,94 @@
+"""A VAE of images, with convolutions."""
+
+__all__ = ["ConvVAE"]
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pyrovae import likelihoods
+from pyrovae.checks import check_sizes
+from pyrovae.errors import DataError
+from pyrovae.likelihoods import Likelihood
+from pyrovae.models.vae import VAE, make_family
+from pyrovae.nn import ConvDecoder, ConvEncoder
+from pyrovae.splits import Splits
+
+
+class ConvVAE(VAE):
+    r"""A `VAE` of images, with strided convolutions as its encoder, their transposes as decoder.
+
+    .. math::
+        z_n \sim N(0, I), \quad X_n \mid z_n \sim P(X \mid f_\theta(z_n)), \quad
+        Q_\phi(z \mid X) = N(\mu_\phi(X), \mathrm{diag}\, \sigma_\phi(X)^2)
+
+    Args:
+        image_shape: `(C, H, W)` of a datum.
+        z_dim: Dimensions of its latent.
+        channels: Of the encoder's convolutions, each of which halves height and width; the decoder
+            has them in reverse.
+        likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> vae = ConvVAE((1, 28, 28), z_dim=8)
+        >>> vae.sample(3).shape
+        torch.Size([3, 784])
+    """
+
+    name = "conv-vae"
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        z_dim: int,
+        channels: Sequence[int] = (16, 32),
+        likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
+    ) -> None:
+        for width in channels:
+            check_sizes(channels=width)
+        widths, shape = tuple(map(int, channels)), tuple(image_shape)
+        family = likelihoods.make(likelihood)
+        super().__init__(
+            shape,
+            z_dim,
+            (),
+            family,
+            encoder=ConvEncoder(shape, widths, z_dim),
+            decoder=ConvDecoder(z_dim, widths[::-1], (family.outputs * shape[0], *shape[1:])),
+        )
+        self.channels = widths
+
+    def config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs to build the same architecture, fit for JSON."""
+        config = super().config()
+        del config["hidden_dims"]
+        return {"image_shape": config.pop("x_dim"), **config, "channels": list(self.channels)}
+
+    @classmethod
+    def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own
+        cls,
+        splits: Splits,
+        z_dim: int = 16,
+        channels: Sequence[int] = (16, 32),
+        likelihood: str = "bernoulli",
+        sigma: float | None = None,
+    ) -> Self:
+        """Returns an untrained model that begins at the mean of the training images.
+
+        Args:
+            splits: The data set, of grey images.
+            z_dim: Latent dimensions.
+            channels: Of the encoder's convolutions, the decoder's in reverse.
+            likelihood: P(X|z), by name.
+            sigma: Of the normal likelihood; `None` to learn it.
+
+        Raises:
+            DataError: If the data are no images.
+        """
+        if not splits.image_shape:
+            raise DataError(f"{cls.__name__} is for images, and these data are rows of no shape")
+        vae = cls((1, *splits.image_shape), z_dim, channels, make_family(likelihood, sigma))
+        x: Any = splits.train.x
+        return vae.start_at(x)

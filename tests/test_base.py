@@ -1,0 +1,116 @@
+"""What a model is: known by its name, asked for what it can do, and never for its class."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae import report
+from pyrovae.data import DataError, Split, Splits
+from pyrovae.models import base
+from pyrovae.models.base import Decodes, Encodes, HasPrior, Model, named
+
+OPTIONS = {
+    "vae": {"z_dim": 3},
+    "linear-gaussian": {"z_dim": 3},
+    "conv-vae": {"z_dim": 3, "channels": (2, 3)},
+}
+
+
+def splits(n=30, d=6):
+    x = torch.bernoulli(torch.full((n, d), 0.4))
+    part = Split(x)
+    return Splits(part, part, part, (2, d // 2), None, {})
+
+
+def saved(model, folder):
+    pv.save(model, folder)
+    return folder
+
+
+@pytest.fixture
+def forgotten():
+    """Leaves the registry as it was."""
+    before = dict(base._known)
+    yield
+    base._known.clear()
+    base._known.update(before)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_model_keeps_the_protocol(name, tmp_path):
+    cls, data = named(name), splits()
+    assert cls.name == name
+    model = cls.for_data(data, **OPTIONS[name])
+    again = cls.from_config(model.config())
+    assert again.config() == model.config()
+    again.load_state_dict(model.state_dict())
+    (x,) = model.arrays(data.test)
+    assert pv.check(model.model, model.guide, x)
+    q = model.encode(x)
+    assert all(isinstance(model, can) for can in (Encodes, Decodes, HasPrior))
+    assert torch.equal(pv.load(saved(model, tmp_path)).encode(x).mean, q.mean)
+    assert (q.batch_shape, q.event_shape) == ((30,), (3,))
+    assert (model.prior(x).batch_shape, model.prior(x).event_shape) == ((30,), (3,))
+    p = model.decode(torch.zeros(4, 5, 3))
+    assert (p.batch_shape, p.event_shape) == ((4, 5), (6,))
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_name_is_of_one_class():
+    def made():
+        class Mine(Model):
+            name = "mine"
+
+        return Mine
+
+    first, second = made(), made()  # as a notebook's cell that is run again
+    assert first is not second
+    assert named("mine") is second
+    with pytest.raises(TypeError, match=r"the name 'vae' is that of pyrovae.models.vae.VAE; give"):
+        type("Other", (Model,), {"name": "vae"})
+    wide = type("Wide", (pv.VAE,), {})  # no name of its own
+    assert named("vae") is pv.VAE is not wide
+    with pytest.raises(ValueError, match="no model named 'vea'; did you mean vae"):
+        named("vea")
+
+
+class Clustered(Model):
+    """Nothing left to guess, no latent, and labels as well as x."""
+
+    name = "test-clustered"
+    inputs = ("x", "y")
+
+    def __init__(self, x_dim):
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(2, x_dim))
+
+    def model(self, x, y):
+        self.register(means=torch.nn.ParameterList([self.loc]))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.loc[y], 1.0).to_event(1), obs=x)
+
+
+def test_a_model_takes_its_inputs():
+    split = Split(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+    x, y = Clustered.arrays(split)
+    assert x is split.x
+    assert y is split.y
+    with pytest.raises(DataError, match="Clustered takes y, and these data have none"):
+        Clustered.arrays(Split(torch.zeros(4, 2)))
+
+
+def test_a_page_shows_what_the_model_can_do():
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((30, 6), 0.4))
+
+    def page(model):
+        evidence = pv.evaluate(model.model, model.guide, x, num_particles=20, seed=0)
+        return report.render(model, Split(x), (2, 3), evidence, {}, {"data": "d"}, "a run")
+
+    oracle = page(pv.LinearGaussian(6, 3))
+    assert "A LinearGaussian of 6 dimensions (2 × 3) with 3 latent dimensions and 24" in oracle
+    assert "principal components" in oracle
+    assert "dimensions of largest KL" not in oracle  # its latents are not independent under Q
+    assert "for z from the prior" in oracle

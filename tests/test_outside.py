@@ -1,0 +1,220 @@
+"""A model from outside the package, with another prior and other nets, through every command."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+import pyrovae as pv
+from pyrovae import runs
+from pyrovae.__main__ import main
+from pyrovae.models import base
+
+pytestmark = pytest.mark.usefixtures("float32")
+MODULE = '''
+import pyro
+import pyro.distributions as dist
+import torch
+
+import pyrovae as pv
+from pyrovae.nn import MLP, Encoder
+
+
+class Shifted(torch.nn.Module):
+    def __init__(self, z_dim):
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.ones(z_dim))
+
+    def forward(self, x):
+        return dist.Normal(self.loc.expand(len(x), -1), 1.0).to_event(1)
+
+
+class Mine(pv.Model):
+    """Two layers of its own, a prior that is learned, and no VAE among its ancestors."""
+
+    name = "test-mine"
+
+    def __init__(
+        self,
+        x_dim: int,
+        z_dim: int = 3,
+        widths: tuple[int, ...] = (4,),
+        tanh: bool = False,
+        slope: float = 0.1,
+    ):
+        super().__init__()
+        self.kept = {"x_dim": x_dim, "z_dim": z_dim, "widths": list(widths)}
+        self.kept |= {"tanh": tanh, "slope": slope}
+        self.p_z, self.encoder = Shifted(z_dim), Encoder(x_dim, widths, z_dim)
+        layers = [torch.nn.LeakyReLU(slope), MLP(z_dim, widths[::-1], x_dim)]
+        self.decoder = torch.nn.Sequential(*layers, *[torch.nn.Tanh()] * tanh)
+
+    def config(self):
+        return self.kept
+
+    def prior(self, x):
+        return self.p_z(x)
+
+    def encode(self, x):
+        return dist.Normal(*self.encoder(x)).to_event(1)
+
+    def decode(self, z):
+        return dist.Bernoulli(logits=self.decoder(z)).to_event(1)
+
+    def model(self, x):
+        self.register(p_z=self.p_z, decoder=self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior(x))
+            pyro.sample("x", self.decode(z), obs=x)
+
+    def guide(self, x):
+        self.register(encoder=self.encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encode(x))
+
+
+class Nameless(Mine):
+    pass
+'''
+QUICK = "--num-particles 20 --no-progress --estimators elbo importance".split()
+MINE = ["--model", "outside_models.Mine"]
+OPTIONS = "--model.z_dim 2 --model.widths 5 4 --model.tanh true --model.slope=0.2".split()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the module, and a run of its model; not to be altered."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "outside_models.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", ["", *sys.path])
+        args = ["svi", *MINE, *OPTIONS, *QUICK, "--num-epochs", "2", "--out", "run"]
+        assert main(args) == 0
+        yield folder
+    sys.modules.pop("outside_models", None)
+    base._known.pop("test-mine", None)
+
+
+@pytest.fixture
+def folder(trained, tmp_path, undrawn, monkeypatch):
+    """A copy of it, where the commands run."""
+    shutil.copytree(trained, tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def test_the_run_is_that_of_the_model(trained):
+    config = yaml.safe_load((trained / "run" / "config.yaml").read_text())
+    options = {"z_dim": 2, "widths": [5, 4], "tanh": True, "slope": 0.2}
+    assert config["model"] == "outside_models.Mine"
+    assert config["model_options"] == options
+    mine = pv.load(trained / "run")
+    assert type(mine).__name__ == "Mine"
+    assert mine.config() == {"x_dim": 64, **options}
+    assert not torch.equal(mine.p_z.loc, torch.ones(2))
+    pv.save(mine, trained / "copy")
+    assert torch.equal(pv.load(trained / "copy").p_z.loc, mine.p_z.loc)
+    assert runs.load_evidence(trained / "run").protocol["model"] == "outside_models.Mine"
+    page = (trained / "run" / "report.html").read_text()
+    assert "digits, Mine with 2 latent dimensions" in page
+    assert "svi --config run/config.yaml --model outside_models.Mine" in page
+    figures = {path.stem for path in (trained / "run" / "figures").iterdir()}
+    assert {"samples", "reconstructions", "latent_space", "manifold"} <= figures
+
+
+def test_its_run_is_evaluated_resumed_and_shown(folder, capsys):
+    assert main(["evidence", "run", *MINE, "--rows", "20", *QUICK]) == 0
+    assert "evidence run --model outside_models.Mine" in (folder / "run/report.html").read_text()
+    (folder / "run" / "report.html").unlink()
+    assert main(["report", "run", *MINE]) == 0
+    assert (folder / "run" / "report.html").exists()
+    resumed = ["svi", *MINE, "--resume", "--out", "run", "--num-epochs", "3", *QUICK]
+    assert main(resumed) == 0
+    assert len(runs.read_metrics(folder / "run")["elbo"]) == 3
+    assert pv.load(folder / "run").config()["z_dim"] == 2
+    capsys.readouterr()
+    assert main([*resumed, "--model.z_dim", "3"]) == 5
+    assert "resume with that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["evidence", "run", *QUICK],
+        ["report", "run"],
+        ["svi", "--resume", "--out", "run", *QUICK],
+        ["svi", "--config", "run/config.yaml", "--out", "again"],
+    ],
+)
+def test_no_code_is_imported_because_a_file_names_it(folder, args, capsys):
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert "no code is imported because a file names it" in err
+    assert "name it again: --model outside_models.Mine" in err
+
+
+@pytest.mark.slow
+def test_a_process_that_has_not_imported_it(folder):
+    code = "import pyrovae as pv; pv.load('run')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "no model named 'test-mine'" in done.stderr
+    code = f"import outside_models; {code}"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    command = [sys.executable, "-m", "pyrovae", "evidence", "run", *MINE, "--rows", "150", *QUICK]
+    for more in (["--dry-run"], ["--workers", "2"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([*MINE, "--model.z_dims", "3"], "has no option z_dims; did you mean z_dim?; it takes"),
+        ([*MINE, "--hidden-dims", "3"], "has no option hidden_dims"),
+        ([*MINE, "--model.z_dim", "x"], "--model.z_dim is 'x'; expected"),
+        ([*MINE, "--model.z_dim"], "--model.z_dim needs a value"),
+        (["--model", "outside_models.Nameless"], "no subclass of pyrovae.Model with a name of"),
+        (["--model", "outside_models.Other"], "no subclass of pyrovae.Model with a name of"),
+        (["--model", "nowhere_models.Mine"], "there is no module 'nowhere_models'"),
+        (["--model", "conv-va"], "did you mean conv-vae"),
+        (["--model", "linear-gaussian"], "the model linear-gaussian needs --model.z_dim"),
+        (["--model.prior", "os.system"], "the model vae has no option prior"),
+        (
+            ["--model", "vae", "--program", "a:b", "--model.z_dim", "3"],
+            "give --program or --model",
+        ),
+    ],
+)
+def test_mistakes(folder, args, said, capsys):
+    assert main(["svi", *args, "--out", "other"]) == 2
+    err = capsys.readouterr().err
+    assert said in err, err
+    assert not (folder / "other").exists()
+
+
+def test_options_of_the_vae_have_two_names(folder):
+    short, long = (
+        ["svi", "--num-epochs", "1", *QUICK, "--out", name, *options.split()]
+        for name, options in (
+            ("short", "--z-dim 2 --hidden-dims 3 --likelihood bernoulli"),
+            ("long", "--model.z_dim 2 --model.hidden_dims 3"),
+        )
+    )
+    assert main(short) == main(long) == 0
+    assert runs.saved_sha256(folder / "short") == runs.saved_sha256(folder / "long")
+    for name in ("config.yaml", "model.safetensors"):
+        assert (folder / "short" / name).read_bytes() == (folder / "long" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_convolutions_on_the_command_line(folder, capsys):
+    sizes = "--model conv-vae --model.channels 4 8 --z-dim 2 --binarize static".split()
+    assert main(["svi", *sizes, *QUICK, "--num-epochs", "2", "--out", "conv"]) == 0
+    assert main(["evidence", "conv", "--rows", "150", "--workers", "2", *QUICK]) == 0
+    assert main(["svi", "--resume", "--out", "conv", "--num-epochs", "3", *QUICK]) == 0
+    assert main(["report", "conv"]) == 0
+    assert pv.load(folder / "conv").channels == (4, 8)
