@@ -3,7 +3,6 @@
 __all__ = ["read_amat", "read_arrays", "room_of", "said", "size_of"]
 
 from pathlib import Path
-from typing import Any
 from zipfile import ZipInfo
 
 import numpy as np
@@ -131,7 +130,7 @@ def _read_text(path: Path) -> np.ndarray:
     return np.loadtxt(path, dtype=np.uint8, ndmin=2)
 
 
-def _read_mat(path: Path, columns: int) -> Any:
+def _read_mat(path: Path, columns: int) -> np.ndarray:
     from scipy.io import loadmat, whosmat
 
     name, shape, kind = whosmat(path)[0]

@@ -4,12 +4,11 @@ __all__ = ["check_positive", "check_seed", "check_sizes", "is_at_least", "shown"
 
 from math import inf
 from numbers import Integral, Real
-from typing import Any
 
 SHOWN = 60  # characters of a value in a message
 
 
-def check_sizes(**sizes: Any) -> None:
+def check_sizes(**sizes: object) -> None:
     """Raises ValueError unless every size is a positive integer, of Python or NumPy."""
     for name, size in sizes.items():
         if isinstance(size, Integral) and size >= 2**63:
@@ -18,25 +17,25 @@ def check_sizes(**sizes: Any) -> None:
             raise ValueError(f"{name} is {size!r}; give a positive integer")
 
 
-def check_positive(**numbers: Any) -> None:
+def check_positive(**numbers: object) -> None:
     """Raises ValueError unless every number is real, finite and above 0, of Python or NumPy."""
     for name, x in numbers.items():
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Returns a value as a message can hold it: its beginning, on one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def is_at_least(x: Any, least: float) -> bool:
+def is_at_least(x: object, least: float) -> bool:
     """Returns whether x is a real number, of Python or NumPy, that is at least so large."""
     return isinstance(x, Real) and not isinstance(x, bool) and float(x) >= least
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: object) -> None:
     """Raises ValueError unless a seed is an integer from 0 to 2^63 - 1, or `None`."""
     if seed is None:
         return

@@ -11,12 +11,14 @@ __all__ = [
 ]
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from math import log, log10
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 from scipy.stats import binom
 
@@ -26,7 +28,7 @@ OUTLYING = 3  # standard errors above the mean from which on a k-hat is no chanc
 TAIL = 1000  # largest weights that a k-hat is fitted to, at most
 
 
-def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
+def psis(log_w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     r"""Returns Pareto-smoothed, normalised log-weights `(S, N)` and their k-hat `(N,)`.
 
     The largest weights are replaced by quantiles of a generalised Pareto distribution fitted to
@@ -65,14 +67,14 @@ def psis(log_w: Any) -> tuple[np.ndarray, np.ndarray]:
     return smoothed.T, k
 
 
-def pareto_k(log_w: Any) -> np.ndarray:
+def pareto_k(log_w: ArrayLike) -> np.ndarray:
     """Returns the Pareto k-hat `(N,)` of log-weights `(S, N)`; see `psis`."""
     rows = np.ascontiguousarray(np.asarray(log_w, dtype=np.float64).T)
     size = min(rows.shape[1], tail_length(rows.shape[1]) + 1)
     return tail_khat(np.partition(rows, -size, axis=1)[:, -size:], rows.shape[1])
 
 
-def tail_khat(largest: Any, num_draws: int) -> np.ndarray:
+def tail_khat(largest: ArrayLike, num_draws: int) -> np.ndarray:
     """Returns the k-hat `(N,)` of S weights each, from the logs of their largest `(N, L)`.
 
     The tail that k-hat is fitted to are the `tail_length` largest; L is greater. See `psis`.
@@ -111,7 +113,7 @@ def khat_threshold(num_particles: int) -> float:
     return max(0.0, min(1 - 1 / log10(num_particles), 0.7)) if num_particles > 1 else 0.0
 
 
-def shrunk_khat(k: Any, num_draws: Any) -> np.ndarray:
+def shrunk_khat(k: ArrayLike, num_draws: ArrayLike) -> np.ndarray:
     r"""Returns k-hats `(N,)` drawn towards their mean, as far as chance alone would scatter them.
 
     .. math::
@@ -175,7 +177,7 @@ def ecdf_band(num_ranks: int, most: int, prob: float = 0.95, trials: int = 4000)
     return np.concatenate([np.stack([low, high]) / num_ranks, ends], axis=1)
 
 
-def _tail_length(num_draws: Any) -> Any:
+def _tail_length(num_draws: np.ndarray | int) -> np.ndarray:
     """Returns how many of S weights the tail is fitted to: ceil(min(S/5, 3 sqrt(S)))."""
     return np.ceil(np.minimum(num_draws / 5, 3 * np.sqrt(num_draws)))
 
@@ -217,7 +219,7 @@ def _psislw(tail: np.ndarray, cut: float) -> tuple[np.ndarray, float]:
 
 
 @cache
-def _arviz() -> tuple[Any, int]:
+def _arviz() -> tuple[Callable[..., Any], int]:
     """Returns ArviZ's `psislw`, and the sign in which it takes log-weights: 1.x negates them."""
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported

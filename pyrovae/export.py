@@ -19,6 +19,7 @@ from pyrovae.evidence.drawing import at_once
 from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,
+    Site,
     Values,
     inspect,
     observes_data,
@@ -71,8 +72,8 @@ def read_dataset(path: Path) -> xr.Dataset:
 
 @one_at_a_time
 def to_arviz(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     *data: Tensor,
     num_samples: int = 1_000,
     num_particles: int = 5_000,
@@ -204,14 +205,14 @@ def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
     return program.log_joint(z, rows, len(next(iter(z.values()))))
 
 
-def _take(program: Program, site: Any, value: Tensor, chosen: Tensor) -> Tensor:
+def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor:
     """Returns the draws of a site's value `(S, ..., event)` that were chosen for each datum."""
     index = program.spread(chosen, site, value)
     return value.gather(0, index.expand(-1, *value.shape[1:]))
 
 
 def _labelled(
-    program: Program, site: Any, value: Tensor, rows: range
+    program: Program, site: Site, value: Tensor, rows: range
 ) -> tuple[list[str], np.ndarray]:
     """Returns a site's values with the data second, then plates by name, then the event."""
     event_dim = site["fn"].event_dim

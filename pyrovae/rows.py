@@ -98,7 +98,7 @@ class Rows:
         """Returns whether the tensors are."""
         return self.dtype.is_floating_point
 
-    def to(self, device: Any) -> Self:
+    def to(self, device: str | torch.device) -> Self:
         """Returns the same rows, read onto another device."""
         return replace(self, device=torch.device(device))
 
@@ -140,7 +140,7 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
     like: list[Tensor] = []
     count = 0
     with ExitStack() as stack:
-        files: list[Any] = []
+        files: list[IO[bytes]] = []
         for batch in map(as_tensors, batches):
             if not files:
                 files = [stack.enter_context(TemporaryFile(prefix="pyrovae-")) for _ in batch]
@@ -165,7 +165,7 @@ def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
     return [(d.dtype, d.shape[1:]) for d in tensors]
 
 
-def as_tensors(batch: Any) -> tuple[Tensor, ...]:
+def as_tensors(batch: object) -> tuple[Tensor, ...]:
     """Returns a DataLoader's batch as a tuple; TypeError unless it is made of tensors."""
     parts = (batch,) if isinstance(batch, Tensor) else batch
     if not (isinstance(parts, tuple | list) and parts):

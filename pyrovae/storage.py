@@ -37,7 +37,7 @@ OPTIONS, DEPTH = 2**16, 20  # bytes of a configuration, and levels of its nestin
 STATE, PARTIAL = ".safetensors", ".partial"  # how names of state end, and of what is half-written
 
 
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path` and moves it there once it is on the disk.
 
     At every moment `path` holds the old content or the new one, whole.

@@ -20,10 +20,14 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pyrovae
 from pyrovae.errors import DataError, ProgramError
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from pyrovae.program.binding import Pair
 
 OURS = f"{Path(pyrovae.__file__).parent}/"
 PATHS = "stdlib", "platstdlib", "purelib", "platlib"
@@ -32,7 +36,7 @@ FORM = "give package.module:make, of a make() that returns (model, guide)"
 CLASS = "give package.module.Class, of a pyrovae.Model"
 
 
-def make_program(name: str, seed: int, device: str) -> Any:
+def make_program(name: str, seed: int, device: str) -> "Pair":
     """Returns the (model, guide) that `package.module:make` gives, its modules on the device.
 
     The module is imported, from the working directory too, and `make` called on random streams
@@ -135,7 +139,7 @@ def _imported(option: str, module: str, form: str) -> Any:
         raise
 
 
-def _function(name: str, module: Any, attribute: str) -> Callable[[], Any]:
+def _function(name: str, module: ModuleType, attribute: str) -> Callable[[], Any]:
     if not hasattr(module, attribute):
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         near = get_close_matches(attribute, own, n=1)
@@ -151,7 +155,7 @@ def _function(name: str, module: Any, attribute: str) -> Callable[[], Any]:
     return make
 
 
-def check_takes(pair: Any, data: Sequence[Any], name: str) -> None:
+def check_takes(pair: "Pair", data: Sequence[object], name: str) -> None:
     """Raises DataError where a model or guide cannot be called with that many data.
 
     Args:
@@ -167,7 +171,7 @@ def check_takes(pair: Any, data: Sequence[Any], name: str) -> None:
             )
 
 
-def _refused(fn: Callable[..., Any], arguments: Sequence[Any]) -> str | None:
+def _refused(fn: Callable[..., object], arguments: Sequence[object]) -> str | None:
     """Returns what a callable takes where that is not these arguments, else `None`."""
     try:
         known = inspect.signature(getattr(fn, "forward", fn))
@@ -180,7 +184,7 @@ def _refused(fn: Callable[..., Any], arguments: Sequence[Any]) -> str | None:
     return None
 
 
-def program_sha256(pair: Any) -> str:
+def program_sha256(pair: "Pair") -> str:
     """Returns a digest of a pair that `make_program` made, "" where it cannot be compared."""
     from pyrovae.digest import Reached
 

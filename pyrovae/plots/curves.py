@@ -4,10 +4,11 @@ __all__ = ["bars", "canvas", "histograms", "lines", "signed"]
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette: told apart by colour-blind readers
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -20,7 +21,7 @@ def signed(text: str) -> str:
     return re.sub(r"(?<![\w)])-(?=\d)|(?<=\de)-(?=\d)", "\N{MINUS SIGN}", text.replace("+-", "±"))
 
 
-def canvas(width: float, height: float) -> tuple[Figure, Any]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Returns a figure of that size in inches, and its axes.
 
     Args:
@@ -35,12 +36,12 @@ def canvas(width: float, height: float) -> tuple[Figure, Any]:
 
 def lines(
     x: Sequence[float],
-    values: Mapping[str, Any],
+    values: Mapping[str, ArrayLike],
     *,
     xlabel: str,
     ylabel: str,
     title: str,
-    errors: Mapping[str, Any] | None = None,
+    errors: Mapping[str, ArrayLike] | None = None,
     log_x: bool = False,
 ) -> Figure:
     """Returns curves of `values` against x, one a name; bands are two standard errors.
@@ -70,7 +71,7 @@ def lines(
 
 
 def histograms(
-    values: Mapping[str, Any],
+    values: Mapping[str, ArrayLike],
     *,
     xlabel: str,
     title: str,
@@ -91,7 +92,7 @@ def histograms(
     edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins)
     for color, (name, v) in zip(COLORS, arrays.items(), strict=False):
         share = np.full(len(v), 1 / len(v))
-        axes.hist(v, edges, weights=share, color=color, alpha=0.55, label=name)
+        axes.hist(v, edges.tolist(), weights=share, color=color, alpha=0.55, label=name)
     for style, (name, place) in zip(("-", "--", ":"), (marks or {}).items(), strict=False):
         axes.axvline(place, color=BLACK, linewidth=1, linestyle=style, label=name)
     axes.set(xlabel=xlabel, ylabel="share of the draws", title=title)

@@ -4,8 +4,8 @@ __all__ = ["mermaid", "plates"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
@@ -19,8 +19,8 @@ LISTED = 6  # groups of parameters named under a panel, at most
 
 
 def plates(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     *data: Tensor,
     plate: str | None = "data",
 ) -> Figure:
@@ -76,8 +76,8 @@ def plates(
 
 
 def mermaid(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     *data: Tensor,
     plate: str | None = "data",
 ) -> str:
@@ -168,7 +168,7 @@ def _formula(title: str, nodes: Sequence[Node]) -> str:
     return " ".join(factors)
 
 
-def _draw(axes: Any, diagram: Diagram, left: float, bottom: float) -> None:
+def _draw(axes: Axes, diagram: Diagram, left: float, bottom: float) -> None:
     """Draws a diagram with its lower left corner at (left, bottom)."""
     for box in diagram.plates:
         corner = left + box.left, bottom + box.bottom

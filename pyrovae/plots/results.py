@@ -90,7 +90,8 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     axes.legend(frameon=False)
     text = f"ELBO in nats per datum, epochs 1 to {len(elbo)}: training data from {elbo[0]:.2f} to "
     text += f"{elbo[-1]:.2f}"

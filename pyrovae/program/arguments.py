@@ -19,7 +19,7 @@ from pyrovae.splits import check_finite
 OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported for"  # torch's words
 
 
-def check_callables(model: Any, guide: Any) -> None:
+def check_callables(model: object, guide: object) -> None:
     """Raises TypeError unless model, and guide where there is one, can be called.
 
     Args:

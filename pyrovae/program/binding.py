@@ -4,7 +4,7 @@ __all__ = ["Bound", "Pair", "bound", "is_table"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, overload
+from typing import TypeGuard, overload
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ class Bound:
     """
 
     fn: Fn
-    arguments: tuple[Any, ...]
+    arguments: tuple[object, ...]
     places: Places
 
     def __call__(self, *tables: Tensor) -> object:
@@ -38,12 +38,12 @@ class Bound:
 
 
 @overload
-def bound(fn: Fn, arguments: Sequence[Any], places: Places) -> Fn: ...
+def bound(fn: Fn, arguments: Sequence[object], places: Places) -> Fn: ...
 @overload
-def bound(fn: None, arguments: Sequence[Any], places: Places) -> None: ...
+def bound(fn: None, arguments: Sequence[object], places: Places) -> None: ...
 @overload
-def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None: ...
-def bound(fn: Fn | None, arguments: Sequence[Any], places: Places) -> Fn | None:
+def bound(fn: Fn | None, arguments: Sequence[object], places: Places) -> Fn | None: ...
+def bound(fn: Fn | None, arguments: Sequence[object], places: Places) -> Fn | None:
     """Returns the program with all arguments bound that are no tables; itself if all are.
 
     Args:

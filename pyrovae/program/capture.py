@@ -53,7 +53,7 @@ class Captured:
     """
 
     def __init__(
-        self, fn: Callable[..., Any], what: str, record: Callable[..., Any] | None = None
+        self, fn: Callable[..., object], what: str, record: Callable[..., Any] | None = None
     ) -> None:
         self._fn, self._what, self._record = fn, what, record or fn
         self._graph: Callable[..., Any] | None = None

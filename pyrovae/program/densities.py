@@ -13,6 +13,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -65,8 +66,8 @@ class Program:
         graphs: Compiled functions of a block by name, see `compiled`; `None` runs all as written.
     """
 
-    model: Callable[..., Any]
-    guide: Callable[..., Any] | None
+    model: Callable[..., object]
+    guide: Callable[..., object] | None
     data: tuple[Any, ...]
     plate: str | None
     feed: str
@@ -125,7 +126,7 @@ class Program:
         index = index.clamp(max=rows[-1]).to(self.data[0].device) - self.first
         return replace(self, data=tuple(d[index] for d in self.data), feed="whole")
 
-    def captured(self, what: str, fn: Callable[..., Any], *args: Any) -> Any:
+    def captured(self, what: str, fn: Callable[..., object], *args: Any) -> Any:
         """Returns `fn(data, *args)` of a `block`, from one graph for all blocks where compiled.
 
         Args:
@@ -244,12 +245,12 @@ class Program:
         )
 
     @property
-    def summed(self) -> Callable[..., Any]:
+    def summed(self) -> Callable[..., object]:
         """The model with its `enumerated` sites in parallel, to be summed out of its density."""
         return enumerating(self.model, self.enumerated, -2 - self.nesting)
 
     @property
-    def summed_guide(self) -> Callable[..., Any]:
+    def summed_guide(self) -> Callable[..., object]:
         """The guide, likewise, with those of them that it draws."""
         assert self.guide is not None
         return enumerating(self.guide, self.enumerated, -2 - self.nesting)
@@ -368,9 +369,11 @@ class Program:
 
     def number(self, site: Site) -> int:
         """Returns which row of a block a site belongs to, where the data plate is a loop."""
-        return self._frame(site).counter - 1  # Pyro counts from 1
+        frame = self._frame(site)
+        assert frame is not None
+        return frame.counter - 1  # Pyro counts from 1
 
-    def _frame(self, site: Site) -> Any:
+    def _frame(self, site: Site) -> CondIndepStackFrame | None:
         """Returns the data plate around a site, `None` where it stands outside."""
         return next((f for f in site["cond_indep_stack"] if f.name == self.plate), None)
 
@@ -385,7 +388,7 @@ class Program:
 
     def log_density(
         self,
-        fn: Callable[..., Any] | None,
+        fn: Callable[..., object] | None,
         z: Values,
         rows: range,
         num_particles: int | None = None,
@@ -411,7 +414,7 @@ class Program:
 
     def run(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., object],
         rows: range,
         num_particles: int | None = None,
         handler: Messenger | None = None,

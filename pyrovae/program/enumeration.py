@@ -15,7 +15,9 @@ from torch import Tensor
 from pyrovae.program.handlers import Site
 
 
-def enumerating(fn: Callable[..., Any], names: Iterable[str], dim: int) -> Callable[..., Any]:
+def enumerating(
+    fn: Callable[..., object], names: Iterable[str], dim: int
+) -> Callable[..., object]:
     """Returns `fn` with all values of its sites `names` side by side, from dimension `dim` on.
 
     Args:

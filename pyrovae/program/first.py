@@ -164,7 +164,7 @@ def _as_run(
 
 def _nesting(sites: tuple[Site, ...]) -> int:
     """Returns the number of plate dimensions."""
-    return -min((f.dim for s in sites for f in vectorized(s)), default=0)
+    return -min((f.dim or 0 for s in sites for f in vectorized(s)), default=0)
 
 
 def _enumerated(model_sites: tuple[Site, ...], guide_sites: tuple[Site, ...]) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
     )
 
 
-def _trace(fn: Callable[..., object], *data: Any) -> tuple[Site, ...]:
+def _trace(fn: Callable[..., object], *data: object) -> tuple[Site, ...]:
     sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
     for s in sites:
         if not isinstance(s["value"], Tensor):

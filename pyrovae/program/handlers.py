@@ -40,6 +40,7 @@ from pyro.distributions import (
     constraints,
 )
 from pyro.distributions.util import sum_rightmost
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -63,7 +64,7 @@ def evaluation() -> Iterator[None]:
     _keep_freed_memory()
     met: list[torch.nn.Module] = []
 
-    def meet(module: torch.nn.Module, _: Any) -> None:
+    def meet(module: torch.nn.Module, _: object) -> None:
         if module.training:
             module.training = False
             met.append(module)
@@ -310,7 +311,7 @@ def sample_sites(trace: Any) -> list[Site]:
     return [s for s in nodes if s["type"] == "sample" and not site_is_subsample(s)]
 
 
-def vectorized(site: Site) -> list[Any]:
+def vectorized(site: Site) -> list[CondIndepStackFrame]:
     """Returns the frames of the plates around a site that are no loops."""
     return [f for f in site["cond_indep_stack"] if f.vectorized]
 

@@ -27,8 +27,8 @@ from pyrovae.threads import one_at_a_time
 
 
 def inspect(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     *data: Any,
     plate: str | None = "data",
     block_size: int = 64,
@@ -180,8 +180,8 @@ class Check:
 
 @one_at_a_time
 def check(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     *data: Any,
     plate: str | None = "data",
     block_size: int = 64,

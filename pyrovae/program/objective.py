@@ -3,7 +3,6 @@
 __all__ = ["negative_elbo"]
 
 from collections.abc import Callable
-from typing import Any
 
 from pyro import poutine
 from torch import Tensor
@@ -11,7 +10,9 @@ from torch import Tensor
 from pyrovae.program.handlers import base, sample_sites
 
 
-def negative_elbo(model: Callable[..., Any], guide: Callable[..., Any], *data: Tensor) -> Tensor:
+def negative_elbo(
+    model: Callable[..., object], guide: Callable[..., object], *data: Tensor
+) -> Tensor:
     r"""Returns the loss of Pyro's `Trace_ELBO`, one particle, summed over the data, in nats.
 
     .. math::

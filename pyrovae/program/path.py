@@ -7,7 +7,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -175,7 +174,7 @@ class Path:
         return values
 
     @property
-    def _fn(self) -> Callable[..., Any]:
+    def _fn(self) -> Callable[..., object]:
         return self.program.guide or self.program.model
 
     @cached_property

@@ -62,8 +62,8 @@ class Relations:
 
 @one_at_a_time
 def relations(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
     *data: Tensor,
     plate: str | None = "data",
 ) -> Relations:
@@ -119,7 +119,7 @@ class _Likeness(TorchFunctionMode):
 
 
 def _nodes(
-    program: Program, fn: Callable[..., Any], held: dict[int, list[Node]], sizes: dict[str, int]
+    program: Program, fn: Callable[..., object], held: dict[int, list[Node]], sizes: dict[str, int]
 ) -> tuple[Node, ...]:
     """Returns the nodes of one of the two callables; the model's run fills in `held`."""
     rows = program.step if program.feed == "slice" else len(program)
@@ -164,7 +164,7 @@ def _shaping(log_p: Tensor, parameters: Values) -> tuple[str, ...]:
     return tuple(name for name, g in zip(leaves, grads, strict=True) if g is not None)
 
 
-def _names(fn: Callable[..., Any], count: int) -> list[str]:
+def _names(fn: Callable[..., object], count: int) -> list[str]:
     """Returns the names of a program's arguments."""
     try:
         named = [p.name for p in signature(fn).parameters.values() if p.kind != p.VAR_POSITIONAL]

@@ -48,7 +48,7 @@ class _Traced(TorchDispatchMode):
             self.read |= not made
         return result
 
-    def reached(self, tensor: Any) -> bool:
+    def reached(self, tensor: object) -> bool:
         return isinstance(tensor, Tensor) and tensor in self._reached
 
 

@@ -28,7 +28,7 @@ class _Met(Parameters):
 
 
 def state_of(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any
+    model: Callable[..., object], guide: Callable[..., object] | None, *data: Any
 ) -> tuple[Values, Values]:
     """Returns a program's parameters and buffers by name, having run it once on the data.
 
@@ -54,7 +54,7 @@ def state_of(
 
 
 def buffers_of(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, parameters: Values
+    model: Callable[..., object], guide: Callable[..., object] | None, parameters: Values
 ) -> Values:
     """Returns tensors in the state of a program's modules that are none of its parameters.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Ends = tuple[Tensor, Tensor]  # the lower and the upper one of an interval
 
 
-def check_observed(model: Callable[..., Any], *data: Tensor, start: int = 0) -> None:
+def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) -> None:
     """Raises DataError for an observed value outside its support; rows count from `start`.
 
     Args:

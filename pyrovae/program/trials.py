@@ -9,6 +9,7 @@ __all__ = [
     "fitted",
 ]
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -226,7 +227,7 @@ def _alike(
     program: Program,
     rows: range,
     z: Values,
-    scored: list[tuple[str, Any]],
+    scored: list[tuple[str, Callable[..., object]]],
     together: list[Tensor],
     index: list[int],
 ) -> bool:
@@ -295,7 +296,7 @@ def check_summed_masks(program: Program, rows: range) -> None:
                 )
 
 
-def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Any]]:
+def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Callable[..., object]]]:
     """Returns model and guide by name; no guide whose density is known at its own draws alone.
 
     A flow without an inverse remembers what it just made, and nothing else.

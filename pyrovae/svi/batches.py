@@ -18,10 +18,15 @@ from pyrovae.svi.ranks import Ranks
 CHECKED = 1024  # rows looked at, or validated, at a time
 Batch = tuple[Tensor, ...]
 Numbered = Iterator[tuple[Tensor, Batch]]  # with the numbers of their rows
-Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[Any]
+Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[object]
 
 
-def batches(data: Data, size: int, transform: Callable[..., Any] | None, device: Any) -> "Batches":
+def batches(
+    data: Data,
+    size: int,
+    transform: Callable[..., object] | None,
+    device: str | torch.device | None,
+) -> "Batches":
     """Returns the batches of data: `size` rows, or what a DataLoader gives at a time.
 
     Args:
@@ -35,12 +40,12 @@ def batches(data: Data, size: int, transform: Callable[..., Any] | None, device:
     return _Indexed(arguments(data), int(size), transform, device)
 
 
-def arguments(data: Any) -> tuple[Any, ...]:
+def arguments(data: object) -> tuple[Any, ...]:
     """Returns data as what a program is called with."""
     return tuple(data) if isinstance(data, tuple | list) else (data,)
 
 
-def bound_to(fn: Callable[..., Any], data: Any) -> Callable[..., Any]:
+def bound_to(fn: Callable[..., object], data: object) -> Callable[..., object]:
     """Returns a program of the tables among the data; what is none (`None`, a flag) stays.
 
     Args:
@@ -67,7 +72,9 @@ class Batches(ABC):
 
     num_data = num_steps = 0
 
-    def __init__(self, transform: Callable[..., Any] | None, device: Any) -> None:
+    def __init__(
+        self, transform: Callable[..., object] | None, device: str | torch.device | None
+    ) -> None:
         self._transform, self._device = transform, device
 
     @property
@@ -89,7 +96,7 @@ class Batches(ABC):
             number: Of the epoch, from 0.
         """
 
-    def check(self, model: Callable[..., Any]) -> "Batches":
+    def check(self, model: Callable[..., object]) -> "Batches":
         """Returns itself; raises where an observed value is outside its site's support."""
         with seeded(0):
             for rows, batch in self.in_order():
@@ -135,7 +142,7 @@ class _Indexed(Batches):
 class _Loaded(Batches):
     """Batches of a DataLoader, as they come; rows are numbered in that order."""
 
-    def __init__(self, loader: DataLoader[Any], *options: Any) -> None:
+    def __init__(self, loader: DataLoader[object], *options: Any) -> None:
         super().__init__(*options)
         self._loader, self._first = loader, Batch()
 
@@ -143,7 +150,7 @@ class _Loaded(Batches):
     def first(self) -> Batch:
         return self._first
 
-    def check(self, model: Callable[..., Any]) -> Batches:
+    def check(self, model: Callable[..., object]) -> Batches:
         super().check(model)
         if not self.num_data:
             raise ValueError("the DataLoader gives no rows; give at least one")

@@ -42,8 +42,8 @@ ADAM = partial(torch.optim.Adam, fused=True)
 
 @one_at_a_time
 def fit(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     data: Data,
     *,
     valid: Data | None = None,
@@ -55,7 +55,7 @@ def fit(
     objective: Any = None,
     clip_norm: float | None = None,
     patience: int | None = None,
-    transform: Callable[..., Any] | None = None,
+    transform: Callable[..., object] | None = None,
     device: str | torch.device | None = None,
     compile: bool = False,
     seed: int | None = None,
@@ -232,7 +232,10 @@ def _tell(callback: Callable[[State], None] | None, course: Course) -> None:
 
 
 def _valid_elbo(
-    model: Callable[..., Any], guide: Callable[..., Any], held_out: Batches | None, ranks: Ranks
+    model: Callable[..., object],
+    guide: Callable[..., object],
+    held_out: Batches | None,
+    ranks: Ranks,
 ) -> float | None:
     """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; draws are the same."""
     elbo = None
@@ -259,7 +262,7 @@ def _check_options(
     lr_schedule: str,
     clip_norm: float | None,
     patience: int | None,
-    valid: Any,
+    valid: object,
 ) -> None:
     check_sizes(num_epochs=num_epochs, batch_size=batch_size)
     check_sizes(patience=1 if patience is None else patience)

@@ -27,8 +27,8 @@ def objective_loss(objective: Any) -> Any:
 
 def compiled_gradients(
     objective: Any,
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     params: list[Tensor],
 ) -> Captured:
     """Returns `gradients` as a graph, for `Trace_ELBO` that of its equal without `.item()`.
@@ -47,8 +47,8 @@ def compiled_gradients(
 
 def gradients(
     loss_of: Callable[..., Tensor],
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     params: list[Tensor],
 ) -> Callable[..., tuple[Tensor, tuple[Tensor | None, ...]]]:
     """Returns the function of a batch that gives the loss per datum and its gradients.

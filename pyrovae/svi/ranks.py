@@ -110,7 +110,7 @@ class Ranks:
         for d in chain.from_iterable(batches):
             digest.update(f"{d.dtype}{tuple(d.shape)}".encode())
             digest.update(d.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        all_digests: list[Any] = [None] * self.size
+        all_digests = [""] * self.size
         dist.all_gather_object(all_digests, digest.hexdigest())
         for rank, other in enumerate(all_digests):
             if other != all_digests[0]:
