@@ -157,6 +157,13 @@ def test_no_code_is_imported_because_a_file_names_it(folder, args, capsys):
     assert "name it again: --model outside_models.Mine" in err
 
 
+def test_a_run_of_another_model_is_told(folder, capsys):
+    assert main(["evidence", "run", "--model", "vae", *QUICK]) == 2
+    assert "run holds a Mine, not a vae" in capsys.readouterr().err
+    assert main(["evidence", *MINE, *QUICK]) == 2
+    assert "--model is of a run; give its folder" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_process_that_has_not_imported_it(folder):
     code = "import pyrovae as pv; pv.load('run')"
