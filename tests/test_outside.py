@@ -78,6 +78,13 @@ class Mine(pv.Model):
 
 class Nameless(Mine):
     pass
+
+
+class Forgetful(Mine):
+    name = "test-forgetful"
+
+    def config(self):
+        return {"x_dim": 64}
 '''
 QUICK = "--num-particles 20 --no-progress --estimators elbo importance".split()
 MINE = ["--model", "outside_models.Mine"]
@@ -97,6 +104,7 @@ def trained(tmp_path_factory):
         yield folder
     sys.modules.pop("outside_models", None)
     base._known.pop("test-mine", None)
+    base._known.pop("test-forgetful", None)
 
 
 @pytest.fixture
@@ -185,6 +193,10 @@ def test_a_process_that_has_not_imported_it(folder):
         ([*MINE, "--model.z_dim", "x"], "--model.z_dim is 'x'; expected"),
         ([*MINE, "--model.z_dim"], "--model.z_dim needs a value"),
         (["--model", "outside_models.Nameless"], "no subclass of pyrovae.Model with a name of"),
+        (
+            ["--model", "outside_models.Forgetful", "--model.z_dim", "2"],
+            "could not be loaded again: its configuration makes another",
+        ),
         (["--model", "outside_models.Other"], "no subclass of pyrovae.Model with a name of"),
         (["--model", "nowhere_models.Mine"], "there is no module 'nowhere_models'"),
         (["--model", "conv-va"], "did you mean conv-vae"),
@@ -200,7 +212,7 @@ def test_mistakes(folder, args, said, capsys):
     assert main(["svi", *args, "--out", "other"]) == 2
     err = capsys.readouterr().err
     assert said in err, err
-    assert not (folder / "other").exists()
+    assert not (folder / "other" / "config.yaml").exists()
 
 
 def test_options_of_the_vae_have_two_names(folder):
