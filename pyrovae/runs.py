@@ -125,8 +125,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def about_model(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the protocol says of the model of these options."""
-    named = "likelihood" if config["likelihood"] else "model"
-    return {named: config[named]}
+    named = "likelihood" if config.get("likelihood") else "model"
+    return {named: config.get(named)}
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:

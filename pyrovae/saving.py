@@ -1,6 +1,15 @@
 """What is learned, in a folder: a model, or the parameters and buffers of any program."""
 
-__all__ = ["MODEL", "Pair", "holds_program", "load", "save", "saved_sha256", "write_state"]
+__all__ = [
+    "MODEL",
+    "Pair",
+    "check_loadable",
+    "holds_program",
+    "load",
+    "save",
+    "saved_sha256",
+    "write_state",
+]
 
 import json
 from collections.abc import Callable, Iterable
@@ -56,17 +65,23 @@ def save(what: Model | Pair, folder: str | Path, *data: Any, **facts: Any) -> No
         2.0
     """
     if isinstance(what, Model):
-        if why := _not_as_configured(what):
-            raise ValueError(
-                f"this {type(what).__name__} could not be loaded again: {why}; save what it has "
-                "learned as a program's, pv.save((m.model, m.guide), folder, x), and put it back "
-                "with pv.load(folder, (m.model, m.guide), x)"
-            )
+        check_loadable(what)
         state = {"class": "model", "name": what.name, "config": what.config()}
         state["weights"] = what.state_dict()
         storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
     else:
         write_state(folder, *state_of(*_pair(what, "save"), *_given(data, "save")), **facts)
+
+
+def check_loadable(model: Model) -> None:
+    """Raises ValueError where `load` could not make a model again."""
+    if why := _not_as_configured(model):
+        raise ValueError(
+            f"this {type(model).__name__} could not be loaded again: {why}; let config() say all "
+            "that its constructor needs, or save what it has learned as a program's, "
+            "pv.save((m.model, m.guide), folder, x), and put it back with pv.load(folder, "
+            "(m.model, m.guide), x)"
+        )
 
 
 def write_state(

@@ -108,23 +108,24 @@ def model_class(name: str) -> Any:
     return found
 
 
-def named_again(name: str | None, kept: Mapping[str, Any]) -> None:
-    """Imports the class of a run's model, if it is a user's, where a user names it again.
+def named_again(name: str | None, kept: Mapping[str, Any]) -> Any:
+    """Returns the class of a run's model where a user names it, imported; else `None`.
 
     Args:
         name: What the user says.
         kept: The run's options.
 
     Raises:
-        ValueError: If it is not named: no code is imported because a file names it.
+        ValueError: If it is a user's and not named: no code is imported because a file names it.
     """
     if name:
-        model_class(name)
-    elif "." in (known := str(kept.get("model"))):
+        return model_class(name)
+    if "." in (known := str(kept.get("model"))):
         raise ValueError(
             f"this is a run of the model {known}, and no code is imported because a file names "
             f"it; name it again: --model {known}"
         )
+    return None
 
 
 def _imported(option: str, module: str, form: str) -> Any:

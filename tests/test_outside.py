@@ -78,6 +78,13 @@ class Mine(pv.Model):
 
 class Nameless(Mine):
     pass
+
+
+class Forgetful(Mine):
+    name = "test-forgetful"
+
+    def config(self):
+        return {"x_dim": 64}
 '''
 QUICK = "--num-particles 20 --no-progress --estimators elbo importance".split()
 MINE = ["--model", "outside_models.Mine"]
@@ -97,6 +104,7 @@ def trained(tmp_path_factory):
         yield folder
     sys.modules.pop("outside_models", None)
     base._known.pop("test-mine", None)
+    base._known.pop("test-forgetful", None)
 
 
 @pytest.fixture
@@ -157,6 +165,13 @@ def test_no_code_is_imported_because_a_file_names_it(folder, args, capsys):
     assert "name it again: --model outside_models.Mine" in err
 
 
+def test_a_run_of_another_model_is_told(folder, capsys):
+    assert main(["evidence", "run", "--model", "vae", *QUICK]) == 2
+    assert "run holds a Mine, not a vae" in capsys.readouterr().err
+    assert main(["evidence", *MINE, *QUICK]) == 2
+    assert "--model is of a run; give its folder" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_process_that_has_not_imported_it(folder):
     code = "import pyrovae as pv; pv.load('run')"
@@ -178,6 +193,10 @@ def test_a_process_that_has_not_imported_it(folder):
         ([*MINE, "--model.z_dim", "x"], "--model.z_dim is 'x'; expected"),
         ([*MINE, "--model.z_dim"], "--model.z_dim needs a value"),
         (["--model", "outside_models.Nameless"], "no subclass of pyrovae.Model with a name of"),
+        (
+            ["--model", "outside_models.Forgetful", "--model.z_dim", "2"],
+            "could not be loaded again: its configuration makes another",
+        ),
         (["--model", "outside_models.Other"], "no subclass of pyrovae.Model with a name of"),
         (["--model", "nowhere_models.Mine"], "there is no module 'nowhere_models'"),
         (["--model", "conv-va"], "did you mean conv-vae"),
@@ -193,7 +212,7 @@ def test_mistakes(folder, args, said, capsys):
     assert main(["svi", *args, "--out", "other"]) == 2
     err = capsys.readouterr().err
     assert said in err, err
-    assert not (folder / "other").exists()
+    assert not (folder / "other" / "config.yaml").exists()
 
 
 def test_options_of_the_vae_have_two_names(folder):

@@ -142,6 +142,8 @@ def _run(config: "Namespace", argv: list[str]) -> int:
         raise ValueError(
             f"--num-particles is {config.num_particles!r}; give a whole number above 0, or auto"
         )
+    if config.model and not config.run:
+        raise ValueError("--model is of a run; give its folder, or --program package.module:make")
     if not (config.run or config.program):
         raise ValueError("give a run folder, or --program package.module:make")
     check_device(config.device)
@@ -217,8 +219,7 @@ def _of_run(config: "Namespace") -> Task:
             f"{folder} is the run of the program {kept.get('program')}, and no code is imported "
             f"because a file names it; name it again: --program {kept.get('program')}"
         )
-    if not program:
-        named_again(config.model, kept)
+    cls = None if program else named_again(config.model, kept)
     name, root = config.data or kept["data"], config.root or kept["root"]
     binarize = config.binarize or kept["binarize"]
     own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
@@ -240,6 +241,8 @@ def _of_run(config: "Namespace") -> Task:
         arrays = part.arrays
     else:
         loaded = pv.load(folder).to(config.device)
+        if cls and type(loaded) is not cls:
+            raise ValueError(f"{folder} holds a {type(loaded).__name__}, not a {config.model}")
         model, guide, arrays = loaded.model, loaded.guide, loaded.arrays(part)
         protocol |= runs.about_model(kept)
     default = folder if own else folder / f"evidence-{Path(name).stem}"

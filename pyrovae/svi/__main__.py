@@ -239,9 +239,12 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     import pyrovae as pv
     from pyrovae import report, runs, storage
     from pyrovae.evidence.evaluate import planned
+    from pyrovae.saving import check_loadable
 
     config, splits, model, pair = task.config, task.splits, task.model, task.pair
     _check_folder(folder, config)
+    if model:
+        check_loadable(model)  # before training, too
     test = tuple(x.to(config.device) for x in task.arrays(splits.test))
     options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed", "compile")}
     planned(*pair, *test, **options)  # what would be refused is refused before training

@@ -643,7 +643,10 @@ CONFIG = {
     "text for valid size": _option(valid_size="many"),
     "no such binarization": _option(binarize="maybe"),
     "text for a seed": _option(seed="a"),
-    "nothing for likelihood": _option(likelihood=None),
+    "a number for likelihood": _option(likelihood=3),
+    "a number for a model": _option(model=3),
+    "a model that is code": _option(model="os.system"),
+    "a list for a model's options": _option(model_options=["z_dim"]),
 }
 EVIDENCE = {
     "another file": lambda path: xarray.Dataset({"x": ("n", [1.0])}).to_netcdf(
