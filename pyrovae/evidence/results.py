@@ -14,6 +14,7 @@ import torch
 
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
+from pyrovae.evidence.estimators.base import kind
 from pyrovae.export import to_xarray
 
 TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
@@ -224,10 +225,11 @@ class Evidence:
         """
         estimates = {}
         for name in dataset["estimator"].values.tolist():
+            kind(str(name))  # which knows it
             one = dataset.sel(estimator=name)
             for f, (dims, _) in TABLES.items():
-                kind = "i" if f == "num_draws" else "f"
-                if one[f].dims != dims or one[f].dtype.kind != kind:
+                letter = "i" if f == "num_draws" else "f"
+                if one[f].dims != dims or one[f].dtype.kind != letter:
                     raise ValueError(f"{f} of {name!r} is {one[f].dtype} over {one[f].dims}")
             columns = {f: torch.from_numpy(one[f].values.copy()) for f in TABLES}
             if f"{name}_batches" in dataset:

@@ -19,6 +19,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
+from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.plots.curves import signed
@@ -142,9 +143,7 @@ def render(
         figures["program"] = plots.plates(*pair, *everything)
     best = evidence.best()
     if first := figures.get("reconstructions"):
-        about = [f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."]
-        about += [] if y is None else [f" Their labels: {', '.join(map(str, y[:12].tolist()))}."]
-        first.set_label(signed("".join([first.get_label(), *about])))
+        first.set_label(signed(f"{first.get_label()}{_of_first(best, y)}"))
     environment = Environment(loader=PackageLoader("pyrovae", "report"), autoescape=True)
     environment.filters["number"] = words.number
     return environment.get_template("page.html").render(
@@ -171,6 +170,14 @@ def render(
             "table": _table(x, y, shape, evidence),
         },
     )
+
+
+def _of_first(best: Estimate, y: Tensor | None) -> str:
+    """Returns what is known of the first data, in words."""
+    text = f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."
+    if y is not None:
+        text += f" Their labels: {', '.join(map(str, y[:12].tolist()))}."
+    return text
 
 
 def _planes(model: Any, x: Tensor, shape: tuple[int, int]) -> list[dict[str, Any]]:
