@@ -459,6 +459,10 @@ def test_estimators_of_a_kind_stand_beside_each_other():
     assert evidence["importance"].path[-1].isnan().all()  # the others' draws are more
     again = pv.Evidence.from_xarray(evidence.to_xarray())
     assert f"{again}" == f"{evidence}"
+    annealed = [pv.AIS(3, 2), pv.AIS(6, 2)]
+    words = pv.evaluate(scenario.model, scenario.guide, x, estimators=annealed, seed=0).reading()
+    assert "3 temperatures x 2 chains" in words
+    assert "6 temperatures x 2 chains" in words
 
 
 def test_an_estimator_of_ones_own(monkeypatch):

@@ -131,7 +131,8 @@ class AIS(Estimator):
     @classmethod
     def how(cls, e: Results, protocol: Mapping[str, Any]) -> str:
         """Returns temperatures x runs."""
-        steps = f"{protocol['num_temperatures']} temperatures x " if protocol else ""
+        own = "num_temperatures" + ("" if e.name == cls.name else f"_{e.name}")
+        steps = f"{protocol[own]} temperatures x " if own in protocol else ""
         return f"{steps}{int(e.num_draws.max())} chains"
 
     @classmethod

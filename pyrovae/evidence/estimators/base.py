@@ -64,7 +64,9 @@ class Results(Protocol):
     """What a verdict is read from: an `Estimate`, per datum."""
 
     @property
-    def value(self) -> Tensor: ...  # noqa: D102, as `Estimate` says
+    def name(self) -> str: ...  # noqa: D102, as `Estimate` says
+    @property
+    def value(self) -> Tensor: ...  # noqa: D102
     @property
     def std_error(self) -> Tensor: ...  # noqa: D102
     @property
