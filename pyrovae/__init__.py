@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.calibration import calibrate as calibrate
     from pyrovae.evidence.estimators.ais import AIS as AIS
     from pyrovae.evidence.estimators.base import Estimator as Estimator
+    from pyrovae.evidence.estimators.exact import Exact as Exact
     from pyrovae.evidence.estimators.importance import ELBO as ELBO
     from pyrovae.evidence.estimators.importance import Importance as Importance
     from pyrovae.evidence.estimators.importance import Jackknife as Jackknife
@@ -60,6 +61,7 @@ _NAMES = {
     "ELBO": "evidence.estimators.importance",
     "Estimator": "evidence.estimators.base",
     "Evidence": "evidence.results",
+    "Exact": "evidence.estimators.exact",
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",
     "LinearGaussian": "models.linear",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
 
 # names of what --help does not wait for
 LIKELIHOODS = ["bernoulli", "continuous-bernoulli", "normal"]
-ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature"]
+ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature", "exact"]
 OF_MEMORY = r"(?i)memory|storage size calculation overflowed"  # torch's words
 USAGE, DATA, DIVERGED, CHECKPOINT, UNFORESEEN, INTERRUPTED = 2, 3, 4, 5, 70, 130
 

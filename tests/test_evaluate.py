@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -512,3 +513,22 @@ def test_an_estimator_alone_gives_its_table():
     assert torch.equal(pv.Quadrature()(scenario.model, None, x), exact)
     with pytest.raises(ValueError, match="'importance' needs a guide"):
         pv.Importance(20)(scenario.model, None, x)
+
+
+def test_what_is_summed_out_is_exact():
+    def mixture(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.3))
+            pyro.sample("x", dist.Normal(2 * k, 1.0), obs=x)
+
+    x = torch.linspace(-2, 3, 7)
+    evidence = pv.evaluate(mixture, None, x, estimators=["exact"], seed=0)
+    both = [dist.Normal(2.0, 1.0).log_prob(x) + math.log(0.3)]
+    both += [dist.Normal(0.0, 1.0).log_prob(x) + math.log(0.7)]
+    torch.testing.assert_close(evidence["exact"].value, torch.stack(both).logsumexp(0))
+    assert set(evidence["exact"].verdict()) == {"ok"}
+    assert evidence.best().name == "exact"
+    assert "It is exact" in evidence.reading()
+    scenario = BernoulliDecoder()
+    with pytest.raises(ValueError, match="'exact' sums out all latents, and here it cannot"):
+        pv.evaluate(scenario.model, scenario.guide, scenario.data(3), estimators=["exact"])

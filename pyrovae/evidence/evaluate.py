@@ -63,7 +63,8 @@ def evaluate(
             `pv.Naive()`, `pv.AIS(100, 8)`, `pv.Quadrature()`; or their names, "importance",
             "elbo", "jackknife" (importance sampling, its bias corrected), "prior" (naive
             sampling), "ais" (annealing, from the guide if there is one), "quadrature" (up to
-            three latent dimensions), which stand for objects with `options`.
+            three latent dimensions), "exact" (all latents are summed out), which stand for
+            objects with `options`.
         seed: Fixes the draws: a block's depend on seed, proposal and its first row alone, those of
             "ais" also on its pilot.
         plate: Name of the plate over the data; `None` for log p of all data at once, as one datum.

@@ -15,6 +15,7 @@ from pyrovae.checks import check_sizes
 from pyrovae.evidence.blocks import Job
 from pyrovae.evidence.estimators.ais import AIS
 from pyrovae.evidence.estimators.base import Estimator, Guide, Work, made, path_grid
+from pyrovae.evidence.estimators.exact import Exact
 from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife, Sampled
 from pyrovae.evidence.estimators.naive import Naive
 from pyrovae.evidence.estimators.quadrature import Quadrature
@@ -22,7 +23,15 @@ from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.rows import spooled
 
-BUILT_IN = ELBO, Importance, Jackknife, Naive, AIS, Quadrature  # known by name, once imported
+BUILT_IN = (
+    ELBO,
+    Importance,
+    Jackknife,
+    Naive,
+    AIS,
+    Quadrature,
+    Exact,
+)  # known by name, once imported
 BLOCK_SIZE = 64  # data per block
 
 
