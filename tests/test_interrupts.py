@@ -15,6 +15,11 @@ SLOW = pytest.mark.slow
 SVI = ["-m", "pyrovae.svi", "--data", "x.npy", "--out", "out", "--no-progress"]
 
 
+def heard():
+    """To be heard also where a shell had the tests ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -29,7 +34,7 @@ def here(tmp_path, monkeypatch):
 def test_while_it_imports(imported, sent):
     """At the moment that a module has been imported, as `-X importtime` says it."""
     command = [sys.executable, "-X", "importtime", *SVI]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as run:
         said = []
         for line in run.stderr:
             if not line.startswith("import time:"):
