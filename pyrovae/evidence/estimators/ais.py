@@ -79,17 +79,12 @@ class AIS(Estimator):
         if not isinstance(self.schedule, str | tuple):
             object.__setattr__(self, "schedule", tuple(self.schedule))
 
-    def __call__(
-        self,
-        model: Callable[..., Any],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
+    def alone(
+        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
     ) -> AnnealedWeights:
         """Returns the weights of annealing runs, `(S, N)`, as `ais`."""
         options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ais(model, *data, guide=guide, **options, seed=seed, plate=plate)
+        return ais(model, *data, guide=guide, **options, **how)
 
     def block_size(self, asked: int) -> int:
         """Returns how many data's runs are annealed at once."""

@@ -164,6 +164,10 @@ class Estimator:
         Raises:
             TypeError, ValueError: As `evaluate`.
         """
+        return self.alone(model, guide, *data, seed=seed, plate=plate)
+
+    def alone(self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any) -> Any:
+        """Returns what calling it does; `how` are seed and plate."""
         raise NotImplementedError(f"{type(self).__name__} has no table of its own; see evaluate")
 
     @property

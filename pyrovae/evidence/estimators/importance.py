@@ -191,19 +191,14 @@ class Importance(Sampled):
             )
         super().__post_init__()
 
-    def __call__(
-        self,
-        model: Callable[..., Any],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
+    def alone(
+        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
     ) -> LogWeights:
         """Returns log-weights `(S, N)`, as `importance_sampling`."""
         if guide is None:
             raise ValueError(f"estimator {self.name!r} needs a guide; pass one")
         options = {f.name: getattr(self, f.name) for f in fields(self)}
-        return importance_sampling(model, guide, *data, **options, seed=seed, plate=plate)
+        return importance_sampling(model, guide, *data, **options, **how)
 
     @property
     def draws_from(self) -> str:
@@ -228,16 +223,11 @@ class OfImportance(Sampled):
         """Importance sampling of the same options."""
         return Importance(**{f.name: getattr(self, f.name) for f in fields(self)})
 
-    def __call__(
-        self,
-        model: Callable[..., Any],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
+    def alone(
+        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
     ) -> LogWeights:
         """Returns the log-weights that it reads, `(S, N)`."""
-        return self.source(model, guide, *data, seed=seed, plate=plate)
+        return self.source.alone(model, guide, *data, **how)
 
 
 @dataclass(frozen=True)

@@ -37,19 +37,12 @@ class Naive(Sampled):
     biased: ClassVar[bool] = True
     lucky: ClassVar[bool] = True
 
-    def __call__(
-        self,
-        model: Callable[..., Any],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
+    def alone(
+        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
     ) -> LogWeights:
         """Returns log-weights `(S, N)`, as `prior_sampling`."""
         size = int(self.num_particles)
-        return prior_sampling(
-            model, *data, num_particles=size, qmc=self.qmc, seed=seed, plate=plate
-        )
+        return prior_sampling(model, *data, num_particles=size, qmc=self.qmc, **how)
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:

@@ -52,17 +52,10 @@ class Quadrature(Estimator):
     confirmed: ClassVar[bool] = False
     weighed: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        model: Callable[..., Any],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
-    ) -> Tensor:
+    def alone(self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any) -> Tensor:
         """Returns log p(x), `(N,)`, as `quadrature`; nothing is drawn by a seed."""
         options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return quadrature(model, *data, guide=guide, **options, plate=plate)
+        return quadrature(model, *data, guide=guide, **options, plate=how["plate"])
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, with the guide if it can be used: it only shows where to look."""
