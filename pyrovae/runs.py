@@ -27,6 +27,7 @@ __all__ = [
     "write_evidence",
     "write_figures",
     "write_metrics",
+    "write_model",
     "write_state",
 ]
 
@@ -48,7 +49,15 @@ from pyrovae.folder import Folder
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.rng import seeded
 from pyrovae.rows import Rows
-from pyrovae.saving import MODEL, holds_program, load, save, saved_sha256, write_state
+from pyrovae.saving import (
+    MODEL,
+    holds_program,
+    load,
+    save,
+    saved_sha256,
+    write_model,
+    write_state,
+)
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"

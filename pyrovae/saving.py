@@ -8,6 +8,7 @@ __all__ = [
     "load",
     "save",
     "saved_sha256",
+    "write_model",
     "write_state",
 ]
 
@@ -66,9 +67,7 @@ def save(what: Model | Pair, folder: str | Path, *data: Any, **facts: Any) -> No
     """
     if isinstance(what, Model):
         check_loadable(what)
-        state = {"class": "model", "name": what.name, "config": what.config()}
-        state["weights"] = what.state_dict()
-        storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
+        write_model(folder, what, **facts)
     else:
         write_state(folder, *state_of(*_pair(what, "save"), *_given(data, "save")), **facts)
 
@@ -82,6 +81,13 @@ def check_loadable(model: Model) -> None:
             "pv.save((m.model, m.guide), folder, x), and put it back with pv.load(folder, "
             "(m.model, m.guide), x)"
         )
+
+
+def write_model(folder: str | Path, model: Model, **facts: Any) -> None:
+    """Writes a model as `save` does, one that `check_loadable` has passed."""
+    state = {"class": "model", "name": model.name, "config": model.config()}
+    state["weights"] = model.state_dict()
+    storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
 
 
 def write_state(

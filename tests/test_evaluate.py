@@ -528,6 +528,7 @@ def test_what_is_summed_out_is_exact():
     torch.testing.assert_close(evidence["exact"].value, torch.stack(both).logsumexp(0))
     assert set(evidence["exact"].verdict()) == {"ok"}
     assert evidence.best().name == "exact"
+    assert evidence.how(evidence["exact"]) == ""
     assert "It is exact" in evidence.reading()
     scenario = BernoulliDecoder()
     with pytest.raises(ValueError, match="'exact' sums out all latents, and here it cannot"):

@@ -160,7 +160,7 @@ def cost(
         )
         again = partial(_probed, alone, source)
         second += estimator.second_seconds(program, blocks[0], probe, again)
-    bound = any(e.sizes is None and e.tolerance_asked < inf for e in alone.estimators.values())
+    bound = any(e.tolerance_asked < inf for e in alone.estimators.values())
     return Cost(parts, _start(), once, _memory(alone), bound, second)
 
 

@@ -5,6 +5,7 @@ __all__ = ["BLOCK_SIZE", "BUILT_IN", "Plan", "plan"]
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from time import time
 from typing import Any
 
@@ -16,7 +17,7 @@ from pyrovae.evidence.blocks import Job
 from pyrovae.evidence.estimators.ais import AIS
 from pyrovae.evidence.estimators.base import Estimator, Guide, Work, made, path_grid
 from pyrovae.evidence.estimators.exact import Exact
-from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife, Sampled
+from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife
 from pyrovae.evidence.estimators.naive import Naive
 from pyrovae.evidence.estimators.quadrature import Quadrature
 from pyrovae.program import Program, inspect
@@ -150,9 +151,9 @@ def _sources(
 
 def _grid(sources: Iterable[Estimator]) -> tuple[int, ...]:
     """Returns the numbers of draws of all paths: none where a pilot finds how many are due."""
-    sizes = [e.sizes for e in sources if isinstance(e, Sampled)]
-    known = [size for size in sizes if size is not None]
-    return path_grid(max(known)) if known and len(known) == len(sizes) else ()
+    auto = any(e.tolerance_asked < inf for e in sources)
+    sizes = [] if auto else [e.sizes for e in sources if e.sizes is not None]
+    return path_grid(max(sizes)) if sizes else ()
 
 
 def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:

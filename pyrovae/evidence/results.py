@@ -145,7 +145,7 @@ class Evidence:
             )
         best = self.best()
         lines = [
-            f"log P(X) of these {self.count()} by {best.label}{self._how(best)}: "
+            f"log P(X) of these {self.count()} by {best.label}{self.how(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]
@@ -252,7 +252,8 @@ class Evidence:
         d = self[one].value - self[other].value
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
-    def _how(self, e: Estimate) -> str:
+    def how(self, e: Estimate) -> str:
+        """Returns how an estimate was made, as it follows its label: ", K = 5,000", or ""."""
         how = e.kind.how(e, self.protocol)
         return f", {how}" if how else ""
 
@@ -261,7 +262,7 @@ class Evidence:
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
-        how = self._how(other)
+        how = self.how(other)
         text = f"{other.label.capitalize()}{how}{',' * bool(how)} " + (
             f"falls {short} short"
             if gap > 2 * error

@@ -389,7 +389,7 @@ def _writer(task: Task, folder: "Folder", notes: list[str]) -> Any:
         if epoch == 0:
             runs.clear(folder)
         if state["best_epoch"] == epoch and model:
-            runs.save(model, path, epoch=epoch)
+            runs.write_model(path, model, epoch=epoch)
         elif state["best_epoch"] == epoch:
             runs.write_state(path, state["parameters"], state["buffers"], epoch=epoch)
         storage.save_state(path / runs.CHECKPOINT, {**state, **known, "program": task.program})
