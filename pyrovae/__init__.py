@@ -17,9 +17,6 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae import storage as storage
     from pyrovae import svi as svi
     from pyrovae.diagnostics import psis as psis
-    from pyrovae.evidence.annealing import Bounds as Bounds
-    from pyrovae.evidence.annealing import ais as ais
-    from pyrovae.evidence.annealing import bdmc as bdmc
     from pyrovae.evidence.calibration import Calibration as Calibration
     from pyrovae.evidence.calibration import calibrate as calibrate
     from pyrovae.evidence.estimators.ais import AIS as AIS
@@ -31,13 +28,16 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.estimators.naive import Naive as Naive
     from pyrovae.evidence.estimators.quadrature import Quadrature as Quadrature
     from pyrovae.evidence.evaluate import evaluate as evaluate
-    from pyrovae.evidence.importance import importance_sampling as importance_sampling
-    from pyrovae.evidence.importance import prior_sampling as prior_sampling
-    from pyrovae.evidence.proposals import Defensive as Defensive
-    from pyrovae.evidence.proposals import Refined as Refined
-    from pyrovae.evidence.proposals import Widened as Widened
-    from pyrovae.evidence.quadrature import quadrature as quadrature
     from pyrovae.evidence.results import Evidence as Evidence
+    from pyrovae.evidence.samplers.annealing import Bounds as Bounds
+    from pyrovae.evidence.samplers.annealing import ais as ais
+    from pyrovae.evidence.samplers.annealing import bdmc as bdmc
+    from pyrovae.evidence.samplers.importance import importance_sampling as importance_sampling
+    from pyrovae.evidence.samplers.importance import prior_sampling as prior_sampling
+    from pyrovae.evidence.samplers.proposals import Defensive as Defensive
+    from pyrovae.evidence.samplers.proposals import Refined as Refined
+    from pyrovae.evidence.samplers.proposals import Widened as Widened
+    from pyrovae.evidence.samplers.quadrature import quadrature as quadrature
     from pyrovae.evidence.weights import LogWeights as LogWeights
     from pyrovae.export import to_arviz as to_arviz
     from pyrovae.models.base import Model as Model
@@ -46,17 +46,17 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
-    from pyrovae.saving import load as load
-    from pyrovae.saving import save as save
+    from pyrovae.runs.saving import load as load
+    from pyrovae.runs.saving import save as save
 
 __version__ = "0.1.0"
 
 _NAMES = {
     "AIS": "evidence.estimators.ais",
-    "Bounds": "evidence.annealing",
+    "Bounds": "evidence.samplers.annealing",
     "Calibration": "evidence.calibration",
     "ConvVAE": "models.conv",
-    "Defensive": "evidence.proposals",
+    "Defensive": "evidence.samplers.proposals",
     "Check": "program",
     "ELBO": "evidence.estimators.importance",
     "Estimator": "evidence.estimators.base",
@@ -69,20 +69,20 @@ _NAMES = {
     "Model": "models.base",
     "Naive": "evidence.estimators.naive",
     "Quadrature": "evidence.estimators.quadrature",
-    "Refined": "evidence.proposals",
+    "Refined": "evidence.samplers.proposals",
     "VAE": "models.vae",
-    "Widened": "evidence.proposals",
-    "ais": "evidence.annealing",
-    "bdmc": "evidence.annealing",
+    "Widened": "evidence.samplers.proposals",
+    "ais": "evidence.samplers.annealing",
+    "bdmc": "evidence.samplers.annealing",
     "calibrate": "evidence.calibration",
     "check": "program",
     "evaluate": "evidence.evaluate",
-    "importance_sampling": "evidence.importance",
-    "load": "saving",
-    "prior_sampling": "evidence.importance",
+    "importance_sampling": "evidence.samplers.importance",
+    "load": "runs.saving",
+    "prior_sampling": "evidence.samplers.importance",
     "psis": "diagnostics",
-    "quadrature": "evidence.quadrature",
-    "save": "saving",
+    "quadrature": "evidence.samplers.quadrature",
+    "save": "runs.saving",
     "to_arviz": "export",
 }
 _MODULES = (

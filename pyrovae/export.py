@@ -1,11 +1,10 @@
-"""Results for other tools: labelled arrays of xarray, and groups of ArviZ."""
+"""Results for other tools: draws and their weights as groups of ArviZ."""
 
-__all__ = ["read_dataset", "to_arviz", "to_xarray"]
+__all__ = ["to_arviz"]
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pyrovae.arrays import DENSE, room_of, size_of
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.drawing import at_once
+from pyrovae.evidence.samplers.drawing import at_once
 from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,
@@ -27,47 +25,9 @@ from pyrovae.program import (
     reproducible,
 )
 from pyrovae.rng import draw_seed
-from pyrovae.storage import dataset_digest
 from pyrovae.threads import one_at_a_time
 
 STREAM = 30
-
-
-def to_xarray(
-    variables: Mapping[str, tuple[tuple[str, ...], Any, str]],
-    coords: Mapping[str, Any],
-    attrs: Mapping[str, Any],
-) -> xr.Dataset:
-    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit).
-
-    Args:
-        variables: `(dimensions, array, what it is and unit)` by name.
-        coords: Coordinates by dimension.
-        attrs: Of the Dataset.
-    """
-    data = {
-        name: xr.Variable(dims, np.asarray(values), {"long_name": what})
-        for name, (dims, values, what) in variables.items()
-    }
-    return xr.Dataset(data, dict(coords), dict(attrs))
-
-
-def read_dataset(path: Path) -> xr.Dataset:
-    """Returns the Dataset of a netCDF file, in memory.
-
-    Raises:
-        OSError, ValueError: If it is none, says that it holds more than 100 times what it has
-            room for, or was altered after `write_dataset` wrote it.
-    """
-    size_of(path)
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        room = max(2**20, room_of(path))
-        if dataset.nbytes > DENSE * room:
-            raise ValueError(f"it says that it holds {dataset.nbytes:,} bytes, in {room:,}")
-        dataset.load()
-    if dataset.attrs.pop("sha256", None) not in (None, dataset_digest(dataset)):
-        raise ValueError("it was altered after it was written: its checksum does not match")
-    return dataset
 
 
 @one_at_a_time

@@ -20,7 +20,7 @@ from scenarios import (
 )
 
 import pyrovae as pv
-from pyrovae.evidence import annealing, hmc
+from pyrovae.evidence.samplers import annealing, hmc
 
 
 def unbiased(log_w, truth):

@@ -11,8 +11,8 @@ from scenarios import LinearGaussian
 from torch.distributions import constraints
 
 import pyrovae as pv
-from pyrovae.evidence.annealing import anneal, tune
-from pyrovae.evidence.drawing import Draws, draw
+from pyrovae.evidence.samplers.annealing import anneal, tune
+from pyrovae.evidence.samplers.drawing import Draws, draw
 from pyrovae.program import Captured, inspect, negative_elbo
 
 pytestmark = pytest.mark.usefixtures("float32")

@@ -13,9 +13,10 @@ from scenarios import LinearGaussian
 from scipy.stats import t as student_t
 
 import pyrovae as pv
-from pyrovae.evidence import annealing, confirmation
+from pyrovae.evidence import confirmation
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
+from pyrovae.evidence.samplers import annealing
 
 
 def evaluated(model, name, seed=0, **options):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.commands.evidence import main
 from pyrovae.evidence import cost as module
-from pyrovae.evidence.__main__ import main
 from pyrovae.evidence.cost import Cost, Part, cost
-from pyrovae.evidence.tally import Tally
+from pyrovae.evidence.samplers.tally import Tally
 
 pytestmark = pytest.mark.usefixtures("float32")
 PROBE, START = module.PROBE, module._start

@@ -124,7 +124,7 @@ def test_qmnist(tmp_path):
 
 def test_torchvision_beside_a_cpu_torch():
     """Its import dies for want of two operator schemas; its data sets need no operator."""
-    code = "from pyrovae.data import _datasets; print(_datasets().MNIST.__name__)"
+    code = "from pyrovae.data.sets import _datasets; print(_datasets().MNIST.__name__)"
     command = [sys.executable, "-W", "error", "-c", code]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "MNIST\n"
 

@@ -56,7 +56,7 @@ def try_command(words, small):
         name, *arguments = words[2:]
         if name == "pyrovae":
             name, arguments = f"pyrovae.{arguments[0]}", arguments[1:]
-        command = importlib.import_module(f"{name}.__main__")
+        command = importlib.import_module(name.replace("pyrovae.", "pyrovae.commands."))
         if small and "--config" not in arguments:
             command.parser().parse_args(arguments)
         elif not small:
@@ -169,7 +169,7 @@ def sections(text):
 @pytest.mark.usefixtures("float32", "undrawn")
 def test_readme_shows_what_is_printed(tmp_path, monkeypatch, capsys):
     """Words, columns and rows are the run's own; nats agree within the error of the data."""
-    from pyrovae.svi.__main__ import main
+    from pyrovae.commands.svi import main
 
     [shown] = [block for kind, block in blocks((ROOT / "README.md").read_text()) if kind == "text"]
     monkeypatch.chdir(tmp_path)

@@ -13,11 +13,12 @@ import torch
 import xarray
 
 import pyrovae as pv
-from pyrovae import commands, runs
+from pyrovae import runs
+from pyrovae.commands import common as commands
+from pyrovae.commands.evidence import main
+from pyrovae.commands.svi import main as fit_main
 from pyrovae.evidence import planning
-from pyrovae.evidence.__main__ import main
-from pyrovae.folder import Folder
-from pyrovae.svi.__main__ import main as fit_main
+from pyrovae.runs.folder import Folder
 
 pytestmark = pytest.mark.usefixtures("float32", "undrawn")
 QUICK = "--num-particles 40 --num-temperatures 3 --num-chains 2 --rows 30 --no-progress".split()

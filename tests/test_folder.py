@@ -12,7 +12,7 @@ import pytest
 
 from pyrovae import plots, runs, storage
 from pyrovae.__main__ import main
-from pyrovae.folder import Folder, worked_in
+from pyrovae.runs.folder import Folder, worked_in
 
 pytestmark = pytest.mark.usefixtures("float32")
 FIT = "svi --num-epochs 1 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
@@ -112,7 +112,7 @@ def test_one_process_at_a_time(tmp_path, capsys):
     svi()
     before = files(tmp_path / "out")
     code = (
-        "import sys; from pyrovae.folder import worked_in\n"
+        "import sys; from pyrovae.runs.folder import worked_in\n"
         "with worked_in('out'): print(flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

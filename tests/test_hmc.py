@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyrovae.evidence import hmc
+from pyrovae.evidence.samplers import hmc
 
 
 def skewed(u):

@@ -7,7 +7,7 @@ import torch
 from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
-from pyrovae.evidence import drawing
+from pyrovae.evidence.samplers import drawing
 
 
 @pytest.mark.parametrize("scenario", [LinearGaussian.make, GammaPoisson])

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from pyrovae.commands import guarded
+from pyrovae.commands.common import guarded
 
 SLOW = pytest.mark.slow
 SVI = ["-m", "pyrovae.svi", "--data", "x.npy", "--out", "out", "--no-progress"]

@@ -17,8 +17,8 @@ import yaml
 import pyrovae as pv
 from pyrovae import likelihoods, progress, runs
 from pyrovae.__main__ import main as pyrovae_main
-from pyrovae.commands import LIKELIHOODS, guarded
-from pyrovae.svi.__main__ import main
+from pyrovae.commands.common import LIKELIHOODS, guarded
+from pyrovae.commands.svi import main
 
 pytestmark = pytest.mark.usefixtures("float32")
 SMALL = "--num-epochs 3 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
@@ -355,7 +355,7 @@ def test_interrupted_it_names_the_command_that_goes_on(tmp_path, monkeypatch, ca
 
     folder = tmp_path / "a run"
     args = ["--estimators", "elbo", "--out", folder, "--overwrite"]
-    monkeypatch.setattr("pyrovae.svi.__main__._check_folder", interrupt)
+    monkeypatch.setattr("pyrovae.commands.svi._check_folder", interrupt)
     err = job(*args, code=130, capsys=capsys).err
     assert f"nothing of it is in {folder} yet, and this begins anew: python -m" in err
     assert err.rstrip().endswith(f"--out '{folder}' --overwrite")
@@ -371,7 +371,7 @@ def test_interrupted_it_names_the_command_that_goes_on(tmp_path, monkeypatch, ca
     def fitted(task, folder, ranks):
         raise ValueError(f"to be resumed: {task.config.resume}, {folder.path}")
 
-    monkeypatch.setattr("pyrovae.svi.__main__._fitted", fitted)
+    monkeypatch.setattr("pyrovae.commands.svi._fitted", fitted)
     assert main(again) == 2
     assert f"to be resumed: True, {folder}" in capsys.readouterr().err
 

@@ -9,8 +9,8 @@ from pyro.infer import Trace_ELBO
 from scenarios import BernoulliDecoder, GammaPoisson, GlobalMean, LinearGaussian
 
 import pyrovae as pv
+from pyrovae.data.rows import spooled
 from pyrovae.program import evaluation, first, inspect
-from pyrovae.rows import spooled
 
 Z = dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1)
 

@@ -16,7 +16,7 @@ from scenarios import (
 )
 
 import pyrovae as pv
-from pyrovae.evidence import drawing
+from pyrovae.evidence.samplers import drawing
 
 ALL = [pv.Widened(1.2), pv.Widened(1.0, df=5), pv.Defensive(0.2), pv.Refined(num_steps=10)]
 

@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyrovae as pv
-from pyrovae import data as data_module
+from pyrovae.commands.evidence import main as evidence_main
+from pyrovae.commands.svi import main as fit_main
 from pyrovae.data import DataError
-from pyrovae.evidence.__main__ import main as evidence_main
-from pyrovae.rows import Rows, in_chunks, spooled
-from pyrovae.svi.__main__ import main as fit_main
+from pyrovae.data import sets as data_module
+from pyrovae.data.rows import Rows, in_chunks, spooled
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -61,7 +61,7 @@ def test_a_npy_on_disk_is_split_and_binarized_as_in_memory(tmp_path, monkeypatch
 
 
 def test_rows_are_checked_wherever_they_lie(tmp_path, on_disk, monkeypatch):
-    monkeypatch.setattr("pyrovae.rows.CHUNK", 64)  # four rows
+    monkeypatch.setattr("pyrovae.data.rows.CHUNK", 64)  # four rows
     x = np.full((50, 16), 0.5, dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
     rows = pv.data.read_tensors(tmp_path / "x.npy")[0]

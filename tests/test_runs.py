@@ -17,7 +17,7 @@ import pyrovae as pv
 from pyrovae import plots, runs, storage
 from pyrovae.__main__ import main
 from pyrovae.evidence.blocks import Job
-from pyrovae.folder import worked_in
+from pyrovae.runs.folder import worked_in
 
 pytestmark = pytest.mark.usefixtures("float32")
 FIT = "svi --num-epochs 2 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()

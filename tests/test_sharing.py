@@ -8,7 +8,7 @@ from pyro import poutine
 from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
-from pyrovae.evidence import drawing
+from pyrovae.evidence.samplers import drawing
 from pyrovae.program import (
     evaluation,
     inspect,

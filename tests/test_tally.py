@@ -7,8 +7,8 @@ import torch
 from scenarios import LinearGaussian
 
 import pyrovae as pv
-from pyrovae.evidence import tally
-from pyrovae.evidence.tally import Tally
+from pyrovae.evidence.samplers import tally
+from pyrovae.evidence.samplers.tally import Tally
 from pyrovae.evidence.weights import LogWeights
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9, equal_nan=True)

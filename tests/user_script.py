@@ -6,12 +6,12 @@ import torch
 
 import pyrovae as pv
 from pyrovae.data import Splits
-from pyrovae.evidence.annealing import Bounds
+from pyrovae.data.rows import Rows
 from pyrovae.evidence.results import Evidence
+from pyrovae.evidence.samplers.annealing import Bounds
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.models.vae import VAE
 from pyrovae.program import Check
-from pyrovae.rows import Rows
 from pyrovae.svi import Fit
 
 

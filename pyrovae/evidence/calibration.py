@@ -12,7 +12,14 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
-from pyrovae.evidence.annealing import CHAINS, NUM_LEAPFROG, Bounds, sandwich, simulated, tune
+from pyrovae.evidence.samplers.annealing import (
+    CHAINS,
+    NUM_LEAPFROG,
+    Bounds,
+    sandwich,
+    simulated,
+    tune,
+)
 from pyrovae.program import Path, inspect, reproducible
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time

@@ -12,8 +12,8 @@ import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyrovae.evidence.annealing import Kernel, anneal
-from pyrovae.evidence.drawing import Draws, draw
+from pyrovae.evidence.samplers.annealing import Kernel, anneal
+from pyrovae.evidence.samplers.drawing import Draws, draw
 from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
 from pyrovae.program import Path, Program, Values, base, evaluation, reproducible, simulate
 from pyrovae.rng import stream_seed

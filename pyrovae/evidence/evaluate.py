@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyrovae.data.rows import Rows
 from pyrovae.evidence.blocks import mapped, settings
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
@@ -22,7 +23,6 @@ from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
 from pyrovae.program import Program
 from pyrovae.progress import Bar
-from pyrovae.rows import Rows
 from pyrovae.threads import one_at_a_time
 
 

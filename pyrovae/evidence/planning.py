@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pyrovae.checks import check_sizes
+from pyrovae.data.rows import spooled
 from pyrovae.evidence.blocks import Job
 from pyrovae.evidence.estimators.ais import AIS
 from pyrovae.evidence.estimators.base import Estimator, Guide, Work, made, path_grid
@@ -22,7 +23,6 @@ from pyrovae.evidence.estimators.naive import Naive
 from pyrovae.evidence.estimators.quadrature import Quadrature
 from pyrovae.program import Program, inspect
 from pyrovae.rng import draw_seed, seeded
-from pyrovae.rows import spooled
 
 BUILT_IN = (
     ELBO,

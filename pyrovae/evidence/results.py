@@ -15,7 +15,7 @@ import torch
 from pyrovae.evidence.confirmation import Confirmation
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.estimators.base import kind
-from pyrovae.export import to_xarray
+from pyrovae.labelled import to_xarray
 
 TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
     "value": (("datum",), "estimate of log p(x), nats"),

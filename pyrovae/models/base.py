@@ -15,8 +15,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.data.splits import Split, Splits
 from pyrovae.errors import DataError
-from pyrovae.splits import Split, Splits
 
 _known: dict[str, type["Model"]] = {}
 _count = count()

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
+from pyrovae.data.splits import Splits
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Likelihood
 from pyrovae.models.vae import VAE, make_family
 from pyrovae.nn import ConvDecoder, ConvEncoder
-from pyrovae.splits import Splits
 
 
 class ConvVAE(VAE):

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
+from pyrovae.data.splits import Splits
 from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.models.base import Model
 from pyrovae.nn import MLP, Bias, Encoder
 from pyrovae.rng import seeded
-from pyrovae.splits import Splits
 
 
 class VAE(Model):

@@ -12,9 +12,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyrovae.checks import shown
+from pyrovae.data.rows import Rows
+from pyrovae.data.splits import check_finite
 from pyrovae.errors import DataError
-from pyrovae.rows import Rows
-from pyrovae.splits import check_finite
 
 OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported for"  # torch's words
 

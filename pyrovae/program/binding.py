@@ -8,7 +8,7 @@ from typing import TypeGuard, overload
 
 from torch import Tensor
 
-from pyrovae.rows import Rows
+from pyrovae.data.rows import Rows
 
 Fn = Callable[..., object]  # a model or guide: what it returns is nobody's
 Pair = tuple[Fn, Fn | None]

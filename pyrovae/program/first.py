@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
+from pyrovae.data.rows import Rows, fits
 from pyrovae.program.arguments import check_data
 from pyrovae.program.binding import Pair, bound, is_table
 from pyrovae.program.densities import Program
@@ -24,7 +25,6 @@ from pyrovae.program.handlers import (
     vectorized,
 )
 from pyrovae.program.sums import summable
-from pyrovae.rows import Rows, fits
 
 
 def first_run(

@@ -19,14 +19,14 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from pyrovae import data, plots, runs, storage
 from pyrovae.data import Split, Splits
+from pyrovae.data.rows import chosen
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.plots.curves import signed
 from pyrovae.program import inspect
 from pyrovae.report import words
-from pyrovae.rows import chosen
-from pyrovae.saving import Pair
+from pyrovae.runs.saving import Pair
 
 POINTS = 2_000  # drawn in the explorer, at most
 DECODED = 800_000  # numbers in the explorer's images of a plane, at most

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyrovae.data.rows import Rows, as_tensors
 from pyrovae.program import bound, check_data, check_observed, is_table
 from pyrovae.rng import seeded, stream_seed
-from pyrovae.rows import Rows, as_tensors
 from pyrovae.svi.ranks import Ranks
 
 CHECKED = 1024  # rows looked at, or validated, at a time

@@ -23,7 +23,7 @@ from peers import seconds
 
 import pyrovae as pv
 from pyrovae.data import binarize
-from pyrovae.evidence import drawing
+from pyrovae.evidence.samplers import drawing
 from pyrovae.precision import float32_matmul
 from pyrovae.svi import objectives
 

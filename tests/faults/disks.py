@@ -10,7 +10,7 @@ from threading import Thread
 
 from faults import SMALL, forked
 from pyrovae import storage
-from pyrovae.svi.__main__ import main as svi
+from pyrovae.commands.svi import main as svi
 
 CHUNK, DELAY = 20_000, 0.02  # bytes, seconds
 

@@ -19,11 +19,11 @@ import yaml
 import pyrovae as pv
 from faults import SMALL, forked
 from pyrovae import storage
-from pyrovae.commands import guarded
+from pyrovae.commands.common import guarded
+from pyrovae.commands.evidence import main as evidence
+from pyrovae.commands.report import main as report
+from pyrovae.commands.svi import main as svi
 from pyrovae.data import load, load_arrays
-from pyrovae.evidence.__main__ import main as evidence
-from pyrovae.report.__main__ import main as report
-from pyrovae.svi.__main__ import main as svi
 
 MEMORY = 1024  # MiB
 SENTENCE = 700  # characters

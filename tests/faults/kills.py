@@ -10,8 +10,8 @@ import numpy as np
 import xarray
 
 from faults import SMALL, forked
-from pyrovae.evidence.__main__ import main as evidence
-from pyrovae.svi.__main__ import main as svi
+from pyrovae.commands.evidence import main as evidence
+from pyrovae.commands.svi import main as svi
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime"}
 ATTEMPTS = 400

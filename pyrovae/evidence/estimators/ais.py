@@ -11,15 +11,6 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.annealing import (
-    CHAINS,
-    NUM_LEAPFROG,
-    AnnealedWeights,
-    Kernel,
-    ais,
-    anneal,
-    tune,
-)
 from pyrovae.evidence.confirmation import (
     ANNEALED,
     LONGER,
@@ -37,6 +28,15 @@ from pyrovae.evidence.estimators.base import (
     Work,
     no_path,
     table,
+)
+from pyrovae.evidence.samplers.annealing import (
+    CHAINS,
+    NUM_LEAPFROG,
+    AnnealedWeights,
+    Kernel,
+    ais,
+    anneal,
+    tune,
 )
 from pyrovae.evidence.weights import FEWEST, LogWeights, annealed_verdicts
 from pyrovae.program import Program

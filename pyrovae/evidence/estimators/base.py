@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pyrovae.checks import shown
 from pyrovae.evidence.confirmation import Confirmation
-from pyrovae.evidence.drawing import at_once
+from pyrovae.evidence.samplers.drawing import at_once
 from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
 from pyrovae.program import Program
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from pyrovae.evidence.drawing import Draws, draw
 from pyrovae.evidence.estimators.base import (
     Columns,
     Estimator,
@@ -18,6 +17,7 @@ from pyrovae.evidence.estimators.base import (
     no_path,
     table,
 )
+from pyrovae.evidence.samplers.drawing import Draws, draw
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 

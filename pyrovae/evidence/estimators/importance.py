@@ -19,7 +19,6 @@ from pyrovae.evidence.confirmation import (
     Confirmation,
     confirm_sampling,
 )
-from pyrovae.evidence.drawing import Draws, draw, tally
 from pyrovae.evidence.estimators.base import (
     Columns,
     Estimator,
@@ -33,9 +32,10 @@ from pyrovae.evidence.estimators.base import (
     path_grid,
     table,
 )
-from pyrovae.evidence.importance import importance_sampling
-from pyrovae.evidence.proposals import Proposal
-from pyrovae.evidence.tally import Tally
+from pyrovae.evidence.samplers.drawing import Draws, draw, tally
+from pyrovae.evidence.samplers.importance import importance_sampling
+from pyrovae.evidence.samplers.proposals import Proposal
+from pyrovae.evidence.samplers.tally import Tally
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 
@@ -51,7 +51,7 @@ class Sampled(Estimator):
         tolerance: Standard error that "auto" aims at and its verdict then asks for, nats.
         max_particles: Draws per datum that "auto" makes at most.
         max_seconds: Time after which "auto" asks for no more.
-        proposal: Made of the guide, see `pyrovae.evidence.proposals`; or a Pyro guide instead.
+        proposal: Made of the guide, as `pv.Widened(1.2)`; or a Pyro guide instead.
         qmc: Draw scrambled Sobol points; S is a multiple of 16.
     """
 

@@ -19,7 +19,7 @@ from pyrovae.evidence.estimators.base import (
     Work,
     no_path,
 )
-from pyrovae.evidence.quadrature import (
+from pyrovae.evidence.samplers.quadrature import (
     MAX_POINTS,
     TOLERANCE,
     check_dimensions,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence import hmc
+from pyrovae.evidence.samplers import hmc
 from pyrovae.evidence.weights import (
     LogWeights,
     annealed_verdicts,

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pyrovae.checks import check_positive, check_sizes, is_at_least
-from pyrovae.evidence.proposals import Proposal, Sampler, Widened
-from pyrovae.evidence.tally import Tally
+from pyrovae.evidence.samplers.proposals import Proposal, Sampler, Widened
+from pyrovae.evidence.samplers.tally import Tally
 from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     SHARED_ROWS,

@@ -30,9 +30,9 @@ from pyrovae.errors import DataError, Diverged, StateError
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from torch import Tensor
 
-    from pyrovae.folder import Folder
-    from pyrovae.rows import Rows
+    from pyrovae.data.rows import Rows
     from pyrovae.runs import Blocks
+    from pyrovae.runs.folder import Folder
 
 # names of what --help does not wait for
 LIKELIHOODS = ["bernoulli", "continuous-bernoulli", "normal"]
@@ -54,9 +54,9 @@ def blocks_of(
     Their key is a digest of all that results depend on: options, data, parameters, and what model
     and guide reach, that is source, values, versions.
     """
+    from pyrovae.data.rows import in_chunks
     from pyrovae.digest import Reached
     from pyrovae.program import inspect
-    from pyrovae.rows import in_chunks
     from pyrovae.runs import Blocks
 
     digest = hashlib.sha256(json.dumps([options, protocol], default=str).encode())

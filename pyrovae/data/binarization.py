@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import Rows, in_chunks, spooled
 from pyrovae.errors import DataError
-from pyrovae.rows import Rows, in_chunks, spooled
 
 
 def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.errors import DataError
-from pyrovae.rows import Rows, in_chunks
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,34 +1,7 @@
 """What a run folder holds, and how it is loaded again."""
 
 __all__ = [
-    "BLOCKS",
-    "CHECKPOINT",
-    "CONFIG",
-    "EVIDENCE_FILES",
-    "MODEL",
-    "RUN_FILES",
-    "Blocks",
-    "about_model",
-    "best_epoch",
-    "clear",
-    "drop_blocks",
-    "drop_evidence",
-    "holds_program",
-    "holds_run",
-    "load",
-    "load_evidence",
-    "overview",
-    "read_config",
-    "read_metrics",
-    "read_notes",
-    "save",
-    "saved_sha256",
-    "write_config",
-    "write_evidence",
-    "write_figures",
-    "write_metrics",
-    "write_model",
-    "write_state",
+    "BLOCKS", "CHECKPOINT", "CONFIG", "EVIDENCE", "EVIDENCE_FILES", "REPORT", "RUN_FILES", "TABLE", "Blocks", "about_model", "clear", "drop_blocks", "drop_evidence", "holds_run", "load_evidence", "read_config", "read_metrics", "read_notes", "write_config", "write_evidence", "write_figures", "write_metrics",
 ]
 
 import json
@@ -44,20 +17,13 @@ from pyrovae import plots, storage
 from pyrovae.arrays import said
 from pyrovae.data import Splits
 from pyrovae.evidence.results import Evidence
-from pyrovae.export import read_dataset
-from pyrovae.folder import Folder
+from pyrovae.labelled import read_dataset
+from pyrovae.runs import pictures
+from pyrovae.runs.folder import Folder
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
 from pyrovae.rng import seeded
-from pyrovae.rows import Rows
-from pyrovae.saving import (
-    MODEL,
-    holds_program,
-    load,
-    save,
-    saved_sha256,
-    write_model,
-    write_state,
-)
+from pyrovae.data.rows import Rows
+from pyrovae.runs.saving import MODEL
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
@@ -83,7 +49,6 @@ LATER = (
     "model_options",
     "likelihood",
 )  # need not be there
-SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
 def _picture(name: str) -> str:
@@ -251,68 +216,10 @@ def write_evidence(
     drop_evidence(folder)
     storage.write_dataset(folder.path / EVIDENCE, evidence.to_xarray())
     storage.write_lines(folder.path / TABLE, evidence.to_csv())
-    best = evidence.best()
-    figures = {"histogram": plots.histogram(evidence)}
-    if evidence.num_samples:
-        figures["evidence"] = plots.convergence(evidence)
-    for name in ("importance", "prior"):
-        if name in evidence.estimates:
-            figures[f"khat_{name}"] = plots.khats(evidence, name)
-    bounds = [e for e in evidence.estimates.values() if e.kind.is_mean]
-    for e in [e for e in (*evidence.ranked(), *bounds) if e.name != best.name][:1]:
-        figures["two_estimates"] = plots.against(evidence, e.name, best.name)
-    if shape:
-        order = best.value.argsort()
-        ten = min(10, len(order))
-        rows = [x[order[:ten]].cpu(), x[order.flip(0)[:ten]].cpu()]
-        labels = [f"lowest\n{best.value.min():.1f}", f"highest\n{best.value.max():.1f}"]
-        title = "Data of lowest and of highest log p(x), nats"
-        figures["extremes"] = plots.images(rows, labels, shape, title)
-    for name, figure in figures.items():
+    for name, figure in pictures.of_evidence(evidence, x, shape).items():
         plots.save(figure, folder.path / _picture(name))
 
 
-def best_epoch(history: Mapping[str, Any]) -> int:
-    """Returns the epoch that is kept: of the highest validation ELBO, without any the last."""
-    valid = history.get("valid_elbo")
-    return 1 + valid.index(max(valid)) if valid else len(history.get("elbo", ()))
-
-
-@torch.no_grad()
-def overview(
-    model: Model | None,
-    x: Tensor,
-    shape: tuple[int, int] | None,
-    history: Mapping[str, Any],
-    evidence: Evidence,
-) -> dict[str, Any]:
-    """Returns the pictures of a run by name, of a model that can decode also those of data x."""
-    figures = {}
-    if evidence.num_samples:
-        figures["evidence"] = plots.convergence(evidence)
-    if elbo := history.get("elbo"):
-        valid = history.get("valid_elbo") or []
-        figures["training"] = plots.training(elbo, valid, best_epoch(history))
-    if not (shape and isinstance(model, Decodes)):
-        return figures
-    if isinstance(model, Encodes):
-        few = x[:12]
-        figures["reconstructions"] = plots.images(
-            [few, model.decode(model.encode(few).mean).mean],
-            ["X", "E[X|z]"],
-            shape,
-            "Test data and their reconstructions",
-        )
-    if isinstance(model, HasPrior):
-        with seeded(0):
-            z = model.prior(x.new_empty(36, 0)).sample()
-        figures["samples"] = plots.images(
-            list(model.decode(z).mean.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
-        )
-    return figures
-
-
-@torch.no_grad()
 def write_figures(
     folder: Path,
     model: Model | None,
@@ -322,17 +229,6 @@ def write_figures(
     device: Any = None,
 ) -> None:
     """Writes the pictures of a run into its `figures/`, those that its model can give."""
-    test = splits.test
-    shown = test.x[:SHOWN].to(device)
     history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
-    figures = overview(model, shown, splits.image_shape, history, evidence)
-    if isinstance(model, Encodes):
-        means = model.encode(shown).mean
-        y = None if test.y is None else test.y[:SHOWN]
-        figures["latent_space"] = plots.latent_space(means, y)
-        if splits.image_shape and isinstance(model, Decodes) and means.shape[1] == 2:
-            figures["manifold"] = plots.manifold(
-                lambda z: model.decode(z.to(means)), splits.image_shape
-            )
-    for name, figure in figures.items():
+    for name, figure in pictures.of_run(model, splits, history, evidence, device).items():
         plots.save(figure, folder / _picture(name))

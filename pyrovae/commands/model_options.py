@@ -10,9 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from pyrovae.commands import LIKELIHOODS
-from pyrovae.options import AMOUNT, COUNT, did_you_mean
-from pyrovae.users import model_class
+from pyrovae.commands.common import LIKELIHOODS
+from pyrovae.commands.options import AMOUNT, COUNT, did_you_mean
+from pyrovae.commands.users import model_class
 
 PREFIX = "--model."
 PLAIN = int, float, str, bool, NoneType, ...

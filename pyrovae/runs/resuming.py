@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyrovae import runs, storage
+from pyrovae import storage
+from pyrovae.runs.contents import CHECKPOINT, read_config
 from pyrovae.errors import StateError
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
@@ -36,13 +37,13 @@ def read_checkpoint(
         StateError: (a `ValueError`) If the state is not there, broken, or of other data, or an
             option would have no effect: of the model, or because no epoch is left.
     """
-    path = folder / runs.CHECKPOINT
+    path = folder / CHECKPOINT
     state = storage.load_state(path)
     kinds = {"optimizer": dict, "data": dict, "elbo": list, "best_epoch": int}
     whole = all(isinstance(state.get(name), kind) for name, kind in kinds.items())
     if not whole or any(k not in data or data[k] != v for k, v in state["data"].items()):
         raise StateError(f"{path} is no training state of these data")
-    before = state.get("config") or runs.read_config(folder)
+    before = state.get("config") or read_config(folder)
     notes = state.get("notes", [])
     if not (isinstance(before, dict) and isinstance(notes, list)):
         raise StateError(f"{path} is no training state of these data")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_positive, check_sizes
-from pyrovae.evidence.search import Search, log_joint
+from pyrovae.evidence.samplers.search import Search, log_joint
 from pyrovae.program import Path, Program, inspect, reproducible
 from pyrovae.threads import one_at_a_time
 

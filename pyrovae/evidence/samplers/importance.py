@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes, shown
-from pyrovae.evidence.drawing import Draws, at_once, draw, sharing
-from pyrovae.evidence.proposals import Proposal
+from pyrovae.evidence.samplers.drawing import Draws, at_once, draw, sharing
+from pyrovae.evidence.samplers.proposals import Proposal
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import inspect
 from pyrovae.rng import draw_seed
@@ -58,8 +58,8 @@ def importance_sampling(
         guide: Another.
         data: Tensors of equal length N, as the program takes them.
         num_particles: S, draws per datum; or "auto".
-        proposal: `None` draws from the guide; see `pyrovae.evidence.proposals` for better ones
-            made of it; or a Pyro guide to draw from instead.
+        proposal: `None` draws from the guide; better ones made of it are `pv.Widened()`,
+            `pv.Defensive()` and `pv.Refined()`; or a Pyro guide to draw from instead.
         qmc: Draw scrambled Sobol points, in 16 independent randomizations, between which the
             standard error is taken; S is a multiple of 16, best 16 times a power of 2.
         tolerance: Standard error aimed at by "auto", nats.

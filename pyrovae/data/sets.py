@@ -1,16 +1,6 @@
 """Data sets by name or path: splits, binarization, and what was used, on record."""
 
-__all__ = [
-    "DataError",
-    "Split",
-    "Splits",
-    "binarize",
-    "check_finite",
-    "load",
-    "load_arrays",
-    "load_rows",
-    "read_tensors",
-]
+__all__ = ["DataError", "load", "load_arrays", "load_rows", "read_tensors"]
 
 import hashlib
 import sys
@@ -27,10 +17,10 @@ import torch
 from torch import Tensor
 
 from pyrovae.arrays import LARGE, read_amat, read_arrays, said, size_of
-from pyrovae.binarization import binarize, binarized, check_unit
+from pyrovae.data.binarization import binarized, check_unit
+from pyrovae.data.rows import File, Rows, fits, in_chunks
+from pyrovae.data.splits import Split, Splits, check_finite
 from pyrovae.errors import DataError
-from pyrovae.rows import File, Rows, fits, in_chunks
-from pyrovae.splits import Split, Splits, check_finite
 
 PARTS = ("train", "valid", "test")
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
