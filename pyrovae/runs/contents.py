@@ -1,7 +1,28 @@
 """What a run folder holds, and how it is loaded again."""
 
 __all__ = [
-    "BLOCKS", "CHECKPOINT", "CONFIG", "EVIDENCE", "EVIDENCE_FILES", "REPORT", "RUN_FILES", "TABLE", "Blocks", "about_model", "clear", "drop_blocks", "drop_evidence", "holds_run", "load_evidence", "read_config", "read_metrics", "read_notes", "write_config", "write_evidence", "write_figures", "write_metrics",
+    "BLOCKS",
+    "CHECKPOINT",
+    "CONFIG",
+    "EVIDENCE",
+    "EVIDENCE_FILES",
+    "REPORT",
+    "RUN_FILES",
+    "TABLE",
+    "Blocks",
+    "about_model",
+    "clear",
+    "drop_blocks",
+    "drop_evidence",
+    "holds_run",
+    "load_evidence",
+    "read_config",
+    "read_metrics",
+    "read_notes",
+    "write_config",
+    "write_evidence",
+    "write_figures",
+    "write_metrics",
 ]
 
 import json
@@ -9,20 +30,18 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
 from pyrovae import plots, storage
 from pyrovae.arrays import said
 from pyrovae.data import Splits
+from pyrovae.data.rows import Rows
 from pyrovae.evidence.results import Evidence
 from pyrovae.labelled import read_dataset
+from pyrovae.models.base import Model
 from pyrovae.runs import pictures
 from pyrovae.runs.folder import Folder
-from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
-from pyrovae.rng import seeded
-from pyrovae.data.rows import Rows
 from pyrovae.runs.saving import MODEL
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"

@@ -91,7 +91,11 @@ def overview(
 
 @torch.no_grad()
 def of_run(
-    model: Model | None, splits: Splits, history: Mapping[str, Any], evidence: Evidence, device: Any
+    model: Model | None,
+    splits: Splits,
+    history: Mapping[str, Any],
+    evidence: Evidence,
+    device: Any,
 ) -> dict[str, Figure]:
     """Returns the pictures of a run by name, those that its model can give.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrovae import storage
-from pyrovae.runs.contents import CHECKPOINT, read_config
 from pyrovae.errors import StateError
+from pyrovae.runs.contents import CHECKPOINT, read_config
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
 FIXED = "model", "model_options", "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
