@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from hashlib import sha256
-from importlib.util import resolve_name
+from importlib import import_module
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -200,15 +201,17 @@ class Reached:
         used = [_Used(v, names) if isinstance(v, ModuleType) else v for v in used]
         return [fn.__code__, *held, *used]
 
-    def _imported(self, code: CodeType, package: str) -> Iterator[ModuleType]:
-        """Yields the modules that code imports as it runs."""
+    def _imported(self, code: CodeType, package: str) -> Iterator[ModuleType | str]:
+        """Yields the modules that code imports as it runs, of libraries name and version."""
         before: list[Any] = [None, None]
         for one in dis.get_instructions(code):
             if one.opname == "IMPORT_NAME":
                 name = resolve_name("." * before[-2] + one.argval, package)
-                if name in sys.modules:
+                if (version := _library(name)) is not None:
+                    yield f"{name} {version}"  # whether it is imported already or not
+                elif name in sys.modules:
                     yield sys.modules[name]
-                elif _library(name) is None:
+                else:
                     self.unknown.append(f"module {name}, not yet imported")
             before.append(one.argval)
 
@@ -275,14 +278,26 @@ def _library(name: str | None) -> str | None:
     if top in sys.stdlib_module_names or top == "pyrovae":
         return top
     if top in VERSIONED:
-        return f"{top} {getattr(sys.modules.get(top), '__version__', '')}"
-    root = getattr(sys.modules.get(top), "__file__", None)
-    if root is None or not {"site-packages", "dist-packages"} & set(Path(root).parts):
+        return f"{top} {import_module(top).__version__}"
+    root = _file(top)
+    if root is None or not {"site-packages", "dist-packages"} & set(root.parts):
         return None
-    folder = Path(root).parent
-    files = sorted(folder.rglob("*.py")) if hasattr(sys.modules[top], "__path__") else [Path(root)]
+    folder = root.parent
+    files = sorted(folder.rglob("*.py")) if root.stem == "__init__" else [root]
     stats = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return f"{top} {sha256(repr(stats).encode()).hexdigest()}"
+
+
+def _file(top: str) -> Path | None:
+    """Returns where a module lies, imported or not; `None` where it has no file."""
+    if top in sys.modules:
+        file = getattr(sys.modules[top], "__file__", None)
+    else:
+        try:
+            file = getattr(find_spec(top), "origin", None)
+        except (ImportError, ValueError):
+            file = None
+    return Path(file) if file else None
 
 
 @cache

@@ -125,6 +125,26 @@ def test_every_edit_tells(name, old, new, tmp_path, monkeypatch):
     assert run(False) == run(False) != run(True)
 
 
+def test_it_does_not_matter_what_is_imported_already():
+    code = """
+import sys
+from pyrovae.digest import Reached
+def model(x):
+    import colorsys, jinja2.sandbox
+    from pyrovae.export import to_arviz
+    return x
+assert not {"colorsys", "jinja2.sandbox", "pyrovae.export"} & set(sys.modules)
+before = Reached(model)
+model(1.0)
+after = Reached(model)
+assert "jinja2.sandbox" in sys.modules
+assert before.unknown == after.unknown == [], before.unknown
+assert before.sha256 == after.sha256 != Reached(lambda x: x).sha256
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_bytecode_counts_where_there_is_no_source():
     def made(text, name="f"):
         scope = {"__name__": "nowhere", "torch": torch}
