@@ -8,7 +8,7 @@ from math import hypot, inf, sqrt
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.confirmation import Confirmation
+from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.base import Estimator, kind
 from pyrovae.evidence.weights import VERDICTS, interval, thresholds
 

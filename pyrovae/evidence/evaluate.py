@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.blocks import mapped, settings
-from pyrovae.evidence.confirmation import Confirmation
+from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.estimators.base import FIELDS, Estimator
 from pyrovae.evidence.planning import BLOCK_SIZE, Plan

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyrovae.evidence.confirmation import Confirmation
+from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.estimators.base import kind
 from pyrovae.labelled import to_xarray

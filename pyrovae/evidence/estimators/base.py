@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import shown
-from pyrovae.evidence.confirmation import Confirmation
+from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.samplers.drawing import at_once
 from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
 from pyrovae.program import Program
