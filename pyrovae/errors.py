@@ -21,20 +21,33 @@ class ProgramError(ValueError):
 
 
 class Diverged(ArithmeticError):
-    """Training met a loss or gradient that is not finite; the parameters are as before that step.
+    """Training met a loss, gradient or validation ELBO that is not finite.
+
+    The parameters are as before the step that met it; as the last step left them where validation
+    did.
 
     Attributes:
-        step: The step, counted from 0 over all epochs.
-        epoch: The epoch, counted from 1.
-        rows: The rows of the batch, `(n,)`.
-        parameter: Name of the parameter with the worst gradient.
+        step: The step, counted from 0 over all epochs; `None` in validation.
+        epoch: The epoch, counted from 1; `None` of all of them.
+        rows: The rows of the batch, `(n,)`, likewise.
+        parameter: Name of the parameter with the worst gradient, likewise.
     """
 
-    def __init__(self, what: str, step: int, epoch: int, rows: "Tensor", parameter: str) -> None:
-        super().__init__(
-            f"{what} at step {step} (epoch {epoch}, batch of {len(rows)} rows starting "
-            f"{rows[:5].tolist()}); worst gradient: {parameter}; "
-            "the parameters stand as before that step; lower lr, set clip_norm, or look at "
-            "these rows"
-        )
+    def __init__(
+        self,
+        what: str,
+        step: int | None = None,
+        epoch: int | None = None,
+        rows: "Tensor | None" = None,
+        parameter: str = "",
+    ) -> None:
+        advice = "lower lr, or set clip_norm"
+        if rows is not None:
+            what += (
+                f" at step {step} (epoch {epoch}, batch of {len(rows)} rows starting "
+                f"{rows[:5].tolist()}); worst gradient: {parameter}; "
+                "the parameters stand as before that step"
+            )
+            advice = "lower lr, set clip_norm, or look at these rows"
+        super().__init__(f"{what}; {advice}")
         self.step, self.epoch, self.rows, self.parameter = step, epoch, rows, parameter

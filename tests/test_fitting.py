@@ -12,6 +12,7 @@ from scenarios import LinearGaussian
 import pyrovae as pv
 from pyrovae import storage
 from pyrovae.rng import seeded
+from pyrovae.svi.training import Training
 
 fit = partial(pv.svi.fit, progress=False)
 
@@ -521,3 +522,30 @@ def test_options_out_of_range(options, words):
     vae = pv.VAE(4, 2)
     with pytest.raises(ValueError, match=words):
         fit(vae.model, vae.guide, data(), **options)
+
+
+def test_a_validation_elbo_that_is_not_finite_is_never_the_best():
+    weight = torch.zeros(1, requires_grad=True)
+
+    def training():
+        return Training({"weight": weight}, {}, torch.optim.SGD([weight], lr=0.1))
+
+    first = training()
+    first.plan("constant", 0.1, 9)
+    first.advance(-1.0, math.nan, 1.0)
+    assert first.best_epoch == 0
+    with pytest.raises(pv.svi.Diverged, match="ELBO is nan after the last .* lower lr"):
+        first.finish(stopped_early=False)
+    resumed = training()
+    resumed.restore(first.state())
+    for elbo, best in ((-math.inf, 0), (-3.0, 3), (math.nan, 3), (-4.0, 3)):
+        resumed.advance(-1.0, elbo, 1.0)
+        assert resumed.best_epoch == best
+    assert resumed.finish(stopped_early=False).best_epoch == 3
+
+
+def test_validation_after_a_step_too_far():
+    vae, x = pv.VAE(4, 2, likelihood="normal"), torch.randn(20, 4)
+    with pytest.raises(pv.svi.Diverged, match="the validation ELBO is nan") as caught:
+        fit(vae.model, vae.guide, x, valid=x, num_epochs=1, batch_size=20, lr=1e200, seed=0)
+    assert caught.value.step is caught.value.rows is None

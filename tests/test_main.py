@@ -226,6 +226,13 @@ def test_divergence(tmp_path, capsys):
     assert pv.load(tmp_path / "run").x_dim == 4  # the state before that step
 
 
+def test_a_step_too_far(tmp_path, capsys):
+    far = ["-n", "1", "--lr", "1e30", "--batch-size", "2000", "--out", tmp_path / "run"]
+    err = job(*far, code=4, capsys=capsys).err
+    assert err.startswith("error: training diverged: the validation ELBO is -inf after the last")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "other data", "gone", "other model"])
 def test_broken_checkpoints(damage, run_folder, tmp_path, capsys):
     folder = shutil.copytree(run_folder, tmp_path / "run")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.runs.folder import Folder
     from pyrovae.runs.saving import Pair
     from pyrovae.svi import Fit
-    from pyrovae.svi.ranks import Ranks
+    from pyrovae.svi.distributed import Processes
 
 INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
 DOES = (
@@ -173,13 +173,13 @@ def _code(config: "Namespace") -> str | None:
 
 def run(config: "Namespace", argv: list[str]) -> int:
     """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
-    from pyrovae.svi.ranks import joined
+    from pyrovae.svi.distributed import joined
 
-    with joined(config.device) as (ranks, config.device), blamed(_code(config)):
-        return _run(config, ranks, argv)
+    with joined(config.device) as (processes, config.device), blamed(_code(config)):
+        return _run(config, processes, argv)
 
 
-def _run(config: "Namespace", ranks: "Ranks", argv: list[str]) -> int:
+def _run(config: "Namespace", processes: "Processes", argv: list[str]) -> int:
     from pyrovae.runs.folder import worked_in
 
     # through JSON, which makes plain numbers of the parser's restricted ones
@@ -189,8 +189,8 @@ def _run(config: "Namespace", ranks: "Ranks", argv: list[str]) -> int:
     model = None if config.program else _model(kept, splits)
     pair = (model.model, model.guide) if model else _program(config, splits)
     job = Task(config, kept, splits, model, pair, "" if model else program_sha256(pair))
-    if ranks.rank:
-        _fitted(job, None, ranks)
+    if processes.rank:
+        _fitted(job, None, processes)
         return 0
     path = _path(config)
     before = _written(path)
@@ -202,11 +202,11 @@ def _run(config: "Namespace", ranks: "Ranks", argv: list[str]) -> int:
             again, what = [*again, "--resume"], f"this goes on with the run in {path}"
         elif config.overwrite:
             again = [*again, "--overwrite"]
-        start = "python" if ranks.size == 1 else "torchrun, with its options as before,"
+        start = "python" if processes.size == 1 else "torchrun, with its options as before,"
         return f"{what}: {start} -m pyrovae.svi {shlex.join(again)}"
 
     with worked_in(path) as folder, interrupted(how):
-        result, evidence = _fitted_and_evaluated(job, folder, ranks)
+        result, evidence = _fitted_and_evaluated(job, folder, processes)
     to = sys.stderr if config.json else sys.stdout
     print(
         f"{config.data}, {config.binarize} binarization; {result}\n\n{evidence}\n\n"
@@ -234,7 +234,9 @@ class Task(NamedTuple):
         return self.model.arrays(split) if self.model else split.arrays
 
 
-def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tuple[Fit, Evidence]":
+def _fitted_and_evaluated(
+    task: Task, folder: "Folder", processes: "Processes"
+) -> "tuple[Fit, Evidence]":
     """Writes the run folder, and returns the result of the fit and the evidence."""
     import pyrovae as pv
     from pyrovae import report, runs, storage
@@ -248,7 +250,7 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     test = tuple(x.to(config.device) for x in task.arrays(splits.test))
     options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed", "compile")}
     planned(*pair, *test, **options)  # what would be refused is refused before training
-    result, notes = _fitted(task, folder, ranks)
+    result, notes = _fitted(task, folder, processes)
     runs.write_config(folder.path, task.kept, notes)
     runs.write_metrics(folder.path, vars(result))  # killed after its last epoch, it has none left
     some = [] if model else [x[: config.batch_size].to(config.device) for x in splits.train.arrays]
@@ -270,7 +272,9 @@ def _fitted_and_evaluated(task: Task, folder: "Folder", ranks: "Ranks") -> "tupl
     return result, evidence
 
 
-def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, list[str]]":
+def _fitted(
+    task: Task, folder: "Folder | None", processes: "Processes"
+) -> "tuple[Fit, list[str]]":
     """Returns the result of the fit, and notes on what earlier epochs were trained with."""
     import pyrovae as pv
     from pyrovae import runs
@@ -280,7 +284,7 @@ def _fitted(task: Task, folder: "Folder | None", ranks: "Ranks") -> "tuple[Fit, 
     if folder and config.resume:
         resume = read_checkpoint(folder.path, splits.protocol, task.kept, task.program)
         folder.claim(runs.RUN_FILES)
-    resume = ranks.same_object(resume)
+    resume = processes.broadcast_object(resume)
     notes = resume.notes if resume else []
     result = pv.svi.fit(
         *task.pair,  # pyright: ignore[reportArgumentType]  # fit refuses where there is no guide

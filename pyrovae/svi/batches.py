@@ -1,6 +1,6 @@
 """Where batches come from: tensors, rows on disk, or a DataLoader."""
 
-__all__ = ["Batches", "Data", "batches", "bound_to", "tables"]
+__all__ = ["Batches", "Data", "batches", "with_constants", "without_constants"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pyrovae.data.rows import Rows, as_tensors
 from pyrovae.program import bound, check_data, check_observed, is_table
 from pyrovae.rng import seeded, stream_seed
-from pyrovae.svi.ranks import Ranks
+from pyrovae.svi.distributed import Processes
 
 CHECKED = 1024  # rows looked at, or validated, at a time
 Batch = tuple[Tensor, ...]
@@ -45,7 +45,7 @@ def arguments(data: object) -> tuple[Any, ...]:
     return tuple(data) if isinstance(data, tuple | list) else (data,)
 
 
-def bound_to(fn: Callable[..., object], data: object) -> Callable[..., object]:
+def with_constants(fn: Callable[..., object], data: object) -> Callable[..., object]:
     """Returns a program of the tables among the data; what is none (`None`, a flag) stays.
 
     Args:
@@ -57,7 +57,7 @@ def bound_to(fn: Callable[..., object], data: object) -> Callable[..., object]:
     return bound(fn, data, tuple((i, 0) for i, d in enumerate(data) if is_table(d))) or fn
 
 
-def tables(data: Any) -> Any:
+def without_constants(data: Any) -> Any:
     """Returns the data without what is no table."""
     return tuple(filter(is_table, data)) if isinstance(data, tuple | list) else data
 
@@ -87,12 +87,12 @@ class Batches(ABC):
         """Yields all rows once, for other uses than training."""
 
     @abstractmethod
-    def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
+    def epoch(self, processes: Processes, seed: int | None, number: int) -> Numbered:
         """Yields the rows of each batch of an epoch, and the data of this rank's share of them.
 
         Args:
-            ranks: Each of which has a share of a batch.
-            seed: Fixes the order of rows among ranks.
+            processes: Each of which has a share of a batch.
+            seed: Fixes the order of rows among processes.
             number: Of the epoch, from 0.
         """
 
@@ -125,15 +125,15 @@ class _Indexed(Batches):
         rows = torch.arange(self.num_data).split(max(CHECKED, self._size))
         return ((r, self._at(r)) for r in rows)
 
-    def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
-        if ranks.size > 1:
-            order = ranks.order(self.num_data, seed or 0, number)
+    def epoch(self, processes: Processes, seed: int | None, number: int) -> Numbered:
+        if processes.size > 1:
+            order = processes.order(self.num_data, seed or 0, number)
         # a guide with parameters of its own for each datum (AutoNormal) knows them by their place
         elif self._size < self.num_data:
             order = torch.randperm(self.num_data)
         else:
             order = torch.arange(self.num_data)
-        return ((rows, self._at(ranks.share(rows))) for rows in order.split(self._size))
+        return ((rows, self._at(processes.share(rows))) for rows in order.split(self._size))
 
     def _at(self, rows: Tensor) -> Batch:
         return self._prepared(tuple(d[rows.to(d.device)] for d in self._data))
@@ -166,13 +166,13 @@ class _Loaded(Batches):
             self._first = self._first or prepared
             yield rows, prepared
 
-    def epoch(self, ranks: Ranks, seed: int | None, number: int) -> Numbered:
-        if ranks.size > 1:  # it decides on its order when it gives the first batch
+    def epoch(self, processes: Processes, seed: int | None, number: int) -> Numbered:
+        if processes.size > 1:  # it decides on its order when it gives the first batch
             torch.manual_seed(stream_seed(seed or 0, number))
         start = 0
         for i, batch in enumerate(map(as_tensors, self._loader)):
-            if ranks.size > 1 and i == 0:
-                torch.manual_seed(stream_seed(seed or 0, number, ranks.rank))
+            if processes.size > 1 and i == 0:
+                torch.manual_seed(stream_seed(seed or 0, number, processes.rank))
             rows = torch.arange(start, start + len(batch[0]))
             start += len(rows)
-            yield rows, self._prepared(tuple(d[ranks.share(rows) - rows[0]] for d in batch))
+            yield rows, self._prepared(tuple(d[processes.share(rows) - rows[0]] for d in batch))

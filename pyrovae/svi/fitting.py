@@ -2,6 +2,7 @@
 
 __all__ = ["Diverged", "Fit", "fit"]
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -25,16 +26,23 @@ from pyrovae.program import (
 )
 from pyrovae.progress import Bar
 from pyrovae.rng import draw_seed, seeded
-from pyrovae.svi.batches import Batches, Data, arguments, batches, bound_to, tables
-from pyrovae.svi.course import Course, Fit, State
+from pyrovae.svi.batches import (
+    Batches,
+    Data,
+    arguments,
+    batches,
+    with_constants,
+    without_constants,
+)
+from pyrovae.svi.distributed import Processes
 from pyrovae.svi.objectives import (
     compiled_gradients,
     find_parameters,
     gradients,
+    largest_gradient,
     objective_loss,
-    worst,
 )
-from pyrovae.svi.ranks import Ranks
+from pyrovae.svi.training import Fit, State, Training
 from pyrovae.threads import one_at_a_time
 
 ADAM = partial(torch.optim.Adam, fused=True)
@@ -63,7 +71,7 @@ def fit(
     callback: Callable[[State], None] | None = None,
     resume: State | None = None,
 ) -> Fit:
-    r"""Fits model and guide by SVI, maximising the ELBO per datum; returns its course.
+    r"""Fits model and guide by SVI, maximising the ELBO per datum; returns what it did.
 
     .. math::
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
@@ -132,20 +140,21 @@ def fit(
     _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
     objective = Trace_ELBO() if objective is None else objective
     loss_of = objective_loss(objective)
-    model, guide = bound_to(model, data), bound_to(guide, data)
-    train, held_out = batches(tables(data), batch_size, transform, device), None
+    model, guide = with_constants(model, data), with_constants(guide, data)
+    train, held_out = batches(without_constants(data), batch_size, transform, device), None
     with explained(*arguments(data)):
         train.check(model)
     if valid is not None:
-        held_out = batches(tables(valid), batch_size, None, device).check(model)
-    ranks = Ranks.current()
-    seed = _agreed(ranks, train, seed)
-    if ranks.rank:
+        held_out = batches(without_constants(valid), batch_size, None, device).check(model)
+    processes = Processes.current()
+    seed = _agreed(processes, train, seed)
+    if processes.rank:
         callback, progress = None, False
 
     with (
         seeded(seed if resume is None else 0),
         CleanStore(),
+        warnings.catch_warnings(),
         pyro.validation_enabled(False),
         nullcontext() if precision_is_set() else float32_matmul(),
     ):
@@ -154,38 +163,39 @@ def fit(
         trained = [p for p in params if p.requires_grad]
         make = partial(compiled_gradients, objective) if compile else partial(gradients, loss_of)
         step = make(model, guide, trained)
-        course = Course(named, buffers_of(model, guide, named), optimizer(params, lr=lr))
+        training = Training(named, buffers_of(model, guide, named), optimizer(params, lr=lr))
         if resume is not None:
-            course.restore(resume)
-        ranks.same(params)
-        course.plan(lr_schedule, lr, (num_epochs - course.epoch) * train.num_steps)
+            training.restore(resume)
+        processes.broadcast(params)
+        training.plan(lr_schedule, lr, (num_epochs - training.epoch) * train.num_steps)
         if resume is None:
-            _tell(callback, course)
-        with Bar("training", num_epochs, course.epoch, "epoch", progress) as bar:
-            while course.epoch < num_epochs and (patience is None or course.waited < patience):
+            _call(callback, training)
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # which are told below
+        with Bar("training", num_epochs, training.epoch, "epoch", progress) as bar:
+            while training.epoch < num_epochs and (patience is None or training.waited < patience):
                 start = perf_counter()
-                elbo = _epoch(course, train, ranks, seed, step, clip_norm)
-                valid_elbo = _valid_elbo(model, guide, held_out, ranks)
-                course.advance(elbo, valid_elbo, perf_counter() - start)
-                bar.set_postfix(course.last(), refresh=False)
+                elbo = _epoch(training, train, processes, seed, step, clip_norm)
+                valid_elbo = _valid_elbo(model, guide, held_out, processes)
+                training.advance(elbo, valid_elbo, perf_counter() - start)
+                bar.set_postfix(training.last(), refresh=False)
                 bar.update()
-                _tell(callback, course)
-        return course.finish(stopped_early=course.epoch < num_epochs)
+                _call(callback, training)
+        return training.finish(stopped_early=training.epoch < num_epochs)
 
 
-def _agreed(ranks: Ranks, train: Batches, seed: int | None) -> int | None:
+def _agreed(processes: Processes, train: Batches, seed: int | None) -> int | None:
     """Returns the seed that all ranks have, once they have the same data."""
-    if ranks.size == 1:
+    if processes.size == 1:
         return seed
     with seeded(0):
-        ranks.check_data(batch for _, batch in train.in_order())
-    return ranks.same_object(draw_seed(seed))
+        processes.check_data(batch for _, batch in train.in_order())
+    return processes.broadcast_object(draw_seed(seed))
 
 
 def _epoch(
-    course: Course,
+    training: Training,
     train: Batches,
-    ranks: Ranks,
+    processes: Processes,
     seed: int | None,
     step: Callable[..., Any],
     clip_norm: float | None,
@@ -193,59 +203,59 @@ def _epoch(
     """Takes a step on each batch; returns the mean ELBO met on the way, nats per datum.
 
     Args:
-        course: With the parameters, their optimizer and its schedule.
+        training: With the parameters, their optimizer and its schedule.
         train: The batches.
-        ranks: Each of which has a share of a batch.
-        seed: Fixes the order of the rows among ranks.
+        processes: Each of which has a share of a batch.
+        seed: Fixes the order of the rows among processes.
         step: Returns loss and gradients of a batch.
         clip_norm: Largest gradient norm; `None` clips nothing.
 
     Raises:
         Diverged: If a loss or gradient is not finite.
     """
-    params = list(course.named.values())
+    params = list(training.named.values())
     trained = [p for p in params if p.requires_grad]
     total, num_data = 0.0, 0
-    for i, (rows, x) in enumerate(train.epoch(ranks, seed, course.epoch)):
+    for i, (rows, x) in enumerate(train.epoch(processes, seed, training.epoch)):
         if isinstance(step, Captured) and i == 0:
             step.check(*x)
-        loss, grads = ranks.sum_gradients(step, x, len(rows), trained)
+        loss, grads = processes.sum_gradients(step, x, len(rows), trained)
         for p, grad in zip(trained, grads, strict=True):
             p.grad = grad
         norm = torch.nn.utils.get_total_norm([g for g in grads if g is not None])
         if not (loss + norm).isfinite():
             what = f"loss is {loss.item():g} and its gradient norm {norm.item():g}"
-            at = course.epoch * train.num_steps + i
-            raise Diverged(what, at, course.epoch + 1, rows, worst(course.named))
+            at = training.epoch * train.num_steps + i
+            raise Diverged(what, at, training.epoch + 1, rows, largest_gradient(training.named))
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
-        course.optim.step()
-        course.schedule.step()
+        training.optim.step()
+        training.schedule.step()
         total -= loss.item() * len(rows)
         num_data += len(rows)
     return total / num_data
 
 
-def _tell(callback: Callable[[State], None] | None, course: Course) -> None:
+def _call(callback: Callable[[State], None] | None, training: Training) -> None:
     if callback is not None:
-        callback(course.state())
+        callback(training.state())
 
 
 def _valid_elbo(
     model: Callable[..., object],
     guide: Callable[..., object],
     held_out: Batches | None,
-    ranks: Ranks,
+    processes: Processes,
 ) -> float | None:
     """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; draws are the same."""
     elbo = None
     if held_out is None:
         return elbo
-    if not ranks.rank:
+    if not processes.rank:
         with evaluation(), seeded(0):
             losses = (Trace_ELBO().loss(model, guide, *x) for _, x in held_out.in_order())
             elbo = -sum(losses) / held_out.num_data
-    return ranks.same_object(elbo)
+    return processes.broadcast_object(elbo)
 
 
 def _check_called(**called: object) -> None:

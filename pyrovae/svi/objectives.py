@@ -1,6 +1,12 @@
 """What SVI minimises: a loss of model and guide, its parameters, and its gradients."""
 
-__all__ = ["compiled_gradients", "find_parameters", "gradients", "objective_loss", "worst"]
+__all__ = [
+    "compiled_gradients",
+    "find_parameters",
+    "gradients",
+    "largest_gradient",
+    "objective_loss",
+]
 
 from collections.abc import Callable, Iterator
 from math import isfinite
@@ -107,7 +113,7 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
         todo += [following for following, _ in node.next_functions]
 
 
-def worst(named: dict[str, Tensor]) -> str:
+def largest_gradient(named: dict[str, Tensor]) -> str:
     """Returns the parameter whose gradient is largest, not-finite ones first, with its norm."""
     norms = {k: p.grad.norm().item() for k, p in named.items() if p.grad is not None}
     name = max(

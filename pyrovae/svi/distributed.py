@@ -1,6 +1,6 @@
 """Training over several processes: which one this is, and what it shares with the others."""
 
-__all__ = ["Ranks", "joined"]
+__all__ = ["Processes", "joined"]
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ TIMEOUT = timedelta(minutes=5)  # after which a silent rank counts as dead
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Processes:
     """This process among those that train together; alone, everything is what it would be anyway.
 
     Each takes its share of every batch, and sums gradients with the others: those of the whole
@@ -39,7 +39,7 @@ class Ranks:
     size: int = 1
 
     @classmethod
-    def current(cls) -> "Ranks":
+    def current(cls) -> "Processes":
         """Returns what `torch.distributed` says, if it is initialised."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
@@ -87,7 +87,7 @@ class Ranks:
         loss, *grads = _split(whole, flat)
         return loss, grads
 
-    def same(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Sets tensors to those of rank 0, in place."""
         if self.size > 1:
             flat = torch.cat([t.detach().reshape(-1) for t in tensors])
@@ -96,7 +96,7 @@ class Ranks:
                 for t, part in zip(tensors, _split(tensors, flat), strict=True):
                     t.copy_(part)
 
-    def same_object(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Returns what rank 0 gives here."""
         if self.size == 1:
             return value
@@ -121,20 +121,20 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """Joins the processes that torchrun started, if it did; yields the ranks and the own device.
 
     gloo connects CPUs, nccl GPUs, of which each process takes its own.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield Ranks(), device
+        yield Processes(), device
         return
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks.current(), device
+        yield Processes.current(), device
     finally:
         dist.destroy_process_group()
 

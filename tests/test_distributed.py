@@ -20,7 +20,7 @@ PROGRAM = '''
 import sys
 import numpy as np, pyro, pyro.distributions as dist, torch
 import pyrovae as pv
-from pyrovae.svi.ranks import joined
+from pyrovae.svi.distributed import joined
 
 torch.set_default_dtype(torch.float64)
 

@@ -1,18 +1,19 @@
-"""The course of training: what it was, and all that a checkpoint must hold to go on."""
+"""A training in progress: what it was so far, and all that a checkpoint must hold to go on."""
 
-__all__ = ["Course", "Fit", "State"]
+__all__ = ["Training", "Fit", "State"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from pyrovae.errors import StateError
+from pyrovae.errors import Diverged, StateError
 from pyrovae.program import check_kinds
 
 State = dict[str, Any]
@@ -49,7 +50,7 @@ class Fit:
         )
 
 
-class Course:
+class Training:
     """Where training stands: all that a checkpoint must hold."""
 
     def __init__(
@@ -85,12 +86,12 @@ class Course:
             valid_elbo: Of the validation data after it, likewise; `None` without such.
             seconds: That it took.
         """
-        best = max(self.valid_elbo, default=-torch.inf)
+        best = self.valid_elbo[self.best_epoch - 1] if self.best else None
         self.elbo.append(elbo)
         self.seconds.append(seconds)
         if valid_elbo is not None:
             self.valid_elbo.append(valid_elbo)
-        if valid_elbo is None or valid_elbo > best or not self.best_epoch:
+        if valid_elbo is None or (isfinite(valid_elbo) and (best is None or valid_elbo > best)):
             self.best_epoch = self.epoch
             self.best = {} if valid_elbo is None else _copy(self.named | self.buffers)
 
@@ -131,7 +132,7 @@ class Course:
                 raise TypeError("its history is not of numbers")
             if len(seconds) != epochs or len(valid) not in (0, epochs):
                 raise ValueError("its history is of different lengths")
-            if type(best) is not int or not bool(epochs) <= best <= epochs:
+            if type(best) is not int or not bool(epochs and not valid) <= best <= epochs:
                 raise ValueError(f"its best epoch is {best} of {epochs}")
             torch.set_rng_state(state["random"]["cpu"])
             if "cuda" in state["random"]:
@@ -224,7 +225,19 @@ class Course:
                     raise ValueError(f"{name} of shape {kept[name].shape} for one {p.shape}")
 
     def finish(self, stopped_early: bool) -> Fit:
-        """Sets the best parameters and returns the course."""
+        """Sets the best parameters and returns what was done.
+
+        Args:
+            stopped_early: Whether epochs were left.
+
+        Raises:
+            Diverged: If the validation ELBO was finite after no epoch: none is the best.
+        """
+        if not self.best_epoch:
+            raise Diverged(
+                f"training diverged: the validation ELBO is {self.valid_elbo[-1]} after the last "
+                "epoch, and was finite after none"
+            )
         _assign(self.named | self.buffers, self.best)
         return Fit(
             tuple(self.elbo),
