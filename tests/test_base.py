@@ -74,6 +74,8 @@ def test_a_name_is_of_one_class():
     assert named("vae") is pv.VAE is not wide
     with pytest.raises(ValueError, match="no model named 'vea'; did you mean vae"):
         named("vea")
+    with pytest.raises(TypeError, match=r"Mine has no model; define model\(self, \*data\)"):
+        second().model(torch.zeros(3, 2))
 
 
 class Clustered(Model):

@@ -13,7 +13,17 @@ from pyrovae import report
 
 ROOT = Path(pyrovae.__file__).parent
 ROWS = [  # of packages and modules: each imports from rows above it alone
-    {"errors", "checks", "digest", "progress", "threads", "precision", "nn", "diagnostics"},
+    {
+        "errors",
+        "checks",
+        "digest",
+        "progress",
+        "threads",
+        "precision",
+        "nn",
+        "diagnostics",
+        "registry",
+    },
     {"arrays", "rng", "likelihoods"},
     {"storage", "data"},
     {"labelled", "program", "models"},

@@ -85,6 +85,27 @@ class Forgetful(Mine):
 
     def config(self):
         return {"x_dim": 64}
+
+
+class Empty(pv.Model):
+    name = "test-empty"
+
+    def __init__(self, x_dim: int):
+        super().__init__()
+        self.net = torch.nn.Linear(2, x_dim)
+
+    def config(self):
+        return {"x_dim": 64}
+
+
+class Unconfigured(Mine):
+    name = "test-unconfigured"
+
+    def __init__(self, x_dim: int):
+        super().__init__(x_dim, 2)
+
+    def config(self):
+        return {}
 '''
 QUICK = "--num-particles 20 --no-progress --estimators elbo importance".split()
 MINE = ["--model", "outside_models.Mine"]
@@ -103,8 +124,8 @@ def trained(tmp_path_factory):
         assert main(args) == 0
         yield folder
     sys.modules.pop("outside_models", None)
-    base._known.pop("test-mine", None)
-    base._known.pop("test-forgetful", None)
+    for name in [n for n, c in base._known.items() if c.__module__ == "outside_models"]:
+        del base._known[name]
 
 
 @pytest.fixture
@@ -196,6 +217,11 @@ def test_a_process_that_has_not_imported_it(folder):
         (
             ["--model", "outside_models.Forgetful", "--model.z_dim", "2"],
             "could not be loaded again: its configuration makes another",
+        ),
+        (["--model", "outside_models.Empty"], "outside_models.Empty has no model; give the class"),
+        (
+            ["--model", "outside_models.Unconfigured"],
+            "missing 1 required positional argument: 'x_dim'); let config() say all",
         ),
         (["--model", "outside_models.Other"], "no subclass of pyrovae.Model with a name of"),
         (["--model", "nowhere_models.Mine"], "there is no module 'nowhere_models'"),

@@ -105,6 +105,11 @@ def model_class(name: str) -> Any:
             f"--model {name} is no subclass of pyrovae.Model with a name of its own; {CLASS} that "
             "has one, such as name = 'mine'"
         )
+    if found.model is Model.model:
+        raise ProgramError(
+            f"--model {name} has no model; give the class a method model(self, *data), which "
+            "samples latents and observes the data, in a pyro.plate"
+        )
     return found
 
 

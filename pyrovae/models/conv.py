@@ -3,13 +3,13 @@
 __all__ = ["ConvVAE"]
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
 from pyrovae.data.splits import Splits
 from pyrovae.errors import DataError
-from pyrovae.likelihoods import Likelihood
+from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.vae import VAE, make_family
 from pyrovae.nn import ConvDecoder, ConvEncoder
 
@@ -60,7 +60,7 @@ class ConvVAE(VAE):
         )
         self.channels = widths
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """Returns what `from_config` needs to build the same architecture, fit for JSON."""
         config = super().config()
         del config["hidden_dims"]
@@ -90,5 +90,4 @@ class ConvVAE(VAE):
         if not splits.image_shape:
             raise DataError(f"{cls.__name__} is for images, and these data are rows of no shape")
         vae = cls((1, *splits.image_shape), z_dim, channels, make_family(likelihood, sigma))
-        x: Any = splits.train.x
-        return vae.start_at(x)
+        return vae.start_at(splits.train.x)

@@ -2,16 +2,16 @@
 
 __all__ = ["LinearGaussian"]
 
-from typing import Any
-
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.likelihoods import Normal
+from pyrovae.likelihoods import Config, Normal
 from pyrovae.models.base import Model
+from pyrovae.rng import seeded
 
 
 class LinearGaussian(Model):
@@ -21,16 +21,27 @@ class LinearGaussian(Model):
         z_n \sim N(0, I), \quad X_n \mid z_n \sim N(W z_n + m, \sigma^2 I), \quad
         X_n \sim N(m, W W^T + \sigma^2 I)
 
-    Where an estimator of log P(X) has to be tried on a known answer, this is it. W begins at
-    independent N(0, 1), m at 0; as the parameters of any program, `pyrovae.svi.fit` learns them.
+    Where an estimator of log P(X) has to be tried on a known answer, this is it: the posterior is
+    normal as well, and as the guide it makes every log-weight equal to log P(X):
+
+    .. math::
+        z \mid X \sim N(M^{-1} W^T (X - m) / \sigma^2,\; M^{-1}), \quad
+        M = W^T W / \sigma^2 + I
+
+    W begins at independent N(0, 1), m at 0; as the parameters of any program, `pyrovae.svi.fit`
+    learns them.
 
     Args:
         x_dim: Dimensions of one datum, D.
         z_dim: Dimensions of its latent.
         sigma: The standard deviation of X given z; `None` to learn it.
 
+    Raises:
+        ValueError: If a size is no positive integer, or sigma not positive.
+
     References:
-        Probabilistic principal component analysis (Tipping and Bishop, 1999), JRSS B 61(3).
+        Probabilistic principal component analysis (Tipping and Bishop, 1999), JRSS B 61(3),
+        https://doi.org/10.1111/1467-9868.00196
 
     Example:
         >>> import pyrovae as pv
@@ -52,50 +63,62 @@ class LinearGaussian(Model):
         torch.nn.init.zeros_(self.decoder.bias)
 
     def model(self, x: Tensor) -> None:
-        """Generative model: P(z) P(X|z), plated over the data."""
+        """Generative model: P(z) P(X|z), plated over the data x `(N, x_dim)`."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.prior(x))
-            pyro.sample("x", self.decode(z), obs=x)
+            z = pyro.sample("z", self.prior(x))  # z ~ N(0, I)
+            pyro.sample("x", self.decode(z), obs=x)  # X ~ N(W z + m, sigma^2 I)
 
     def guide(self, x: Tensor) -> None:
-        """The posterior P(z|X) itself, plated over the data."""
+        """The posterior P(z|X) itself, plated over the data x `(N, x_dim)`."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", self.encode(x))
+            pyro.sample("z", self.encode(x))  # z ~ P(z|X)
 
-    def prior(self, x: Tensor) -> Any:
-        """Returns P(z) = N(0, I) for each row of x: batch shape `(N,)`, event shape `(z_dim,)`."""
+    def prior(self, x: Tensor) -> TorchDistribution:
+        """Returns P(z) = N(0, I) for each row of x `(N, ...)`.
+
+        Batch shape `(N,)`, event shape `(z_dim,)`.
+        """
         return dist.Normal(x.new_zeros(len(x), self.z_dim), 1.0).to_event(1)
 
-    def decode(self, z: Tensor) -> Any:
+    def decode(self, z: Tensor) -> TorchDistribution:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
         return self.likelihood(self.decoder(z))
 
-    def encode(self, x: Tensor) -> Any:
-        """Returns `posterior(x)`: the guide is exact."""
+    def encode(self, x: Tensor) -> TorchDistribution:
+        """Returns `posterior(x)` for x `(N, x_dim)`: the guide is exact."""
         return self.posterior(x)
 
-    def posterior(self, x: Tensor) -> Any:
+    def posterior(self, x: Tensor) -> TorchDistribution:
         """Returns P(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`."""
         w, m, sigma = self.decoder.weight, self.decoder.bias, self.likelihood.sigma
-        precision = w.T @ w / sigma**2 + torch.eye(self.z_dim).to(w)
-        loc = torch.linalg.solve(precision, (x - m) @ w / sigma**2, left=False)
+        precision = w.T @ w / sigma**2 + torch.eye(self.z_dim).to(w)  # M, (z_dim, z_dim)
+        loc = torch.linalg.solve(precision, (x - m) @ w / sigma**2, left=False)  # (N, z_dim)
         return dist.MultivariateNormal(loc, precision_matrix=precision)
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Returns log P(X) of each row of x `(N, x_dim)`, exactly, `(N,)`, in nats."""
+        """Returns log P(X) of each row of x `(N, x_dim)`, exactly, `(N,)`, in nats.
+
+        It is the log-density of N(m, W W^T + sigma^2 I).
+        """
         m = self.decoder.bias
         noise = torch.as_tensor(self.likelihood.sigma).to(m).square().expand_as(m)
         return dist.LowRankMultivariateNormal(m, self.decoder.weight, noise).log_prob(x).detach()
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """Returns n draws of X ~ P(X), `(n, x_dim)`."""
-        z = torch.randn(n, self.z_dim).to(self.decoder.weight)
-        return self.decode(z).sample()
+    def sample(self, n: int, *, seed: int | None = None) -> Tensor:
+        """Returns n draws of X ~ P(X), `(n, x_dim)`: z from the prior, then X given z.
 
-    def config(self) -> dict[str, Any]:
+        Args:
+            n: How many.
+            seed: Fixes them; `None` goes on with torch's random stream.
+        """
+        with seeded(seed):
+            z = torch.randn(n, self.z_dim).to(self.decoder.weight)
+            return self.decode(z).sample()
+
+    def config(self) -> Config:
         """Returns the constructor's arguments; sigma `None` where it is learned."""
         return {
             "x_dim": self.x_dim,

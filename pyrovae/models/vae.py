@@ -9,12 +9,14 @@ from typing import Any, Self
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
+from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
-from pyrovae.likelihoods import Likelihood, Normal
+from pyrovae.likelihoods import Config, Likelihood, Normal
 from pyrovae.models.base import Model
 from pyrovae.nn import MLP, Bias, Encoder
 from pyrovae.rng import seeded
@@ -27,9 +29,15 @@ class VAE(Model):
         z_n \sim N(0, I), \quad X_n \mid z_n \sim P(X \mid f_\theta(z_n)), \quad
         Q_\phi(z \mid X) = N(\mu_\phi(X), \mathrm{diag}\, \sigma_\phi(X)^2)
 
-    `model` and `guide` take X of shape `(N, x_dim)`; they are plain Pyro callables with plate
-    "data" and sites "z" and "x", and run under Pyro's own `SVI`, `Trace_ELBO` and `Predictive`.
-    Of images X is `(N, C, H, W)` or those numbers in rows, as the data sets have them.
+    theta are the decoder's parameters, phi the encoder's. Both are learned by raising the ELBO,
+
+    .. math::
+        \log P(X) \ge E_{z \sim Q(z \mid X)}[\log P(X \mid z)] - KL(Q(z \mid X) \,\|\, P(z))
+
+    in nats per datum. `model` and `guide` take X of shape `(N, x_dim)`; they are plain Pyro
+    callables with plate "data" and sites "z" and "x", and run under Pyro's own `SVI`, `Trace_ELBO`
+    and `Predictive`. Of images X is `(N, C, H, W)` or those numbers in rows, as the data sets have
+    them.
 
     Args:
         x_dim: Dimensions of one datum, D; or `(C, H, W)` of an image, D = C H W, which is then the
@@ -43,6 +51,10 @@ class VAE(Model):
             a `pyrovae.nn.MLP`.
         prior: P(z) in place of N(0, I): anything that gives it for X, batch shape `(N,)`, event
             shape `(z_dim,)`; the parameters of a module are learned.
+
+    Raises:
+        TypeError: If `hidden_dims` is no list, or `likelihood` no family.
+        ValueError: If a size is no positive integer, or no family has the likelihood's name.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -65,7 +77,7 @@ class VAE(Model):
         *,
         encoder: torch.nn.Module | None = None,
         decoder: torch.nn.Module | None = None,
-        prior: Callable[[Tensor], Any] | None = None,
+        prior: Callable[[Tensor], TorchDistribution] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
@@ -74,15 +86,11 @@ class VAE(Model):
             )
         for width in hidden_dims:
             check_sizes(hidden_dims=width)
-        shape: tuple[Any, ...] = tuple(x_dim) if isinstance(x_dim, list | tuple) else (x_dim,)
-        for size in shape:
-            check_sizes(x_dim=size)
+        shape = _shape(x_dim)
         check_sizes(z_dim=z_dim)
-        if len(shape) not in (1, 3):
-            raise ValueError(f"x_dim is {shape}; give one size, or (C, H, W) of an image")
-        self.x_dim = x_dim = prod(map(int, shape))  # not of a parser's types
-        self.z_dim = z_dim = int(z_dim)
-        self.image_shape = tuple(map(int, shape)) if len(shape) == 3 else None
+        self.x_dim = x_dim = prod(shape)
+        self.z_dim = z_dim = int(z_dim)  # not of a parser's types
+        self.image_shape = shape if len(shape) == 3 else None
         self.hidden_dims = tuple(map(int, hidden_dims))
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * x_dim
@@ -93,7 +101,14 @@ class VAE(Model):
         self.encoder, self.decoder, self.own_prior = encoder, decoder, prior
 
     def model(self, x: Tensor) -> None:
-        """Generative model: P(z) P(X|z), plated over the data."""
+        """Generative model: P(z) P(X|z), plated over the data.
+
+        Args:
+            x: `(N, x_dim)`, or images `(N, C, H, W)`.
+
+        Raises:
+            ValueError: If x is of another shape, or no floats.
+        """
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         if isinstance(self.own_prior, torch.nn.Module):
             self.register(prior=self.own_prior)
@@ -102,13 +117,17 @@ class VAE(Model):
             pyro.sample("x", self.decode(z), obs=self.checked(x))  # X ~ P(X|z)
 
     def guide(self, x: Tensor) -> None:
-        """Variational posterior: Q(z|X), plated over the data."""
+        """Variational posterior: Q(z|X), plated over the data.
+
+        Args:
+            x: `(N, x_dim)`, or images `(N, C, H, W)`.
+        """
         self.register(encoder=self.encoder)
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.encode(x))  # z ~ N(mu(X), diag sigma(X)^2)
 
-    def prior(self, x: Tensor) -> Any:
-        """Returns P(z) for each row of x, N(0, I) if no other is given.
+    def prior(self, x: Tensor) -> TorchDistribution:
+        """Returns P(z) for each row of x `(N, ...)`, N(0, I) if no other is given.
 
         Batch shape `(N,)`, event shape `(z_dim,)`.
         """
@@ -117,7 +136,7 @@ class VAE(Model):
         zeros = x.new_zeros(len(x), self.z_dim)
         return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
 
-    def encode(self, x: Tensor) -> Any:
+    def encode(self, x: Tensor) -> TorchDistribution:
         """Returns Q(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`.
 
         Raises:
@@ -135,14 +154,19 @@ class VAE(Model):
             )
         return dist.Normal(*q).to_event(1)
 
-    def decode(self, z: Tensor) -> Any:
+    def decode(self, z: Tensor) -> TorchDistribution:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
         f = self.decoder(z)
         return self.likelihood(f.flatten(-3) if f.ndim == z.ndim + 2 else f)  # images, as rows
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
-        """Returns n draws of X ~ P(X), `(n, x_dim)`: z from the prior, then X given z."""
+        """Returns n draws of X ~ P(X), `(n, x_dim)`: z from the prior, then X given z.
+
+        Args:
+            n: How many.
+            seed: Fixes them; `None` goes on with torch's random stream.
+        """
         with seeded(seed):
             return self.decode(self.prior(self._like(n)).sample()).sample()
 
@@ -152,10 +176,16 @@ class VAE(Model):
         return self.decode(self.encode(x).mean).mean
 
     @torch.no_grad()
-    def start_at(self, x: Tensor) -> Self:
+    def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self.
 
+        SVI then need not first find the mean of the data.
+
+        Args:
+            x: The training data.
+
         Raises:
+            ValueError: If x is of another shape, or no floats.
             TypeError: If the decoder is one of your own that does not end in a linear layer, or a
                 `pyrovae.nn.Bias`.
         """
@@ -165,10 +195,11 @@ class VAE(Model):
                 f"the decoder ends in a {type(last).__name__}, not a Linear layer; set its first "
                 "bias yourself, to vae.likelihood.start(x.mean(0))"
             )
-        last.bias.copy_(self.likelihood.start(self.checked(x).mean(0)).view_as(last.bias))
+        mean = x.mean(0) if isinstance(x, Rows) else self.checked(x).mean(0)  # (x_dim,)
+        last.bias.copy_(self.likelihood.start(mean).view_as(last.bias))
         return self
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """Returns what `VAE.from_config` needs to build the same architecture, fit for JSON."""
         return {
             "x_dim": list(self.image_shape) if self.image_shape else self.x_dim,
@@ -179,7 +210,7 @@ class VAE(Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Config) -> Self:
         """Returns an untrained model of that `config()`."""
         config = dict(config)
         family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
@@ -204,14 +235,22 @@ class VAE(Model):
             likelihood: P(X|z), by name.
             sigma: Of the normal likelihood; `None` to learn it.
             config: What the constructor of a subclass takes besides.
+
+        Raises:
+            ValueError: If sigma is given to another than the normal likelihood.
         """
-        family = make_family(likelihood, sigma)
-        x: Any = splits.train.x
-        vae = cls(x.shape[1], z_dim, hidden_dims, family, **config)
-        return vae.start_at(x)
+        x, family = splits.train.x, make_family(likelihood, sigma)
+        return cls(x.shape[1], z_dim, hidden_dims, family, **config).start_at(x)
 
     def checked(self, x: Tensor) -> Tensor:
-        """Returns x in rows, or raises ValueError where it is no floating `(N, x_dim)`."""
+        """Returns x in rows, `(N, x_dim)`.
+
+        Args:
+            x: `(N, x_dim)`, or images `(N, C, H, W)` where the VAE is of images.
+
+        Raises:
+            ValueError: If it is of another shape, or no floats.
+        """
         if self.image_shape and x.ndim == 4 and x.shape[1:] == self.image_shape:
             x = x.flatten(1)
         if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
@@ -225,11 +264,26 @@ class VAE(Model):
         return x
 
     def _like(self, n: int) -> Tensor:
+        """Returns n rows of no numbers, `(n, 0)`, of the decoder's type and device."""
         return next(self.decoder.parameters()).new_empty(n, 0)
+
+
+def _shape(x_dim: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of a datum, `(D,)` or `(C, H, W)`; ValueError if it is neither."""
+    shape = tuple(x_dim) if isinstance(x_dim, Sequence) else (x_dim,)
+    for size in shape:
+        check_sizes(x_dim=size)
+    if len(shape) not in (1, 3):
+        raise ValueError(f"x_dim is {shape}; give one size, or (C, H, W) of an image")
+    return tuple(map(int, shape))
 
 
 def make_family(name: str, sigma: float | None) -> Likelihood:
     """Returns the likelihood of a name, with sigma where it is given.
+
+    Args:
+        name: Of the family.
+        sigma: Of the normal likelihood; `None` to learn it, and for all others.
 
     Raises:
         ValueError: If sigma is given to another than the normal likelihood.
