@@ -9,7 +9,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae import data
-from pyrovae.data import DataError, binarize, load, load_arrays
+from pyrovae.data import DataError, base, binarize, load, load_arrays
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -124,7 +124,7 @@ def test_qmnist(tmp_path):
 
 def test_torchvision_beside_a_cpu_torch():
     """Its import dies for want of two operator schemas; its data sets need no operator."""
-    code = "from pyrovae.data.sets import _datasets; print(_datasets().MNIST.__name__)"
+    code = "from pyrovae.data.mnist import _datasets; print(_datasets().MNIST.__name__)"
     command = [sys.executable, "-W", "error", "-c", code]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "MNIST\n"
 
@@ -258,6 +258,70 @@ def test_bad_files(tmp_path):
     }.items():
         with pytest.raises(DataError, match=words):
             load(str(tmp_path / name))
+
+
+@pytest.fixture
+def known():
+    """The registry of data sets, as it was afterwards."""
+    before = dict(base.sets)
+    yield base.sets
+    base.sets.clear()
+    base.sets.update(before)
+
+
+def test_a_set_of_ones_own(known):
+    x, y = torch.rand(50, 3, dtype=torch.float64), torch.arange(50)
+
+    class Published(data.DataSet):
+        name = "test-published"
+        scaling = "metres"
+        image_shape = 1, 3
+
+        def read(self, root, download):
+            rows = data.Split(x, y)
+            return rows if download else (rows, rows)
+
+    def rows():
+        return data.Split(x), data.Split(x[:7]), data.Split(x[:4])
+
+    one, two = (load("test-published", binarize="none", download=d) for d in (True, False))
+    assert torch.equal(one.train.x[:, 0], x[one.train.y, 0].float())
+    assert [len(two.train), len(two.valid), len(two.test)] == [40, 10, 50]
+    assert one.image_shape == (1, 3)
+    assert one.protocol["scaling"] == "metres"
+    assert one.protocol["data"] == "test-published"
+    assert one.protocol == load(Published, binarize="none", download=True).protocol
+    assert one.protocol == load_arrays(Published(), download=True).protocol
+    three = load(rows, binarize="none")
+    assert [len(three.train), len(three.valid), len(three.test)] == [50, 7, 4]
+    assert three.protocol["data"].endswith("test_a_set_of_ones_own.<locals>.rows")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (lambda: torch.zeros(50, 3), "gives .Tensor.*; give one to three pyrovae.data.Split"),
+        (
+            lambda: data.Split(torch.zeros(50)),
+            r"gives x torch.float32 of shape .30,.; give floats",
+        ),
+        (lambda: data.Split(torch.zeros(50, 2).long()), "gives x torch.int64 of shape"),
+        (lambda: data.Split(torch.zeros(50, 2), torch.zeros(3)), "of equally many rows"),
+        (lambda: data.Split(np.zeros((50, 2))), "gives ndarray; give tensors of equally many"),
+    ],
+)
+def test_a_set_that_is_none(rows, said):
+    with pytest.raises(DataError, match=said):
+        load(rows)
+
+
+def test_two_sets_of_one_name(known):
+    with pytest.raises(TypeError, match="the name 'digits' is that of pyrovae.data.digits.Digits"):
+        type("Mine", (data.DataSet,), {"name": "digits"})
+    with pytest.raises(
+        TypeError, match="the data set is 3; give a name, a path, a DataSet or a function"
+    ):
+        load(3)
 
 
 def test_unknown_name():

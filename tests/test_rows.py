@@ -17,7 +17,7 @@ import pyrovae as pv
 from pyrovae.commands.evidence import main as evidence_main
 from pyrovae.commands.svi import main as fit_main
 from pyrovae.data import DataError
-from pyrovae.data import sets as data_module
+from pyrovae.data import files as data_module
 from pyrovae.data.rows import Rows, in_chunks, spooled
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -34,7 +34,7 @@ def vae(seed=0):
 
 @pytest.fixture
 def on_disk(monkeypatch):
-    monkeypatch.setattr(data_module, "fits", lambda num_bytes: False)
+    monkeypatch.setattr(data_module, "fits_memory", lambda num_bytes: False)
 
 
 @pytest.mark.parametrize("binarize", ["static", "dynamic", "threshold", "none"])
@@ -44,7 +44,7 @@ def test_a_npy_on_disk_is_split_and_binarized_as_in_memory(tmp_path, monkeypatch
     np.save(tmp_path / "x.npy", x)
     path = str(tmp_path / "x.npy")
     held = pv.data.load(path, binarize=binarize, seed=3)
-    monkeypatch.setattr(data_module, "fits", lambda num_bytes: False)
+    monkeypatch.setattr(data_module, "fits_memory", lambda num_bytes: False)
     stored = pv.data.load(path, binarize=binarize, seed=3)
     assert held.protocol == stored.protocol
     assert held.image_shape == stored.image_shape == (4, 4)
@@ -87,7 +87,7 @@ def test_training_and_evidence_read_from_disk_what_memory_would_give(tmp_path, m
     np.save(tmp_path / "x.npy", grey())
     path = str(tmp_path / "x.npy")
     held = pv.data.load(path)
-    monkeypatch.setattr(data_module, "fits", lambda num_bytes: False)
+    monkeypatch.setattr(data_module, "fits_memory", lambda num_bytes: False)
     stored = pv.data.load(path)
     results = []
     for splits in (held, stored):
@@ -302,7 +302,7 @@ PEAK = """
 import re, sys, torch, numpy as np, pyrovae as pv
 from pyrovae import data
 from torch.utils.data import DataLoader, Dataset
-data.fits = lambda num_bytes: False
+data.files.fits_memory = lambda num_bytes: False
 class Rows(Dataset):
     def __init__(self, n): self.n = n
     def __len__(self): return self.n

@@ -1,6 +1,6 @@
 """Rows of data on disk, read when they are asked for, for data that memory does not hold."""
 
-__all__ = ["File", "Rows", "as_tensors", "chosen", "fits", "in_chunks", "spooled"]
+__all__ = ["File", "Rows", "as_tensors", "chosen", "fits_memory", "in_chunks", "spooled"]
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -114,7 +114,7 @@ class Rows:
         return (torch.as_tensor(total) / len(self)).to(self.dtype)
 
 
-def fits(num_bytes: float) -> bool:
+def fits_memory(num_bytes: float) -> bool:
     """Returns whether data of that size may be held in memory: a quarter of the machine's."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

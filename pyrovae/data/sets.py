@@ -1,46 +1,66 @@
-"""Data sets by name or path: splits, binarization, and what was used, on record."""
+"""Data sets by name, path or class: splits, binarization, and what was used, on record."""
 
-__all__ = ["DataError", "load", "load_arrays", "load_rows", "read_tensors"]
+__all__ = ["dataset", "load", "load_arrays", "load_rows"]
 
 import hashlib
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from itertools import chain
-from math import isqrt, prod
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.arrays import LARGE, read_amat, read_arrays, said, size_of
+from pyrovae.data.base import DataSet, FromFunction, Parts, sets
 from pyrovae.data.binarization import binarized, check_unit
-from pyrovae.data.rows import File, Rows, fits, in_chunks
-from pyrovae.data.splits import Split, Splits, check_finite
+from pyrovae.data.files import ArraysFile, RowsFile
+from pyrovae.data.rows import Rows, in_chunks
+from pyrovae.data.splits import PARTS, Split, Splits, check_finite
 from pyrovae.errors import DataError
 
-PARTS = ("train", "valid", "test")
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
+Source = str | DataSet | type[DataSet] | Callable[[], Parts]
 
-# name: (torchvision class, where it looks below the root, keywords of its training and test part)
-TORCHVISION = {
-    "mnist": ("MNIST", ({"train": True}, {"train": False})),
-    "fashion-mnist": ("FashionMNIST", ({"train": True}, {"train": False})),
-    "kmnist": ("KMNIST", ({"train": True}, {"train": False})),
-    "emnist": (
-        "EMNIST",
-        ({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
-    ),
-    "qmnist": ("QMNIST", ({"what": "train"}, {"what": "test"})),
-}
-NAMES = ("digits", *TORCHVISION, "binarized-mnist")
+
+def dataset(name: Source) -> DataSet:
+    """Returns the data set of a name or path, class, or function, without importing what is named.
+
+    Args:
+        name: A name that is known, the path of a .npy or .npz, a subclass of `DataSet` or an
+            instance of one, or a function that returns what `DataSet.read` does.
+
+    Raises:
+        DataError: If there is no data set of that name.
+        TypeError: If it is none of these.
+    """
+    if isinstance(name, DataSet):
+        return name
+    if isinstance(name, type) and issubclass(name, DataSet):
+        return name()
+    if not isinstance(name, str):
+        if not callable(name):
+            raise TypeError(
+                f"the data set is {name!r}; give a name, a path, a DataSet or a function"
+            )
+        return FromFunction(name)
+    if name in _known():
+        return sets[name]()
+    if _is_file(name):
+        return RowsFile(Path(name))
+    near = get_close_matches(name, sets, n=2, cutoff=0.5) or sorted(sets)
+    raise DataError(
+        f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy "
+        "or .npz? (one of your own is known once its module is imported; on a command line name "
+        "it, --data package.module.Name)"
+    )
 
 
 def load(
-    name: str,
+    name: Source,
     *,
     root: str | Path = "data",
     binarize: str = "static",
@@ -48,7 +68,7 @@ def load(
     seed: int = 0,
     download: bool = False,
 ) -> Splits:
-    """Returns the data set of that name or path as `Splits`.
+    """Returns the data set of that name, path or class as `Splits`.
 
     Data are held in memory. Those of a .npy that would take more than a quarter of the machine's
     stay on disk and are read by rows; what is binarized for good is written to temporary files
@@ -57,8 +77,9 @@ def load(
     Args:
         name: "digits" (scikit-learn's, embedded); "mnist", "fashion-mnist", "kmnist", "emnist"
             (balanced) or "qmnist" in torchvision's layout below `root`; "binarized-mnist"
-            (Larochelle and Murray, 2011), a folder with its three .amat or .mat files; or the path
-            of a .npy, or .npz with `x` and optionally `y`. Images `(N, H, W)` of bytes are divided
+            (Larochelle and Murray, 2011), a folder with its three .amat or .mat files; the path
+            of a .npy, or .npz with `x` and optionally `y`; or one of your own, a subclass of
+            `DataSet` or a function that returns a `Split`. Images `(N, H, W)` of bytes are divided
             by 255, which the protocol says as "scaling"; all other numbers stay what they are.
         root: Folder that holds the named data sets.
         binarize: "static" draws X ~ Bernoulli(grey) once; "dynamic" does so afresh for each
@@ -76,29 +97,15 @@ def load(
         >>> load("digits").test
         Split(x=(359, 64), y=(359,))
     """
-    if binarize not in BINARIZATIONS:
-        raise ValueError(f"binarize is {binarize!r}; choose one of {', '.join(BINARIZATIONS)}")
-    if valid_size is not None and valid_size < 1:
-        raise ValueError(f"valid_size is {valid_size}; hold out at least one row")
-    parts, image_shape, how, scaling = _read(name, Path(root), download, valid_size, seed)
-    _check_parts(parts, name)
-    transform = None
-    if binarize != "none":
-        for part in parts:
-            check_unit(part.x)
-        method = "threshold" if binarize == "threshold" else "static"
-        grey = parts[0]
-        parts = [replace(p, x=binarized(p.x, method, seed + i)) for i, p in enumerate(parts)]
-        if binarize == "dynamic":
-            parts[0] = grey
-            transform = partial(binarized, method="static", seed=None)
-    protocol = _protocol(name, binarize, seed, how, scaling, parts)
-    train, valid, test = parts
-    return Splits(train, valid, test, image_shape, transform, protocol)
+    _check_binarize(binarize)
+    found = dataset(name)
+    parts, split = _split(found, Path(root), valid_size, seed, download)
+    _check_floats(parts, found.label)
+    return _splits(found, parts, split, binarize, seed)
 
 
 def load_arrays(
-    name: str,
+    name: Source,
     *,
     root: str | Path = "data",
     binarize: str = "none",
@@ -112,134 +119,22 @@ def load_arrays(
     x. Arguments and errors otherwise as `load`.
 
     Args:
-        name: Path of a .npy or .npz, or a data set by name.
+        name: Path of a .npy or .npz; or a data set by name, class or function.
         root: Where named data sets lie.
         binarize: Of a named data set, as `load`; of a file, "none".
         valid_size: Training rows held out for validation; `None`: a fifth of them.
         seed: Fixes split and binarization.
         download: Let torchvision fetch what is missing.
     """
-    if not _is_file(name):
-        options = {"root": root, "binarize": binarize, "valid_size": valid_size, "seed": seed}
-        return load(name, **options, download=download)
-    if binarize != "none":
-        raise ValueError(
-            f"binarize is {binarize!r}, but a program gets the arrays of {name} as they are; "
-            "binarize them beforehand, or in the program"
-        )
-    x, *more = read_tensors(Path(name))
-    shapes = [tuple(a.shape) for a in (x, *more)]
-    if not all(shapes) or len({shape[0] for shape in shapes}) > 1:
-        raise DataError(
-            f"{name} holds arrays of shapes {', '.join(map(str, shapes))}; give a program arrays "
-            "of equally many rows"
-        )
-    parts, _, how = _shuffled(Split(x, None, tuple(more)), None, valid_size, seed)
-    _check_parts(parts, name)
-    train, valid, test = parts
-    protocol = _protocol(name, binarize, seed, how, "none", parts)
-    return Splits(train, valid, test, None, None, protocol)
-
-
-def _check_parts(parts: list[Split], name: str) -> None:
-    """Raises DataError where a part is empty or holds what is not finite."""
-    for label, part in zip(PARTS, parts, strict=True):
-        if not len(part):
-            raise DataError(
-                f"{name}: the {label} part is empty; give more rows or another valid_size"
-            )
-        for x in part.arrays:
-            check_finite(x, name)
-
-
-def _protocol(
-    name: str, binarize: str, seed: int, how: str, scaling: str, parts: list[Split]
-) -> dict[str, Any]:
-    protocol = {
-        "data": name,
-        "scaling": scaling,
-        "binarize": binarize,
-        "data_seed": seed,
-        "split": how,
-    }
-    for label, part in zip(PARTS, parts, strict=True):
-        protocol |= {f"rows_{label}": len(part), f"sha256_{label}": _sha256(part)}
-    return protocol
-
-
-def _read(
-    name: str, root: Path, download: bool, valid_size: int | None, seed: int
-) -> tuple[list[Split], tuple[int, int] | None, str, str]:
-    """Returns train, valid, test (x grey or binary), image shape, how they were split, scaling."""
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        digits: Any = load_digits()
-        rows = Split(_to_float(digits.data) / 16, torch.from_numpy(digits.target))
-        return *_shuffled(rows, (8, 8), valid_size, seed), "grey levels / 16"
-    if name in TORCHVISION:
-        train, test = _torchvision(name, root, download)
-        n = max(0, len(train) - (10_000 if valid_size is None else valid_size))
-        parts = [_rows(train, slice(n)), _rows(train, slice(n, None)), test]
-        return (
-            parts,
-            (28, 28),
-            f"file order: training rows before {n}, validation rows after, test file",
-            "bytes / 255",
-        )
-    if name == "binarized-mnist":
-        parts, how = _larochelle(root)
-        return parts, (28, 28), how, "none"
-    if _is_file(name):
-        rows, shape, scaling = _from_numpy(Path(name))
-        return *_shuffled(rows, shape, valid_size, seed), scaling
-    near = get_close_matches(name, NAMES, n=2, cutoff=0.5) or NAMES
-    raise DataError(
-        f"there is no data set {name!r}; did you mean {' or '.join(near)}, "
-        "or the path of a .npy or .npz?"
-    )
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith((".npy", ".npz")) or (name not in NAMES and Path(name).exists())
-
-
-def _shuffled(
-    rows: Split, image_shape: tuple[int, int] | None, valid_size: int | None, seed: int
-) -> tuple[list[Split], tuple[int, int] | None, str]:
-    test = len(rows) // 5
-    valid = test if valid_size is None else valid_size
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    index = order[test + valid :], order[test : test + valid], order[:test]
-    return (
-        [_rows(rows, i) for i in index],
-        image_shape,
-        f"random permutation of the rows, seed {seed}",
-    )
-
-
-def _rows(split: Split, index: Any) -> Split:
-    x, *more = (a.take(index) if isinstance(a, Rows) else a[index] for a in split.arrays)
-    return Split(x, None if split.y is None else split.y[index], tuple(more))
-
-
-def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
-    """Returns the arrays of a .npz in order, or of a .npy; floats in torch's default type."""
-    tensors = []
-    for name, x in read_arrays(path).items():
-        native = x.dtype.newbyteorder("=")
-        try:
-            dtype = torch.from_numpy(np.empty(0, native)).dtype
-        except TypeError as e:
-            raise DataError(f"{path}: {name} is {x.dtype}; give numbers") from e
-        dtype = torch.get_default_dtype() if dtype.is_floating_point else dtype
-        tensors.append(_mapped(x, dtype) or torch.from_numpy(np.array(x, native)).to(dtype))
-    return tuple(tensors)
+    _check_binarize(binarize)
+    found = _given_to_programs(name, binarize)
+    parts, split = _split(found, Path(root), valid_size, seed, download)
+    return _splits(found, parts, split, binarize, seed)
 
 
 def load_rows(
-    path: Path, binarize: str = "none", seed: int = 0
-) -> tuple[Split, tuple[int, int] | None, dict[str, Any]]:
+    path: str | Path, binarize: str = "none", seed: int = 0, *, program: bool = False
+) -> tuple[Split, tuple[int, int] | None, dict[str, str | int]]:
     """Returns all rows of a .npy or .npz as one part, its image shape, and its protocol.
 
     Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
@@ -248,145 +143,151 @@ def load_rows(
         path: Of the file.
         binarize: As `load`.
         seed: Fixes the binarization.
+        program: Whether they are for a program, which gets the arrays as they are.
     """
-    part, image_shape, scaling = _from_numpy(path)
-    check_finite(part.x, str(path))
+    found = _given_to_programs(str(path), binarize) if program else RowsFile(Path(path))
+    part = found.read(Path(), False)
+    assert isinstance(part, Split)
+    for x in part.arrays:
+        check_finite(x, str(path))
     if binarize != "none":
         check_unit(part.x)
         method = "threshold" if binarize == "threshold" else "static"
         part = replace(part, x=binarized(part.x, method, seed))
-    protocol = {"data": str(path), "scaling": scaling, "binarize": binarize, "data_seed": seed}
-    return part, image_shape, {**protocol, "part": "all", "sha256_all": _sha256(part)}
+    protocol: dict[str, str | int] = {
+        "data": str(path),
+        "scaling": found.scaling,
+        "binarize": binarize,
+    }
+    protocol |= {"data_seed": seed, "part": "all", "sha256_all": _sha256(part)}
+    return part, found.image_shape, protocol
 
 
-def _from_numpy(path: Path) -> tuple[Split, tuple[int, int] | None, str]:
-    """Returns rows, image shape and scaling: only images of bytes are scaled, to [0, 1].
-
-    Bytes of shape `(N, D)` may be counts, and stay what they are.
-    """
-    arrays = read_arrays(path, ("x", "y"))
-    if "x" not in arrays:
-        raise DataError(f"{path} holds only 'y'; name the data array 'x' and labels 'y'")
-    x, y = arrays["x"], arrays.get("y")
-    _check_arrays(path, x, y)
-    labels = None if y is None else torch.from_numpy(y.astype(np.int64))
-    grey = _mapped(x, torch.float32)
-    grey = _to_float(x) if grey is None else replace(grey, shape=(len(x), prod(x.shape[1:])))
-    scaling = "none"
-    if x.dtype == np.uint8 and x.ndim == 3 and any(c.max() > 1 for _, c in in_chunks(grey)):
-        grey = grey / 255 if isinstance(grey, Tensor) else replace(grey, divisor=255)
-        scaling = "bytes / 255"
-    side = isqrt(grey.shape[1])
-    square = (side, side) if side > 1 and side * side == grey.shape[1] else None
-    shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
-    return Split(grey, labels), shape, scaling
+def _known() -> dict[str, type[DataSet]]:
+    """Returns the data sets by name, those of this package's modules among them."""
+    for module in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"pyrovae.data.{module.name}")
+    return sets
 
 
-def _check_arrays(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
-    """Raises DataError unless x is numbers, `(N, D)` or `(N, H, W)`, and y labels, `(N,)`."""
-    if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
-        raise DataError(
-            f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
-        )
-    if y is None:
-        return
-    if y.shape != x.shape[:1] or y.dtype.kind not in "bui":
-        raise DataError(
-            f"{path}: y is {y.dtype} of shape {y.shape}; give integer labels of shape ({len(x)},)"
-        )
-    if y.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{path}: y holds {y.max()}, and labels have to be below 2^63")
+def _is_file(name: object) -> bool:
+    """Returns whether a name is that of a file, there or not."""
+    if not isinstance(name, str):
+        return False
+    return name.endswith((".npy", ".npz")) or (name not in _known() and Path(name).exists())
 
 
-def _mapped(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
-    """Returns a mapped array as rows on disk, where memory would not hold it as `dtype`."""
-    if not isinstance(x, np.memmap) or not x.flags.c_contiguous or fits(x.size * dtype.itemsize):
-        return None
-    with Path(str(x.filename)).open("rb") as file:
-        return Rows(File(file), x.dtype, x.shape, x.offset, dtype)
-
-
-def _to_float(x: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # what float32 does not hold is told of later
-        return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))
-
-
-def _larochelle(root: Path) -> tuple[list[Split], str]:
-    """Returns the three parts of the published binarized MNIST, and whether all of it is there."""
-    folders = root, root / "binarized_mnist"
-    parts = []
-    for part in PARTS:
-        stems = [folder / f"binarized_mnist_{part}" for folder in folders]
-        files = [s.with_suffix(kind) for s in stems for kind in (".mat", ".amat")]
-        file = next((f for f in files if f.exists()), None)
-        if file is None:
-            raise DataError(
-                f"binarized-mnist is not there: searched "
-                f"{' and '.join(str(f.resolve()) for f in folders)} for {stems[0].name}.amat or "
-                ".mat; get the three files of Larochelle and Murray (2011) and name their folder "
-                "with --root"
-            )
-        x = read_amat(file, 28 * 28)
-        if not np.isin(x, (0, 1)).all():
-            raise DataError(f"{file} holds other numbers than 0 and 1, which is not as published")
-        parts.append(Split(_to_float(x)))
-    whole = [len(p) for p in parts] == [50_000, 10_000, 10_000]
-    return parts, "fixed, as published" if whole else "fixed, part of what was published"
-
-
-def _torchvision(name: str, root: Path, download: bool) -> tuple[Split, Split]:
-    cls, keywords = TORCHVISION[name]
-    raw = (root / cls / "raw").resolve()
-    try:
-        for file in (root / cls).glob("*/*"):
-            if size_of(file) > LARGE:
-                raise ValueError(f"{file.name} is larger than {LARGE:,} bytes")
-        parts = [getattr(_datasets(), cls)(root, download=download, **kw) for kw in keywords]
-        train, test = (_images(name, part) for part in parts)
-    except Exception as e:  # whatever torchvision makes of broken files
-        there = "cannot be read" if any(raw.glob("*")) else "is not there"
-        raise DataError(
-            f"{name} {there}: searched {raw} for torchvision's files ({said(e)}); point --root at "
-            "the folder that holds it, or fetch it with --download"
-        ) from e
-    return train, test
-
-
-def _images(name: str, part: Any) -> Split:
-    """Returns a data set of torchvision's; ValueError unless it is images of bytes, labelled."""
-    x = part.data.transpose(1, 2) if name == "emnist" else part.data
-    y = part.targets[:, 0] if name == "qmnist" else part.targets
-    if x.dtype != torch.uint8 or x.shape[1:] != (28, 28) or y.shape != x.shape[:1]:
+def _given_to_programs(name: Source, binarize: str) -> DataSet:
+    """Returns a data set, of a file its arrays as they are."""
+    if not (isinstance(name, str) and _is_file(name)):
+        return dataset(name)
+    if binarize != "none":
         raise ValueError(
-            f"{x.dtype} images {tuple(x.shape)} with labels {tuple(y.shape)}, where bytes "
-            "(N, 28, 28) with labels (N,) were expected"
+            f"binarize is {binarize!r}, but a program gets the arrays of {name} as they are; "
+            "binarize them beforehand, or in the program"
         )
-    return Split(_to_float(x.numpy()) / 255, y.long())
+    return ArraysFile(Path(name))
 
 
-def _datasets() -> Any:
-    """Returns torchvision.datasets, also where torchvision's CUDA build stands beside a CPU torch.
-
-    Such a pair dies on import for want of two operator schemas; the data sets need no operator, so
-    declaring them is enough.
-    """
-    try:
-        import torchvision.datasets as datasets
-    except RuntimeError as e:
-        if "torchvision::" not in str(e):
-            raise
-        for module in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
-            del sys.modules[module]
-        _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.datasets as datasets
-    return datasets
+def _check_binarize(binarize: str) -> None:
+    """Raises ValueError where there is no such binarization."""
+    if binarize not in BINARIZATIONS:
+        raise ValueError(f"binarize is {binarize!r}; choose one of {', '.join(BINARIZATIONS)}")
 
 
-_schemas = torch.library.Library("torchvision", "FRAGMENT")
+def _split(
+    found: DataSet, root: Path, valid_size: int | None, seed: int, download: bool
+) -> tuple[tuple[Split, ...], str]:
+    """Returns train, valid and test, and how they came about in words."""
+    if valid_size is not None and valid_size < 1:
+        raise ValueError(f"valid_size is {valid_size}; hold out at least one row")
+    parts = _read(found, root, download)
+    if len(parts) == 3:
+        return parts, found.published(parts)
+    size = found.valid_size if valid_size is None else valid_size
+    fifth = len(parts[0]) // 5
+    valid = fifth if size is None else size
+    if len(parts) == 2:
+        train, test = parts
+        n = max(0, len(train) - valid)
+        split = f"file order: training rows before {n}, validation rows after, test file"
+        return (_rows(train, slice(n)), _rows(train, slice(n, None)), test), split
+    order = torch.randperm(len(parts[0]), generator=torch.Generator().manual_seed(seed))
+    index = order[fifth + valid :], order[fifth : fifth + valid], order[:fifth]
+    split = f"random permutation of the rows, seed {seed}"
+    return tuple(_rows(parts[0], i) for i in index), split
+
+
+def _read(found: DataSet, root: Path, download: bool) -> tuple[Split, ...]:
+    """Returns the one to three parts that a data set gives; DataError where it gives others."""
+    read = found.read(root, download)
+    parts = read if isinstance(read, tuple) else (read,)
+    if not all(isinstance(part, Split) for part in parts) or not 1 <= len(parts) <= 3:
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise DataError(f"{found.label} gives ({kinds}); give one to three pyrovae.data.Split")
+    return tuple(_checked(part, found.label) for part in parts)
+
+
+def _rows(split: Split, index: Tensor | slice) -> Split:
+    """Returns some rows of a split, those on disk unread."""
+    x, *more = (
+        a.take(index) if isinstance(a, Rows) and isinstance(index, Tensor) else a[index]
+        for a in split.arrays
+    )
+    return Split(x, None if split.y is None else split.y[index], tuple(more))
+
+
+def _checked(part: Split, label: str) -> Split:
+    """Returns a part, x of float64 in torch's default type; DataError unless rows are equal."""
+    arrays = (*part.arrays, *(() if part.y is None else (part.y,)))
+    shapes = [a.shape if isinstance(a, Tensor | Rows) else type(a).__name__ for a in arrays]
+    if any(not isinstance(s, tuple) or not s or s[0] != len(part.x) for s in shapes):
+        said = ", ".join(s if isinstance(s, str) else str(tuple(s)) for s in shapes)
+        raise DataError(f"{label} gives {said}; give tensors of equally many rows")
+    if isinstance(x := part.x, Tensor) and x.dtype == torch.float64:
+        return replace(part, x=x.to(torch.get_default_dtype()))
+    return part
+
+
+def _check_floats(parts: tuple[Split, ...], label: str) -> None:
+    """Raises DataError unless x is floats `(N, D)`, as models take."""
+    x = parts[0].x
+    if x.ndim != 2 or not x.is_floating_point():
+        raise DataError(f"{label} gives x {x.dtype} of shape {tuple(x.shape)}; give floats (N, D)")
+
+
+def _splits(
+    found: DataSet, parts: tuple[Split, ...], split: str, binarize: str, seed: int
+) -> Splits:
+    """Returns the parts checked and binarized, with their record."""
+    for part, rows in zip(PARTS, parts, strict=True):
+        if not len(rows):
+            raise DataError(
+                f"{found.label}: the {part} part is empty; give more rows or another valid_size"
+            )
+        for x in rows.arrays:
+            check_finite(x, found.label)
+    transform = None
+    if binarize != "none":
+        for part in parts:
+            check_unit(part.x)
+        method = "threshold" if binarize == "threshold" else "static"
+        grey = parts[0]
+        drawn = [replace(p, x=binarized(p.x, method, seed + i)) for i, p in enumerate(parts)]
+        if binarize == "dynamic":
+            drawn[0] = grey
+            transform = partial(binarized, method="static", seed=None)
+        parts = tuple(drawn)
+    protocol: dict[str, str | int] = {"data": found.label, "scaling": found.scaling}
+    protocol |= {"binarize": binarize, "data_seed": seed, "split": split}
+    for part, rows in zip(PARTS, parts, strict=True):
+        protocol |= {f"rows_{part}": len(rows), f"sha256_{part}": _sha256(rows)}
+    train, valid, test = parts
+    return Splits(train, valid, test, found.image_shape, transform, protocol)
 
 
 def _sha256(split: Split) -> str:
+    """Returns the SHA-256 of a part's arrays."""
     digest = hashlib.sha256()
     for _, x in chain.from_iterable(map(in_chunks, split.arrays)):
         digest.update(x.contiguous().numpy().data)

@@ -1,17 +1,18 @@
 """A data set in three parts, and whether its numbers are finite."""
 
-__all__ = ["Split", "Splits", "check_finite"]
+__all__ = ["PARTS", "Split", "Splits", "check_finite"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isnan
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.errors import DataError
+
+PARTS = "train", "valid", "test"
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +61,7 @@ class Splits:
     test: Split
     image_shape: tuple[int, int] | None
     transform: Callable[[Tensor], Tensor] | None = field(repr=False)
-    protocol: dict[str, Any] = field(repr=False)
+    protocol: dict[str, str | int] = field(repr=False)
 
 
 def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:

@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
-from pyrovae.data.rows import Rows, fits
+from pyrovae.data.rows import Rows, fits_memory
 from pyrovae.program.arguments import check_data
 from pyrovae.program.binding import Pair, bound, is_table
 from pyrovae.program.densities import Program
@@ -119,7 +119,7 @@ def _may_take_all(error: Exception, tables: tuple[Tensor | Rows, ...]) -> bool:
 
     It is not where it is mistyped, or memory does not hold them.
     """
-    held = (isinstance(d, Tensor) or fits(len(d) * d[:1].nbytes) for d in tables)
+    held = (isinstance(d, Tensor) or fits_memory(len(d) * d[:1].nbytes) for d in tables)
     return not isinstance(error, NameError | AttributeError | ImportError) and all(held)
 
 
