@@ -1,7 +1,17 @@
 """Checks of numbers that users give."""
 
-__all__ = ["check_positive", "check_seed", "check_sizes", "is_at_least", "shown"]
+__all__ = [
+    "check_options",
+    "check_positive",
+    "check_seed",
+    "check_sizes",
+    "is_at_least",
+    "shown",
+]
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from inspect import signature
 from math import inf
 from numbers import Integral, Real
 
@@ -41,3 +51,21 @@ def check_seed(seed: object) -> None:
         return
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise ValueError(f"seed is {seed!r}; give an integer from 0 to 2^63 - 1, or None")
+
+
+def check_options(given: Iterable[str], known: type, fn: Callable[..., object]) -> None:
+    """Raises TypeError for a name that is no option of a function, and suggests the nearest.
+
+    Args:
+        given: Names of the keyword arguments that it got beside those of its signature.
+        known: The TypedDict of those that it takes.
+        fn: The function.
+    """
+    named = [p.name for p in signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    names = [*named, *sorted(getattr(known, "__optional_keys__", ()))]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+            what = getattr(fn, "__name__", "it")
+            raise TypeError(f"{what} has no option {name!r}; {hint}")

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.samplers.drawing import at_once
+from pyrovae.evidence.samplers.chunks import at_once
 from pyrovae.evidence.weights import LogWeights, check_weights
 from pyrovae.program import (
     Program,

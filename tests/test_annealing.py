@@ -20,7 +20,7 @@ from scenarios import (
 )
 
 import pyrovae as pv
-from pyrovae.evidence.samplers import annealing, hmc
+from pyrovae.evidence.samplers import annealing, hmc, tuning
 
 
 def unbiased(log_w, truth):
@@ -193,9 +193,9 @@ def test_pilot_decides_and_is_frozen():
     scenario = LinearGaussian.make()
     x = scenario.data(70)
     program = pv.program.inspect(scenario.model, scenario.mean_field, x)
-    kernel = annealing.tune(program, 20, "tuned", 2, seed=0)
+    kernel = tuning.tune(program, 20, "tuned", 2, seed=0)
     assert np.array_equal(
-        kernel.temperatures, annealing.tune(program, 20, "tuned", 2, 0).temperatures
+        kernel.temperatures, tuning.tune(program, 20, "tuned", 2, 0).temperatures
     )
     table, _ = annealing.anneal(program, range(64, 70), 4, 0, kernel)
     w = pv.ais(

@@ -11,8 +11,10 @@ from scenarios import LinearGaussian
 from torch.distributions import constraints
 
 import pyrovae as pv
-from pyrovae.evidence.samplers.annealing import anneal, tune
-from pyrovae.evidence.samplers.drawing import Draws, draw
+from pyrovae.evidence.samplers.annealing import anneal
+from pyrovae.evidence.samplers.importance import ImportanceSampler
+from pyrovae.evidence.samplers.proposals import Scheme
+from pyrovae.evidence.samplers.tuning import tune
 from pyrovae.program import Captured, inspect, negative_elbo
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -227,13 +229,16 @@ def test_every_kind_of_draw_compiles(how):
 def test_blocks_of_every_length_have_the_same_draws():
     """From the guide, and from a prior that leans on x, which no data share; 1 to 8 rows."""
     vae, x = vae_and_data(16)
-    how = Draws(12_000)
+    scheme = Scheme(12_000)
     for model, guide in ((vae.model, vae.guide), (leaning, None)):
         eager = inspect(model, guide, x, block_size=8)
         compiled = eager.compiled()
         for size in range(1, 9):
             rows = range(8, 8 + size)
-            one, other = (draw(p, rows, how, 0, 4096).log_w for p in (eager, compiled))
+            one, other = (
+                ImportanceSampler(p, scheme, 0, 4096).log_weights(rows).log_w
+                for p in (eager, compiled)
+            )
             torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
         assert any(graph._graph for graph in compiled.graphs.values())
 

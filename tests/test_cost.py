@@ -11,7 +11,7 @@ import pyrovae as pv
 from pyrovae.commands.evidence import main
 from pyrovae.evidence import cost as module
 from pyrovae.evidence.cost import Cost, Part, cost
-from pyrovae.evidence.samplers.tally import Tally
+from pyrovae.evidence.samplers.streaming import StreamedWeights
 
 pytestmark = pytest.mark.usefixtures("float32")
 PROBE, START = module.PROBE, module._start
@@ -82,14 +82,14 @@ def test_what_it_says_is_what_happens(options, monkeypatch):
     def tick(decoder, inputs, output):
         now[0] += 1e-5 * inputs[0].numel() / 3
 
-    khat = Tally.pareto_k
+    khat = StreamedWeights.pareto_k
 
     def tock(weights):  # as long as the probe has time, and however many the draws
         now[0] += 0.5
         return khat(weights)
 
     vae.decoder.register_forward_hook(tick)
-    monkeypatch.setattr(Tally, "pareto_k", tock)
+    monkeypatch.setattr(StreamedWeights, "pareto_k", tock)
     monkeypatch.setattr(module, "PROBE", PROBE)
     monkeypatch.setattr(module, "perf_counter", lambda: now[0])
     expected = cost(vae.model, vae.guide, x, **options, seed=0)

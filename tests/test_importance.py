@@ -7,7 +7,8 @@ import torch
 from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
-from pyrovae.evidence.samplers import drawing
+from pyrovae.evidence.samplers.importance import ImportanceSampler
+from pyrovae.evidence.samplers.proposals import Scheme
 
 
 @pytest.mark.parametrize("scenario", [LinearGaussian.make, GammaPoisson])
@@ -222,8 +223,8 @@ def test_guide_encodes_a_block_once_and_the_model_decodes_every_sample():
     vae.decoder.register_forward_hook(count("decoder"))
     program = pv.program.inspect(vae.model, vae.guide, torch.ones(10, 4))
     seen["encoder"] = seen["decoder"] = 0
-    how = drawing.Draws(1003)
-    tables = [drawing.draw(program, r, how, 0, 40).log_w for r in program.blocks(4)]
+    sampler = ImportanceSampler(program, Scheme(1003), seed=0, chunk_size=40)
+    tables = [sampler.log_weights(r).log_w for r in program.blocks(4)]
     assert [t.shape for t in tables] == [(1003, 4), (1003, 4), (1003, 2)]
     assert seen["encoder"] == 10
     assert seen["decoder"] == 10 * 1003 + 10  # and once to check the data's support

@@ -16,7 +16,7 @@ from scenarios import (
 )
 
 import pyrovae as pv
-from pyrovae.evidence.samplers import drawing
+from pyrovae.evidence.samplers import adaptive
 
 ALL = [pv.Widened(1.2), pv.Widened(1.0, df=5), pv.Defensive(0.2), pv.Refined(num_steps=10)]
 
@@ -337,7 +337,7 @@ def test_auto_names_what_is_left_over():
     late = pv.importance_sampling(
         scenario.model, scenario.mean_field, x, max_seconds=0.0, **options
     )
-    assert (late.num_draws == drawing.FIRST).all()
+    assert (late.num_draws == adaptive.FIRST).all()
 
 
 def test_auto_on_blocks_whole_programs_and_joint_latents():
@@ -361,7 +361,7 @@ def test_auto_on_blocks_whole_programs_and_joint_latents():
     assert scores(w, truth).abs().max() < 4
     single, y = GlobalMean(), torch.tensor([0.3, 1.9])
     w = pv.importance_sampling(single.model, single.exact, y, plate=None, **options)
-    assert w.num_draws == drawing.FIRST
+    assert w.num_draws == adaptive.FIRST
 
 
 def test_auto_needs_a_tolerance():

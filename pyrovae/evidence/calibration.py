@@ -4,7 +4,6 @@ __all__ = ["Calibration", "calibrate"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +11,9 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
-from pyrovae.evidence.samplers.annealing import (
-    CHAINS,
-    NUM_LEAPFROG,
-    Bounds,
-    sandwich,
-    simulated,
-    tune,
-)
+from pyrovae.evidence.samplers.annealing import Bounds, sandwich, simulated
+from pyrovae.evidence.samplers.options import AnnealingRun
+from pyrovae.evidence.samplers.tuning import tune
 from pyrovae.program import Path, inspect, reproducible
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
@@ -91,8 +85,8 @@ class Calibration:
 
 @one_at_a_time
 def calibrate(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     *data: Tensor,
     num_samples: int = 99,
     num_temperatures: int = 100,
@@ -128,7 +122,8 @@ def calibrate(
     """
     check_sizes(num_samples=num_samples, num_particles=num_particles)
     seed = draw_seed(seed)
-    size = max(1, CHAINS // num_particles)
+    run = AnnealingRun(plate=plate)
+    size = run.block_size(num_particles)
     program = inspect(model, guide, *data, plate=plate, block_size=size)
     program, latents = simulated(program, size, seed)
     ranks, labels = [], ()
@@ -137,7 +132,7 @@ def calibrate(
             path = Path(program, rows)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
             labels = tuple(path.labels)
-    kernel = tune(program, num_temperatures, "tuned", NUM_LEAPFROG, seed)
+    kernel = tune(program, num_temperatures, "tuned", run.num_leapfrog, seed)
     bounds = sandwich(program, latents, num_particles, size, seed, kernel)
     table = torch.cat(ranks).cpu().numpy()
     band = ecdf_band(len(table), num_samples)

@@ -12,8 +12,10 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import FEWEST, Confirmation
-from pyrovae.evidence.samplers.annealing import Kernel, anneal
-from pyrovae.evidence.samplers.drawing import Draws, draw
+from pyrovae.evidence.samplers.annealing import anneal
+from pyrovae.evidence.samplers.importance import ImportanceSampler
+from pyrovae.evidence.samplers.proposals import Scheme
+from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
 from pyrovae.program import Path, Program, Values, base, evaluation, reproducible, simulate
 from pyrovae.rng import stream_seed
@@ -27,13 +29,13 @@ DATA, OWN, TWICE, SCREEN = 30, 31, 32, 33  # random streams
 
 
 def confirm_sampling(
-    program: Program, how: Draws, num_draws: Tensor, ess: Tensor, seed: int, chunk_size: int
+    program: Program, scheme: Scheme, num_draws: Tensor, ess: Tensor, seed: int, chunk_size: int
 ) -> Confirmation:
     """Returns the confirmation of importance sampling, or of naive sampling without a guide.
 
     Args:
         program: The pair; its data give sizes and covariates.
-        how: What the evaluation drew by.
+        scheme: How the evaluation drew its particles.
         num_draws: Draws that it made for each datum, `(n,)`, of data whose weights look good.
         ess: Their effective sample sizes, `(n,)`.
         seed: Of the evaluation; the random streams are others.
@@ -50,7 +52,8 @@ def confirm_sampling(
     tables, exact = [], []
     try:
         for part, rows, z, own in _simulations(program, count, seed):
-            tables.append(_table(draw(part, rows, Draws(size), own, chunk_size).log_w))
+            sampler = ImportanceSampler(part, Scheme(size), own, chunk_size)
+            tables.append(_table(sampler.log_weights(rows).log_w))
             with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
                 log_q = part.log_guide if part.guide else part.log_prior
                 try:
@@ -62,8 +65,8 @@ def confirm_sampling(
         return Confirmation(reason=str(e))
     weights = LogWeights(torch.cat(tables, dim=1))
     variance = (size / weights.ess() - 1).clamp(min=0)
-    if how.num_particles == "auto":
-        s = (variance / how.tolerance**2).nan_to_num(torch.inf).clamp(128, how.max_particles)
+    if scheme.num_particles == "auto":
+        s = (variance / scheme.tolerance**2).nan_to_num(torch.inf).clamp(128, scheme.max_particles)
     else:
         s = torch.full_like(variance, total.item())
     error = (variance / (s - 1).clamp(min=1)).sqrt()

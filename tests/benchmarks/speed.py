@@ -23,7 +23,7 @@ from peers import seconds
 
 import pyrovae as pv
 from pyrovae.data import binarize
-from pyrovae.evidence.samplers import drawing
+from pyrovae.evidence.samplers import importance
 from pyrovae.precision import float32_matmul
 from pyrovae.svi import objectives
 
@@ -200,11 +200,11 @@ def naive(x, full):
     elapsed = shared(k) * 1_000_000 / k
     note = "" if full else " (from K = 100,000)"
     yield Row(f"naive sampling, 10,000 images, K = 1,000,000{note} / 5 minutes", elapsed, 300, 1)
-    plain, drawing.shares_latents = drawing.shares_latents, lambda program: False
+    plain, importance.shares_latents = importance.shares_latents, lambda program: False
     try:
         unshared = shared(64) - shared(1)  # less what does not depend on K
     finally:
-        drawing.shares_latents = plain
+        importance.shares_latents = plain
     yield Row("the same / not shared, from K = 64", elapsed, unshared / 63 * 1_000_000, 100)
 
 

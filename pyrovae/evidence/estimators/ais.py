@@ -29,15 +29,9 @@ from pyrovae.evidence.estimators.base import (
     no_path,
     table,
 )
-from pyrovae.evidence.samplers.annealing import (
-    CHAINS,
-    NUM_LEAPFROG,
-    AnnealedWeights,
-    Kernel,
-    ais,
-    anneal,
-    tune,
-)
+from pyrovae.evidence.samplers.annealing import AnnealedWeights, ais, anneal
+from pyrovae.evidence.samplers.options import NUM_LEAPFROG, AnnealingRun
+from pyrovae.evidence.samplers.tuning import Kernel, tune
 from pyrovae.evidence.weights import FEWEST, LogWeights, annealed_verdicts
 from pyrovae.program import Program
 
@@ -88,7 +82,7 @@ class AIS(Estimator):
 
     def block_size(self, asked: int) -> int:
         """Returns how many data's runs are annealed at once."""
-        return max(1, CHAINS // self.num_particles)
+        return AnnealingRun().block_size(self.num_particles)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the pair, or the model alone, which begins at the prior."""

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pyrovae.checks import shown
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.samplers.drawing import at_once
+from pyrovae.evidence.samplers.chunks import at_once
 from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
 from pyrovae.program import Program
 

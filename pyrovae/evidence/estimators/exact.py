@@ -17,7 +17,8 @@ from pyrovae.evidence.estimators.base import (
     no_path,
     table,
 )
-from pyrovae.evidence.samplers.drawing import Draws, draw
+from pyrovae.evidence.samplers.importance import ImportanceSampler
+from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 
@@ -55,7 +56,8 @@ class Exact(Estimator):
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
         """Returns log p(x), `(1, n)`, the weight of no draw at all."""
-        return LogWeights(table(draw(program, rows, Draws(1), work.seed, work.chunk).log_w))
+        sampler = ImportanceSampler(program, Scheme(1), work.seed, work.chunk)
+        return LogWeights(table(sampler.log_weights(rows).log_w))
 
     def columns(self, weights: LogWeights, grid: tuple[int, ...]) -> Columns:
         """Returns log p(x), without an error."""

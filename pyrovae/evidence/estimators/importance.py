@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyrovae.checks import shown
 from pyrovae.evidence.confirmation import (
     DRAWS,
     FEWEST,
@@ -32,10 +31,9 @@ from pyrovae.evidence.estimators.base import (
     path_grid,
     table,
 )
-from pyrovae.evidence.samplers.drawing import Draws, draw, tally
-from pyrovae.evidence.samplers.importance import importance_sampling
-from pyrovae.evidence.samplers.proposals import Proposal
-from pyrovae.evidence.samplers.tally import Tally
+from pyrovae.evidence.samplers.importance import ImportanceSampler, importance_sampling
+from pyrovae.evidence.samplers.proposals import Proposal, Scheme, check_proposal
+from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 
@@ -66,12 +64,12 @@ class Sampled(Estimator):
     flat: ClassVar[Mapping[str, str]] = {name: name for name in FLAT}
 
     def __post_init__(self) -> None:
-        _ = self.draws  # which checks them
+        _ = self.scheme  # which checks them
 
     @property
-    def draws(self) -> Draws:
-        """How to draw."""
-        return Draws(
+    def scheme(self) -> Scheme:
+        """How particles are drawn."""
+        return Scheme(
             self.num_particles,
             self.proposal if isinstance(self.proposal, Proposal) else None,
             self.qmc,
@@ -104,16 +102,17 @@ class Sampled(Estimator):
             known["proposal"] = f"{self.proposal}"
         return known | ({"qmc": True} if self.qmc else {})
 
-    def weights(self, program: Program, rows: range, work: Work) -> LogWeights | Tally:
+    def weights(self, program: Program, rows: range, work: Work) -> LogWeights | StreamedWeights:
         """Returns log w = log p(x, z) - log q(z), a table `(S, n)` or its sums."""
+        sampler = ImportanceSampler(program, self.scheme, work.seed, work.chunk, work.start)
         if self.auto or self.qmc:
-            weights = draw(program, rows, self.draws, work.seed, work.chunk, work.start)
+            weights = sampler.log_weights(rows)
             if not program.plate:
                 counts = None if self.qmc else weights.num_draws[None]
                 return LogWeights(table(weights.log_w), counts, weights.randomizations)
             return weights
         grid = tuple(k for k in work.grid if k <= int(self.num_particles))
-        return tally(program, rows, self.draws, work.seed, work.chunk, grid)
+        return sampler.streamed(rows, grid)
 
     def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
         """Returns log-mean-exp, and its path from few to all draws."""
@@ -123,7 +122,7 @@ class Sampled(Estimator):
 
     def batches(self, program: Program, weights: Any) -> Tensor | None:
         """Returns estimates by batch of the draws that all data share."""
-        if isinstance(weights, Tally) and (program.shared or program.common_latents):
+        if isinstance(weights, StreamedWeights) and (program.shared or program.common_latents):
             return weights.batches()
         return None
 
@@ -132,7 +131,7 @@ class Sampled(Estimator):
         if not program.latent_size:
             return Confirmation()
         size, ess = e.num_draws[good], e.ess[good]
-        return confirm_sampling(program, self.draws, size, ess, work.seed, work.chunk)
+        return confirm_sampling(program, self.scheme, size, ess, work.seed, work.chunk)
 
     def amount(self, rows: range) -> int:
         """Returns S, or the most that "auto" draws."""
@@ -183,12 +182,7 @@ class Importance(Sampled):
     biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        made = self.proposal is None or isinstance(self.proposal, Proposal)
-        if isinstance(self.proposal, type) or not (made or callable(self.proposal)):
-            raise TypeError(
-                f"proposal is {shown(self.proposal)}; give a pv.Widened(), pv.Defensive() or "
-                "pv.Refined(), or a Pyro guide"
-            )
+        check_proposal(self.proposal)
         super().__post_init__()
 
     def alone(

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pyrovae.evidence.estimators.base import Guide, Inspected
 from pyrovae.evidence.estimators.importance import Sampled
-from pyrovae.evidence.samplers.drawing import sharing
-from pyrovae.evidence.samplers.importance import prior_sampling
+from pyrovae.evidence.samplers.importance import prior_sampling, sharing
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 

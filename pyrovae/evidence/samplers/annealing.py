@@ -1,38 +1,32 @@
 """Annealed importance sampling, and the two-sided bounds that tell how good it is."""
 
-__all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "sandwich", "simulated", "tune"]
+__all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "sandwich", "simulated"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, exp, inf, isfinite, log, sqrt
-from statistics import NormalDist
-from typing import Any
+from math import inf, log, sqrt
+from typing import Unpack
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_options, check_sizes
 from pyrovae.evidence.samplers import hmc
-from pyrovae.evidence.weights import (
-    LogWeights,
-    annealed_verdicts,
-    check_weights,
+from pyrovae.evidence.samplers.options import (
+    AISOptions,
+    AnnealingOptions,
+    AnnealingRun,
+    options_of,
 )
+from pyrovae.evidence.samplers.tuning import Kernel, scale_of, tune
+from pyrovae.evidence.weights import LogWeights, annealed_verdicts, check_weights
 from pyrovae.program import Path, Program, Values, evaluation, inspect, reproducible, simulate
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.threads import one_at_a_time
 
-CHAINS = 1024  # particles x data annealed at once
-ACCEPTANCE = 0.8  # what the pilot tunes step sizes to
-SIGMOID = 4.0  # steepness of the sigmoid schedule, as Wu et al. have it
-PILOT_ROWS, PILOT_CHAINS, PILOT_STAGES, WARM_UP, MOVES = 32, 128, 500, 20, 3
-NUM_LEAPFROG = 2  # best at equal numbers of gradients
-STAGE = 0.5  # standard deviations of log w that a pilot's stage moves
-SCALE_DRAWS = 256  # for the mass matrix
-PILOT, SCALE, FORWARD, REVERSE, SIMULATED = 10, 11, 12, 13, 14  # random streams
+SCALE, FORWARD, REVERSE, SIMULATED = 11, 12, 13, 14  # random streams
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
@@ -89,28 +83,16 @@ class Bounds:
         )
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """The frozen course of annealing: temperatures (T + 1,), step sizes (T - 1,), leapfrogs."""
-
-    temperatures: np.ndarray
-    step_size: np.ndarray
-    num_leapfrog: int
-
-
 @one_at_a_time
 def ais(
-    model: Callable[..., Any],
+    model: Callable[..., object],
     *data: Tensor,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., object] | None = None,
     num_temperatures: int = 100,
     num_particles: int = 8,
     schedule: str | Sequence[float] = "tuned",
-    num_leapfrog: int = NUM_LEAPFROG,
     seed: int | None = None,
-    plate: str | None = "data",
-    chunk_size: int = CHAINS,
-    compile: bool = False,
+    **options: Unpack[AISOptions],
 ) -> AnnealedWeights:
     r"""Returns log-weights `(S, N)` of annealed importance sampling, per datum.
 
@@ -136,11 +118,14 @@ def ais(
         num_particles: S, annealing runs per datum.
         schedule: "tuned", in steps that the pilot finds equal; "linear"; "sigmoid", finer at both
             ends; or the T + 1 temperatures, rising from 0 to 1 (T is then theirs).
-        num_leapfrog: Leapfrog steps, each a gradient, of a transition.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
-        plate: Name of the plate over the data; `None` gives joint weights `(S,)` of all data.
-        chunk_size: Particles x data annealed at once; bounds memory.
-        compile: Run densities and gradients as a compiled graph; see `pyrovae.program.Captured`.
+        **options: How the run is done:
+            num_leapfrog: Leapfrog steps, each a gradient, of a transition, 2.
+            plate: Name of the plate over the data, "data"; `None` gives joint weights `(S,)` of
+                all data.
+            chunk_size: Particles x data annealed at once, 1,024; bounds memory.
+            compile: Run densities and gradients as a compiled graph; see
+                `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for a latent without a gradient, a
@@ -151,29 +136,29 @@ def ais(
         On the quantitative analysis of decoder-based generative models (Wu et al., 2017),
         https://arxiv.org/abs/1611.04273: sigmoid schedule, and the path from the encoder.
     """
-    check_sizes(num_particles=num_particles, num_leapfrog=num_leapfrog, chunk_size=chunk_size)
-    size = max(1, chunk_size // num_particles)
-    program = inspect(model, guide, *data, plate=plate, block_size=size)
-    if compile:
+    check_options(options, AISOptions, ais)
+    check_sizes(num_particles=num_particles)
+    run = options_of(AnnealingRun, options)
+    size = run.block_size(num_particles)
+    program = inspect(model, guide, *data, plate=run.plate, block_size=size)
+    if run.compile:
         program = program.compiled()
     seed = draw_seed(seed)
-    kernel = tune(program, num_temperatures, schedule, num_leapfrog, seed)
+    kernel = tune(program, num_temperatures, schedule, run.num_leapfrog, seed)
     blocks = [anneal(program, rows, num_particles, seed, kernel) for rows in program.blocks(size)]
     return _weights(blocks, kernel)
 
 
 @one_at_a_time
 def bdmc(
-    model: Callable[..., Any],
+    model: Callable[..., object],
     *data: Tensor,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., object] | None = None,
     num_temperatures: int = 100,
     num_particles: int = 8,
     schedule: str | Sequence[float] = "tuned",
-    num_leapfrog: int = NUM_LEAPFROG,
     seed: int | None = None,
-    plate: str | None = "data",
-    chunk_size: int = CHAINS,
+    **options: Unpack[AnnealingOptions],
 ) -> Bounds:
     r"""Returns lower and upper bounds of log p(x) on data simulated from the model.
 
@@ -186,10 +171,21 @@ def bdmc(
         \mathrm{E}[-\log \tfrac1S \sum_s 1 / w'_s]
 
     The gap tells how good `ais` with these settings is on this model, as far as real data are
-    like the model's own. Arguments and errors as `ais`.
+    like the model's own.
+
+    Args:
+        model: Any Pyro callable of `*data`, differentiable in its latents.
+        data: Tensors of equal length N, as the program takes them.
+        guide: Where the path begins; `None` begins at the prior.
+        num_temperatures: T, steps of the path.
+        num_particles: S, annealing runs per datum, as many in reverse.
+        schedule: As of `ais`.
+        seed: Fixes data and draws; `None` draws a seed.
+        **options: How the run is done, as in `ais`: `num_leapfrog`, `plate`, `chunk_size`.
 
     Raises:
-        ValueError: Also if what a site observes is no view of a data argument.
+        TypeError, ValueError: As `ais`; also if what a site observes is no view of a data
+            argument.
 
     References:
         Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015),
@@ -197,12 +193,14 @@ def bdmc(
         Measuring the reliability of MCMC inference with bidirectional Monte Carlo (Grosse et al.,
         2016), https://arxiv.org/abs/1606.02275
     """
-    check_sizes(num_particles=num_particles, num_leapfrog=num_leapfrog, chunk_size=chunk_size)
-    size = max(1, chunk_size // num_particles)
-    program = inspect(model, guide, *data, plate=plate, block_size=size)
+    check_options(options, AnnealingOptions, bdmc)
+    check_sizes(num_particles=num_particles)
+    run = options_of(AnnealingRun, options)
+    size = run.block_size(num_particles)
+    program = inspect(model, guide, *data, plate=run.plate, block_size=size)
     seed = draw_seed(seed)
     program, latents = simulated(program, size, seed)
-    kernel = tune(program, num_temperatures, schedule, num_leapfrog, seed)
+    kernel = tune(program, num_temperatures, schedule, run.num_leapfrog, seed)
     return sandwich(program, latents, num_particles, size, seed, kernel)
 
 
@@ -228,40 +226,6 @@ def sandwich(
     return Bounds(weights.log_evidence(), upper, weights, program.data)
 
 
-def tune(
-    program: Program,
-    num_temperatures: int,
-    schedule: str | Sequence[float],
-    num_leapfrog: int,
-    seed: int,
-) -> Kernel:
-    """Returns temperatures and step sizes, tuned on a pilot with random streams of its own."""
-    temperatures = _temperatures(num_temperatures, schedule)
-    if len(temperatures) == 2:  # no transition in between, so nothing to tune
-        return Kernel(temperatures, np.empty(0), num_leapfrog)
-    if program.feed == "slice":
-        program = program.take(range(0, len(program), ceil(len(program) / PILOT_ROWS)))
-    rows = program.blocks(PILOT_ROWS)[0]
-    num_particles = ceil(PILOT_CHAINS / (len(rows) if program.plate else 1))
-    with reproducible(seed, PILOT):
-        path = Path(program, rows)
-        path.check_gradient()
-        scale = _scale(path)
-        states = partial(hmc.at, path)
-        state = states(path.start(num_particles))
-        grid, speed, steps, step = [0.0], [_speed(state)], [], 0.5
-        while grid[-1] < 1 and len(steps) < PILOT_STAGES:
-            grid.append(min(1.0, grid[-1] + STAGE / speed[-1]))
-            for _ in range(MOVES if steps else WARM_UP):
-                state, rate = hmc.transition(states, state, grid[-1], step * scale, num_leapfrog)
-                step *= exp(rate.mean().item() - ACCEPTANCE)
-            steps.append(step)
-            speed.append(_speed(state))
-    if isinstance(schedule, str) and schedule == "tuned":
-        temperatures = _equal_steps(grid, speed, len(temperatures))
-    return Kernel(temperatures, np.interp(temperatures[1:-1], grid[1:], steps), num_leapfrog)
-
-
 def anneal(
     program: Program,
     rows: range,
@@ -281,7 +245,7 @@ def anneal(
         with seeded(seed, SCALE, rows.start):
             program.check_observed(rows)
             path = Path(program, rows)
-            scale, states = _scale(path), partial(hmc.at, path)
+            scale, states = scale_of(path), partial(hmc.at, path)
             if program.graphs is not None:  # after the draws, as the program is run once more
                 states = partial(_compiled, Path(program.block(rows), range(program.step)))
 
@@ -314,62 +278,6 @@ def _compiled(block: Path, u: Tensor) -> hmc.State:
     if full is u:
         return state
     return hmc.State(u, state.log_f[..., :n], state.grad[..., :n, :])
-
-
-def _scale(path: Path) -> Tensor:
-    """Returns the scale of the proposal's u, `(n, d)`: of a normal, its standard deviation.
-
-    It is taken from the middle 80 % of the draws: of heavy tails, whose few outliers would rule a
-    standard deviation, it is the scale of where the chains are.
-    """
-    draws = path.start(SCALE_DRAWS).sort(0).values
-    tail = SCALE_DRAWS // 10
-    low, high = draws[tail], draws[-1 - tail]
-    scale = (high - low) / (2 * NormalDist().inv_cdf(0.9))
-    return torch.where(scale > 0, scale, 1.0)
-
-
-def _temperatures(num_temperatures: int, schedule: str | Sequence[float]) -> np.ndarray:
-    """Returns b_0 = 0 to b_T = 1, `(T + 1,)`; ValueError where they do not rise so."""
-    if isinstance(schedule, str):
-        check_sizes(num_temperatures=num_temperatures)
-        b = np.linspace(0, 1, num_temperatures + 1)
-        if schedule not in ("linear", "sigmoid", "tuned"):
-            raise ValueError(
-                f"there is no schedule {schedule!r}; take 'linear', 'sigmoid' or 'tuned', or give "
-                "the temperatures"
-            )
-        if schedule == "sigmoid":
-            s = 1 / (1 + np.exp(-SIGMOID * (2 * b - 1)))
-            b = (s - s[0]) / (s[-1] - s[0])
-        return b
-    b = np.asarray(schedule, dtype=np.float64)
-    if b.ndim != 1 or len(b) < 2 or b[0] != 0 or b[-1] != 1 or not (np.diff(b) > 0).all():
-        raise ValueError(
-            f"the schedule {np.array2string(b, threshold=6)} does not rise from 0 to 1; give "
-            "temperatures 0 = b_0 < b_1 < ... < b_T = 1"
-        )
-    return b
-
-
-def _speed(state: hmc.State) -> float:
-    """Returns the standard deviation of log f_1 - log f_0 over particles, rms over data."""
-    speed = (state.log_f[1] - state.log_f[0]).double().var(0).mean().sqrt().item()
-    return speed if isfinite(speed) and speed > STAGE else STAGE
-
-
-def _equal_steps(grid: list[float], speed: list[float], size: int) -> np.ndarray:
-    """Returns `size` temperatures between which the standard deviation of log w moves equally.
-
-    References:
-        Simulating normalizing constants: from importance sampling to bridge sampling to path
-        sampling (Gelman and Meng, 1998), https://doi.org/10.1214/ss/1028905934, section 4.3
-    """
-    b, v = np.array([*grid, 1.0]), np.array([*speed, speed[-1]])
-    length = np.concatenate([[0], np.cumsum(np.diff(b) * (v[1:] + v[:-1]) / 2)])
-    temperatures = np.interp(np.linspace(0, length[-1], size), length, b)
-    temperatures[-1] = 1
-    return temperatures
 
 
 def simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Values]]:

@@ -1,41 +1,66 @@
 """Importance sampling and naive sampling: tables of log-weights."""
 
-__all__ = ["importance_sampling", "prior_sampling"]
+__all__ = ["ImportanceSampler", "importance_sampling", "prior_sampling", "sharing"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from time import time
-from typing import Any
+from typing import Unpack
 
+import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes, shown
-from pyrovae.evidence.samplers.drawing import Draws, at_once, draw, sharing
-from pyrovae.evidence.samplers.proposals import Proposal
-from pyrovae.evidence.weights import LogWeights
-from pyrovae.program import inspect
+from pyrovae.checks import check_options
+from pyrovae.evidence.samplers.adaptive import draws_due
+from pyrovae.evidence.samplers.chunks import at_once, drawn_at_once, pieces
+from pyrovae.evidence.samplers.graphs import (
+    guide_graph,
+    joint_graph,
+    likelihood_graph,
+    makes_draws,
+)
+from pyrovae.evidence.samplers.options import Run, RunOptions, SamplingOptions, options_of
+from pyrovae.evidence.samplers.proposals import (
+    RANDOMIZATIONS,
+    Proposal,
+    Sampler,
+    Scheme,
+    check_proposal,
+)
+from pyrovae.evidence.samplers.sobol import quasi_random
+from pyrovae.evidence.samplers.streaming import StreamedWeights
+from pyrovae.evidence.weights import LogWeights, check_weights
+from pyrovae.program import (
+    SHARED_ROWS,
+    Program,
+    draw_latents,
+    evaluation,
+    inspect,
+    log_likelihood_of_all,
+    reproducible,
+    scored_by_products,
+    shares_latents,
+)
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
-BLOCK_SIZE = 64  # data per block
+GUIDE, PRIOR, CHECK, PILOT, SHARED = range(5)  # random streams
+SCORES = 2**20  # weights that matrix products make at once
 
 
 @one_at_a_time
 def importance_sampling(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., object],
+    guide: Callable[..., object],
     *data: Tensor,
     num_particles: int | str,
-    proposal: Proposal | Callable[..., Any] | None = None,
+    proposal: Proposal | Callable[..., object] | None = None,
     qmc: bool = False,
-    tolerance: float = 0.01,
-    max_particles: int = 100_000,
-    max_seconds: float | None = None,
     seed: int | None = None,
-    plate: str | None = "data",
-    block_size: int = BLOCK_SIZE,
-    chunk_size: int | None = None,
-    compile: bool = False,
+    **options: Unpack[SamplingOptions],
 ) -> LogWeights:
     r"""Returns log-weights `(S, N)` with the guide, or a better proposal r, to draw from.
 
@@ -62,16 +87,18 @@ def importance_sampling(
             `pv.Defensive()` and `pv.Refined()`; or a Pyro guide to draw from instead.
         qmc: Draw scrambled Sobol points, in 16 independent randomizations, between which the
             standard error is taken; S is a multiple of 16, best 16 times a power of 2.
-        tolerance: Standard error aimed at by "auto", nats.
-        max_particles: Draws per datum that "auto" makes at most.
-        max_seconds: Time after which the pilot of "auto" asks for no more; results then depend on
-            the machine.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
-        plate: Name of the plate over the data; `None` gives joint weights `(S,)` of all data.
-        block_size: Data per block; with a seed, draws depend on it, the target never does.
-        chunk_size: Particles x data that the model decodes at once; bounds memory. `None`: what
-            the cores' caches hold.
-        compile: Run guide and model as compiled graphs; see `pyrovae.program.Captured`.
+        **options: What "auto" aims at, and how the run is done:
+            tolerance: Standard error aimed at by "auto", nats; 0.01.
+            max_particles: Draws per datum that "auto" makes at most; 100,000.
+            max_seconds: Time after which the pilot of "auto" asks for no more; results then
+                depend on the machine. `None`: no limit.
+            plate: Name of the plate over the data, "data"; `None` gives joint weights `(S,)` of
+                all data.
+            block_size: Data per block, 64; with a seed, draws depend on it, the target never does.
+            chunk_size: Particles x data that the model decodes at once; bounds memory. `None`:
+                what the cores' caches hold.
+            compile: Run guide and model as compiled graphs; see `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for NaN weights, datum named, or
@@ -82,29 +109,24 @@ def importance_sampling(
         Quasi-Monte Carlo variational inference (Buchholz et al., 2018),
         https://arxiv.org/abs/1807.01604
     """
-    made = proposal is None or isinstance(proposal, Proposal)
-    if isinstance(proposal, type) or not (made or callable(proposal)):
-        raise TypeError(
-            f"proposal is {shown(proposal)}; give a pv.Widened(), pv.Defensive() or pv.Refined(), "
-            "or a Pyro guide"
-        )
+    check_options(options, SamplingOptions, importance_sampling)
+    check_proposal(proposal)
     if not (proposal is None or isinstance(proposal, Proposal)):
         guide, proposal = proposal, None
-    how = Draws(num_particles, proposal, qmc, tolerance, max_particles, max_seconds)
-    return _table(model, guide, data, how, seed, plate, block_size, chunk_size, compile)
+    drawn = {"num_particles": num_particles, "proposal": proposal, "qmc": qmc}
+    scheme, run = options_of(Scheme, {**drawn, **options}), options_of(Run, options)
+    sampler = ImportanceSampler.of(model, guide, data, scheme, seed, run)
+    return joined(list(map(sampler.log_weights, sampler.program.blocks(run.block_size))))
 
 
 @one_at_a_time
 def prior_sampling(
-    model: Callable[..., Any],
+    model: Callable[..., object],
     *data: Tensor,
     num_particles: int,
     qmc: bool = False,
     seed: int | None = None,
-    plate: str | None = "data",
-    block_size: int = BLOCK_SIZE,
-    chunk_size: int | None = None,
-    compile: bool = False,
+    **options: Unpack[RunOptions],
 ) -> LogWeights:
     r"""Returns log-weights `(S, N)` with the prior as proposal: naive Monte Carlo.
 
@@ -112,44 +134,224 @@ def prior_sampling(
         \log w_{sn} = \log p(x_n | z_{sn}), \quad z_{sn} \sim p(z)
 
     For almost every z, p(x|z) is near 0: the estimate falls short by nats, and its standard error
-    does not notice; ESS and k-hat do. Arguments and errors as `importance_sampling`.
+    does not notice; ESS and k-hat do.
 
     Where no latent depends on the data, which running the program tells, all data share the same
     draws, each decoded once: the estimates of different data are then not independent.
 
+    Args:
+        model: Any Pyro callable of `*data`.
+        data: Tensors of equal length N, as the program takes them.
+        num_particles: S, draws per datum, or for all data where they share them.
+        qmc: Draw scrambled Sobol points, as in `importance_sampling`; each datum's are its own.
+        seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
+        **options: How the run is done, as in `importance_sampling`:
+            `plate`, `block_size`, `chunk_size`, `compile`.
+
+    Raises:
+        TypeError, ValueError: As `importance_sampling`.
+
     References:
         Tutorial on variational autoencoders (Doersch, 2016), section 2, https://arxiv.org/abs/1606.05908
     """
-    how = Draws(num_particles, qmc=qmc)
-    return _table(model, None, data, how, seed, plate, block_size, chunk_size, compile)
+    check_options(options, RunOptions, prior_sampling)
+    scheme, run = Scheme(num_particles, qmc=qmc), options_of(Run, options)
+    sampler = ImportanceSampler.of(model, None, data, scheme, seed, run)
+    return joined(list(map(sampler.log_weights, sampler.program.blocks(run.block_size))))
 
 
-def _table(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: tuple[Tensor, ...],
-    how: Draws,
-    seed: int | None,
-    plate: str | None,
-    block_size: int,
-    chunk_size: int | None,
-    compile: bool,
-) -> LogWeights:
-    check_sizes(block_size=block_size, chunk_size=1 if chunk_size is None else chunk_size)
-    program = inspect(model, guide, *data, plate=plate, block_size=block_size)
-    if guide is None and not how.qmc:
-        program = sharing(program)
-    if compile:
-        program = program.compiled()
-    chunk_size = chunk_size or at_once(program, torch.get_num_threads())
-    seed, start = draw_seed(seed), time()
-    blocks = [
-        draw(program, rows, how, seed, chunk_size, start) for rows in program.blocks(block_size)
-    ]
-    return join(blocks)
+@dataclass(frozen=True)
+class ImportanceSampler:
+    """Draws particles from a guide, a proposal made of it or the prior, and weighs them.
+
+    A block's draws depend on the seed, the proposal and the block's first row alone; under
+    `max_seconds`, on the clock as well.
+
+    Attributes:
+        program: The pair and its data; without a guide, the prior proposes.
+        scheme: How particles are drawn.
+        seed: Fixes the draws.
+        chunk_size: Particles x data decoded at once.
+        start: When the run began, by the clock: what `max_seconds` counts from.
+    """
+
+    program: Program
+    scheme: Scheme
+    seed: int
+    chunk_size: int
+    start: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[..., object],
+        guide: Callable[..., object] | None,
+        data: tuple[Tensor, ...],
+        scheme: Scheme,
+        seed: int | None,
+        run: Run,
+    ) -> "ImportanceSampler":
+        """Returns the sampler of a pair of callables, which are run once to be checked."""
+        program = inspect(model, guide, *data, plate=run.plate, block_size=run.block_size)
+        if guide is None and not scheme.qmc:
+            program = sharing(program)
+        if run.compile:
+            program = program.compiled()
+        chunk_size = run.chunk_size or at_once(program, torch.get_num_threads())
+        return cls(program, scheme, draw_seed(seed), chunk_size, time())
+
+    def log_weights(self, rows: range) -> LogWeights:
+        """Returns the log-weights `(S, n)` of a block of rows; `(S,)` of all data as one."""
+        self._check(rows)
+        if self.scheme.num_particles == "auto":
+            return self._adaptive(rows)
+        size, stream = int(self.scheme.num_particles), self._stream(rows)
+        table = self._table(rows, rows, size, stream)
+        return LogWeights(table, randomizations=RANDOMIZATIONS if self.scheme.qmc else 1)
+
+    def streamed(self, rows: range, grid: Sequence[int]) -> StreamedWeights:
+        """Returns the reductions of what `log_weights` makes, of draws that no table would hold.
+
+        Args:
+            rows: The n rows of a block; joint weights of all data are those of one datum.
+            grid: Numbers of draws at which the estimate is taken down.
+        """
+        self._check(rows)
+        size = int(self.scheme.num_particles)
+        total = StreamedWeights(size, grid, rows if self.program.plate else range(1))
+        with reproducible(self.seed, *self._stream(rows)):
+            for log_w in self._chunks(rows, size):
+                total.add(log_w if self.program.plate else log_w[:, None])
+        return total
+
+    def _check(self, rows: range) -> None:
+        """Raises DataError where these rows lie outside their sites' support."""
+        with reproducible(self.seed, CHECK, rows.start):
+            self.program.check_observed(rows)
+
+    def _stream(self, rows: range) -> tuple[int, ...]:
+        """Returns the numbers of a block's random stream."""
+        if self.program.shared or self.program.common_latents:
+            return (SHARED,)
+        return (PRIOR if self.program.guide is None else GUIDE, rows.start)
+
+    def _table(
+        self, rows: range, numbers: Sequence[int], num_particles: int, stream: tuple[int, ...]
+    ) -> Tensor:
+        """Returns log-weights `(S, n)` of draws from a random stream; `numbers` name the rows."""
+        with reproducible(self.seed, *stream):
+            table, start = torch.empty(0, dtype=torch.float64), 0
+            for log_w in self._chunks(rows, num_particles):  # (s, n)
+                if not start:  # one table from the start: small pieces would fragment the heap
+                    table = table.new_empty(num_particles, *log_w.shape[1:])
+                table[start : start + len(log_w)] = log_w
+                start += len(log_w)
+        check_weights(table, numbers)
+        return table
+
+    def _chunks(self, rows: range, num_particles: int) -> Iterator[Tensor]:
+        """Returns the tables `(s, n)` of a block's log-weights, as they are decoded."""
+        if self.program.shared:
+            return self._from_shared(rows, num_particles)
+        if self.program.guide is None:
+            return self._from_prior(rows, num_particles)
+        return self._from_guide(rows, num_particles)
+
+    def _from_guide(self, rows: range, num_particles: int) -> Iterator[Tensor]:
+        """Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many."""
+        most, chunk = drawn_at_once(self.program, len(rows), self.chunk_size)
+        propose, log_joint = self._proposal(rows, most), self.program.log_joint
+        if self.program.graphs is not None and 2 * len(rows) > self.program.step:  # else not worth
+            _, chunk = drawn_at_once(self.program, self.program.step, self.chunk_size)
+            log_joint = joint_graph(self.program, rows, chunk)
+        for draws, quasi in self._passes(rows, num_particles, most):
+            with quasi:
+                z, log_r = propose(draws)  # {site: (S, ..., event)}, (S, n)
+            for start in range(0, draws, chunk):
+                part = slice(start, min(start + chunk, draws))
+                z_part = {name: value[part] for name, value in z.items()}
+                log_p, log_q = log_joint(z_part, rows, part.stop - start), log_r[part]
+                log_w = log_p - log_q  # (s, n), nats: log p(x, z) - log q(z|x)
+                yield log_w
+
+    def _proposal(self, rows: range, most: int) -> Sampler:
+        """Returns what draws z and gives log q(z|x): the proposal, the guide, or its graph."""
+        program, proposal = self.program, self.scheme.proposal
+        if proposal and program.common_latents:
+            raise ValueError(
+                f"latent {program.common_latents[0]!r} is common to all data, and its draws are "
+                "not weighed for each datum: a wider proposal would change the answer, so leave "
+                "it out"
+            )
+        if proposal:
+            return proposal.sampler(program, rows)
+        if makes_draws(program, rows) and not self.scheme.qmc:
+            return guide_graph(program, rows, most)
+        return partial(program.propose, rows)
+
+    def _from_prior(self, rows: range, num_particles: int) -> Iterator[Tensor]:
+        """Yields log w `(s, n)` of draws from the prior, each datum's own."""
+        most = max(1, min(num_particles, self.chunk_size // len(rows)))
+        log_likelihood = partial(self.program.log_likelihood, rows)
+        if makes_draws(self.program, rows) and not self.scheme.qmc:
+            log_likelihood = likelihood_graph(self.program, rows, most)
+        for draws, quasi in self._passes(rows, num_particles, most):
+            with quasi:
+                log_w = log_likelihood(draws)  # (s, n), nats: log p(x|z), as log q is log p(z)
+            yield log_w
+
+    def _from_shared(self, rows: range, num_particles: int) -> Iterator[Tensor]:
+        """Yields log w = log p(x|z), `(s, n)`, of draws from the prior, decoded once for all."""
+        program = self.program
+        num_data = min(program.total or len(program), SHARED_ROWS)
+        most = SCORES if scored_by_products(program) else self.chunk_size
+        for size in pieces(num_particles, most // num_data):
+            log_w = log_likelihood_of_all(program, draw_latents(program, size), rows)
+            yield log_w  # (s, n), nats
+
+    def _passes(
+        self, rows: range, num_particles: int, most: int
+    ) -> Iterator[tuple[int, AbstractContextManager[object]]]:
+        """Returns numbers of draws, each with the context that makes them quasi-random or not."""
+        if self.scheme.qmc:
+            return quasi_random(self.program, rows, num_particles, most)
+        return ((size, nullcontext()) for size in pieces(num_particles, most))
+
+    def _adaptive(self, rows: range) -> LogWeights:
+        """Returns a block's weights, as many for each datum as a pilot with other draws found."""
+        program, apart = self.program, self.program.feed == "slice"
+
+        def table(members: Tensor, num_particles: int, *stream: int) -> Tensor:
+            """Returns log-weights `(S, m)` of some data, by their places in the block `(m,)`."""
+            if not apart:  # its data are drawn together or not at all
+                return self._table(rows, rows, num_particles, stream).reshape(num_particles, -1)
+            numbers = [rows[i] for i in members.tolist()]
+            some = replace(self, program=program.take(numbers))
+            return some._table(range(len(numbers)), numbers, num_particles, stream)
+
+        counts = draws_due(
+            lambda members, size, stage: table(members, size, PILOT, rows.start, stage),
+            self.scheme,
+            len(rows) if program.plate else 1,
+            together=not apart,
+            start=self.start,
+        )
+        log_w = torch.full((int(counts.max()), len(counts)), -torch.inf, dtype=torch.float64)
+        for k in counts.unique().tolist():
+            members = torch.nonzero(counts == k)[:, 0]
+            log_w[:k, members] = table(members, k, GUIDE, rows.start, k)
+        if not program.plate:
+            log_w, counts = log_w[:, 0], counts[0]
+        return LogWeights(log_w, counts=counts)
 
 
-def join(blocks: list[LogWeights]) -> LogWeights:
+def sharing(program: Program) -> Program:
+    """Returns the program with its draws from the prior shared by all data, if they can be."""
+    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+        return replace(program, shared=shares_latents(program))
+
+
+def joined(blocks: Sequence[LogWeights]) -> LogWeights:
     """Returns the blocks' tables side by side, filled up where their draws differ in number."""
     if len(blocks) == 1:
         return blocks[0]

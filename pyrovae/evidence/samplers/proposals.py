@@ -1,6 +1,15 @@
-"""Proposals for importance sampling that cover more of the posterior than the guide does."""
+"""What particles are drawn from: proposals that cover more of the posterior than the guide."""
 
-__all__ = ["Defensive", "Proposal", "Refined", "Sampler", "Widened"]
+__all__ = [
+    "RANDOMIZATIONS",
+    "Defensive",
+    "Proposal",
+    "Refined",
+    "Sampler",
+    "Scheme",
+    "Widened",
+    "check_proposal",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,11 +20,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_sizes
+from pyrovae.checks import check_positive, check_sizes, is_at_least, shown
 from pyrovae.program import Path, Program, Replaced, Values, base
 
 Sampler = Callable[[int], tuple[Values, Tensor]]
 SCALE_DRAWS = 256  # for the guide's mean and scale
+RANDOMIZATIONS = 16  # of quasi-random draws
 
 
 @runtime_checkable
@@ -176,3 +186,54 @@ class Refined:
             return z, log_q - stretch.sum(-1) - log_det
 
         return draw
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How particles are drawn: how many, from which proposal, at random or quasi-random.
+
+    Attributes:
+        num_particles: S, draws per datum; or "auto", see `importance_sampling`.
+        proposal: Made of the guide; `None` draws from the guide itself, or the prior without one.
+        qmc: Draw scrambled Sobol points.
+        tolerance, max_particles, max_seconds: What "auto" aims at, see `AdaptiveOptions`.
+
+    Raises:
+        ValueError: If a number is none, or quasi-random draws do not go with the rest.
+    """
+
+    num_particles: int | str
+    proposal: Proposal | None = None
+    qmc: bool = False
+    tolerance: float = 0.01
+    max_particles: int = 100_000
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_particles != "auto":
+            check_sizes(num_particles=self.num_particles)
+        check_sizes(max_particles=self.max_particles)
+        check_positive(tolerance=self.tolerance)
+        if not (self.max_seconds is None or is_at_least(self.max_seconds, 0)):
+            raise ValueError(f"max_seconds is {self.max_seconds!r}; give a number, 0 or more")
+        if not self.qmc:
+            return
+        if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:
+            raise ValueError(
+                f"num_particles is {self.num_particles!r}; quasi-random draws come in "
+                f"{RANDOMIZATIONS} randomizations, so give a multiple of it"
+            )
+        if not isinstance(self.proposal, Widened | None):
+            raise ValueError(
+                f"{type(self.proposal).__name__} has no quasi-random draws; take qmc=False"
+            )
+
+
+def check_proposal(proposal: object) -> None:
+    """Raises TypeError unless it is `None`, a `Proposal` or a Pyro callable to draw from."""
+    fits = proposal is None or callable(proposal) or isinstance(proposal, Proposal)
+    if isinstance(proposal, type) or not fits:
+        raise TypeError(
+            f"proposal is {shown(proposal)}; give a pv.Widened(), pv.Defensive() or pv.Refined(), "
+            "or a Pyro guide"
+        )

@@ -1,6 +1,6 @@
 """Log-weights taken in as they are drawn: sums instead of a table, so that K has no bound."""
 
-__all__ = ["Tally"]
+__all__ = ["StreamedWeights"]
 
 from collections.abc import Sequence
 from math import log
@@ -16,7 +16,7 @@ BATCHES = 32  # of draws, between which shared draws' error is taken
 EXACT = 256  # largest weights that the jackknife leaves out one by one
 
 
-class Tally(Reductions):
+class StreamedWeights(Reductions):
     """What `LogWeights` of the same draws would say, of draws that are added bit by bit.
 
     Kept are, for each datum, the sums of log w, w and w^2, and the largest weights, which k-hat
@@ -94,7 +94,7 @@ class Tally(Reductions):
         return self._parts.log() + self._peak - share.log()[:, None]
 
     def path(self, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns estimates of k draws and their errors, `(len(grid), N)`, for the tally's grid.
+        """Returns estimates of k draws and their errors, `(len(grid), N)`, for the object's grid.
 
         As `LogWeights.path` as far as one table goes; beyond, those of the first k draws.
         """

@@ -7,8 +7,8 @@ import torch
 from scenarios import LinearGaussian
 
 import pyrovae as pv
-from pyrovae.evidence.samplers import tally
-from pyrovae.evidence.samplers.tally import Tally
+from pyrovae.evidence.samplers import streaming
+from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.evidence.weights import LogWeights
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9, equal_nan=True)
@@ -17,8 +17,8 @@ GRID = (1, 7, 100, 900, 1000, 2500, 4000)
 
 
 def added(log_w, chunks, monkeypatch, table=3000, grid=GRID):
-    monkeypatch.setattr(tally, "TABLE", table)
-    total = Tally(len(log_w), grid, range(log_w.shape[1]))
+    monkeypatch.setattr(streaming, "TABLE", table)
+    total = StreamedWeights(len(log_w), grid, range(log_w.shape[1]))
     for chunk in log_w.split(chunks):
         total.add(chunk)
     return total
@@ -89,7 +89,7 @@ def test_no_mass_at_all(monkeypatch):
 def test_nan_names_the_datum():
     log_w = torch.zeros(10, 3)
     log_w[4, 2] = torch.nan
-    total = Tally(10, (), range(40, 43))
+    total = StreamedWeights(10, (), range(40, 43))
     with pytest.raises(ValueError, match="nan at particle 4 of datum 42"):
         total.add(log_w)
 
@@ -106,7 +106,7 @@ def test_evaluate_does_not_depend_on_the_size_of_its_tables(monkeypatch):
     x, options = oracle.data(20), dict(num_particles=3000, seed=0)
     names = ("elbo", "importance", "jackknife", "prior")
     whole = pv.evaluate(oracle.model, oracle.mean_field, x, estimators=names, **options)
-    monkeypatch.setattr(tally, "TABLE", 20 * 100)
+    monkeypatch.setattr(streaming, "TABLE", 20 * 100)
     parts = pv.evaluate(oracle.model, oracle.mean_field, x, estimators=names, **options)
     for name in names:
         for field in ("value", "std_error", "ess", "pareto_k", "num_draws"):

@@ -1,0 +1,82 @@
+"""Draws and log-densities from compiled graphs, each of one number of particles and rows."""
+
+__all__ = ["guide_graph", "joint_graph", "likelihood_graph", "makes_draws"]
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.samplers.proposals import Sampler
+from pyrovae.program import Program, Values
+
+
+def makes_draws(program: Program, rows: range) -> bool:
+    """Returns whether a graph may make a block's draws: of no other shape are they the same."""
+    return program.graphs is not None and len(rows) == program.step
+
+
+def guide_graph(program: Program, rows: range, most: int) -> Sampler:
+    """Returns what draws from the guide, by a graph where it is asked for as many as `most`."""
+    block = program.block(rows)
+
+    def propose(data: tuple[Tensor, ...]) -> tuple[Values, Tensor]:
+        return replace(block, data=data).propose(range(len(rows)), most)
+
+    def draw(num_particles: int) -> tuple[Values, Tensor]:
+        if num_particles != most:
+            return program.propose(rows, num_particles)
+        return block.captured(f"{most} draws of q(z|x)", propose)
+
+    return draw
+
+
+def likelihood_graph(program: Program, rows: range, most: int) -> Callable[[int], Tensor]:
+    """Returns what gives log p(x|z) `(S, n)` at draws of the prior, by a graph of S = `most`."""
+    block = program.block(rows)
+
+    def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
+        return replace(block, data=data).log_likelihood(range(len(rows)), most)
+
+    def score(num_particles: int) -> Tensor:
+        if num_particles != most:
+            return program.log_likelihood(rows, num_particles)
+        return block.captured(f"log p(x|z) of {most} draws", log_likelihood)
+
+    return score
+
+
+def joint_graph(
+    program: Program, rows: range, chunk: int
+) -> Callable[[Values, range, int], Tensor]:
+    """Returns what `Program.log_joint` does, from a graph of full blocks and chunks.
+
+    z, `(s, n, ..., event)` by site, is filled up to that shape, and what is too much of log
+    p(x, z) left out.
+    """
+    block = program.block(rows)
+
+    def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
+        return replace(block, data=data).log_joint(z, range(program.step), chunk)
+
+    def score(z: Values, rows: range, num_particles: int) -> Tensor:
+        filled = {name: _filled(value, 0, chunk) for name, value in z.items()}
+        for s in program.guide_sites if program.plate else ():
+            if s["name"] in filled and not program.common(s):
+                value = filled[s["name"]]
+                axis = value.ndim + program.axis(s)
+                filled[s["name"]] = _filled(value, axis, program.step)
+        log_p = block.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)
+        log_p = log_p[:num_particles]  # (s, step)
+        return log_p[:, : len(rows)] if program.plate else log_p
+
+    return score
+
+
+def _filled(x: Tensor, axis: int, size: int) -> Tensor:
+    """Returns x with the last of an axis repeated until there are `size`."""
+    length = x.shape[axis]
+    if length == size:
+        return x
+    return x.index_select(axis, torch.arange(size, device=x.device).clamp(max=length - 1))
