@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
     from pyrovae.runs.saving import save as save
+    from pyrovae.svi.objectives import Objective as Objective
 
 __version__ = "0.1.0"
 
@@ -68,6 +69,7 @@ _NAMES = {
     "LogWeights": "evidence.weights",
     "Model": "models.base",
     "Naive": "evidence.estimators.naive",
+    "Objective": "svi.objectives",
     "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.samplers.proposals",
     "VAE": "models.vae",

@@ -17,7 +17,13 @@ from pyrovae.program.handlers import (
     reproducible,
 )
 from pyrovae.program.inspection import Check, check, inspect
-from pyrovae.program.objective import negative_elbo
+from pyrovae.program.objective import (
+    SummedOut,
+    log_weights,
+    negative_elbo,
+    no_guide,
+    summing_out,
+)
 from pyrovae.program.path import Path
 from pyrovae.program.relations import Node, Relations, relations
 from pyrovae.program.sharing import (
@@ -43,6 +49,7 @@ __all__ = [
     "Relations",
     "Replaced",
     "Site",
+    "SummedOut",
     "Values",
     "base",
     "bound",
@@ -58,7 +65,9 @@ __all__ = [
     "inspect",
     "is_table",
     "log_likelihood_of_all",
+    "log_weights",
     "negative_elbo",
+    "no_guide",
     "observes_data",
     "predict",
     "put_back",
@@ -68,4 +77,5 @@ __all__ = [
     "shares_latents",
     "simulate",
     "state_of",
+    "summing_out",
 ]

@@ -3,17 +3,16 @@
 __all__ = ["Diverged", "Fit", "fit"]
 
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from math import inf
 from time import perf_counter
-from typing import Any
+from typing import Unpack
 
 import pyro
 import torch
-from pyro.infer import Trace_ELBO
+from torch import Tensor
 
-from pyrovae.checks import check_positive, check_seed, check_sizes, shown
 from pyrovae.errors import Diverged
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import (
@@ -35,51 +34,43 @@ from pyrovae.svi.batches import (
     without_constants,
 )
 from pyrovae.svi.distributed import Processes
-from pyrovae.svi.objectives import (
+from pyrovae.svi.gradients import (
+    Step,
     compiled_gradients,
     find_parameters,
     gradients,
     largest_gradient,
-    objective_loss,
 )
-from pyrovae.svi.training import Fit, State, Training
+from pyrovae.svi.objectives import ELBO, objective_of
+from pyrovae.svi.options import Options, Settings
+from pyrovae.svi.training import Fit, Training
 from pyrovae.threads import one_at_a_time
 
-ADAM = partial(torch.optim.Adam, fused=True)
+Fn = Callable[..., object]  # a Pyro callable
 
 
 @one_at_a_time
 def fit(
-    model: Callable[..., object],
-    guide: Callable[..., object],
+    model: Fn,
+    guide: Fn | None,
     data: Data,
     *,
     valid: Data | None = None,
     num_epochs: int = 100,
     batch_size: int = 128,
     lr: float = 1e-3,
-    lr_schedule: str = "constant",
-    optimizer: Callable[..., torch.optim.Optimizer] = ADAM,
-    objective: Any = None,
-    clip_norm: float | None = None,
-    patience: int | None = None,
-    transform: Callable[..., object] | None = None,
-    device: str | torch.device | None = None,
-    compile: bool = False,
     seed: int | None = None,
-    progress: bool | None = None,
-    callback: Callable[[State], None] | None = None,
-    resume: State | None = None,
+    **options: Unpack[Options],
 ) -> Fit:
     r"""Fits model and guide by SVI, maximising the ELBO per datum; returns what it did.
 
     .. math::
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
 
-    The parameters are found by running the program once, as `SVI.step` does: those of
-    `pyro.module`, `pyro.param` and `PyroModule` train, whatever else stands in Pyro's global
-    store. They and the modules' buffers end at the best validation epoch. Random streams and
-    global settings are left as found.
+    or another objective, see `pyrovae.svi.objectives`. The parameters are found by running the
+    program once, as `SVI.step` does: those of `pyro.module`, `pyro.param` and `PyroModule` train,
+    whatever else stands in Pyro's global store. They and the modules' buffers end at the epoch
+    whose validation ELBO is best. Random streams and global settings are left as found.
 
     Where `torch.distributed` is initialised (as `torchrun` and `python -m pyrovae.svi` do), every
     rank calls this with the same arguments. Each takes its share of a batch, and all take the
@@ -87,41 +78,28 @@ def fit(
 
     Args:
         model: A Pyro callable of the data.
-        guide: Another.
-        data: A tensor, or tensors of equal length passed to the program in that order, with what
-            is no tensor (`None`, a flag) handed on as it is; or a
+        guide: Another; `None` where the model has no latents, or discrete ones alone, which are
+            summed out: then log p(x) itself is maximised.
+        data: A tensor, or tensors of equal length N passed to the program in that order, with
+            what is no tensor (`None`, a flag) handed on as it is; or a
             `torch.utils.data.DataLoader` of such, whose batches are taken as they come: it alone
             decides on their size and order, and is gone through once more at the start, to check.
         valid: Validation data, likewise; scored after each epoch without touching a weight.
         num_epochs: Passes over the data.
         batch_size: Rows of a step; the last batch of an epoch is short.
         lr: Learning rate; the highest one under "one-cycle".
-        lr_schedule: "constant" or "one-cycle" (Smith and Topin, 2017), which a finished run that
-            is resumed with more epochs begins anew (Loshchilov and Hutter, 2017).
-        optimizer: Called with the parameters and `lr`.
-        objective: A Pyro `ELBO`, or a callable `(model, guide, *batch) -> loss` summed over the
-            batch; default `Trace_ELBO()`.
-        clip_norm: Largest gradient norm; `None` clips nothing.
-        patience: Stop after so many epochs without a better validation ELBO.
-        transform: Applied to each training batch, `transform(*batch)`, such as a fresh
-            binarization.
-        device: Where batches go; default: where the data are.
-        compile: Run loss and gradients as one compiled graph, once some ten seconds have gone into
-            making it; see `pyrovae.program.Captured`. The short last batch runs as ever.
         seed: Fixes order and draws; `None` takes torch's current stream.
-        progress: Show a bar; `None` does so on a terminal, and logs how far it is elsewhere.
-        callback: Given the whole state after each epoch, and once before the first. It may write
-            it down, or stop training by raising.
-        resume: Such a state: goes on bit for bit as if never stopped, with the buffers of modules
-            (batch normalisation) and its own random streams, whatever the seed. Another constant
-            `lr`, `batch_size` or `clip_norm` takes effect from here on.
+        options: `objective`, `lr_schedule`, `optimizer`, `clip_norm`, `patience`, `transform`,
+            `device`, `compile`, `progress`, `callback` and `resume`, as
+            `pyrovae.svi.options.Options` says.
 
     Raises:
+        TypeError: If there is no such option, or no guide for a latent that has to be guessed.
         ValueError: If no parameter gets a gradient, some tensor gets one that Pyro does not know
             of, data are empty, unequal in length, not finite or outside a site's support, an
-            option is out of range, or `resume` is the state of another program, optimizer or
-            schedule.
-        Diverged: If a loss or gradient is not finite.
+            option is out of range, the guide does not draw a latent that cannot be summed out,
+            or `resume` is the state of another program, optimizer or schedule.
+        Diverged: If a loss or gradient is not finite, or the validation ELBO after every epoch.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -132,55 +110,89 @@ def fit(
         >>> fit(vae.model, vae.guide, x, num_epochs=3, seed=0, progress=False).best_epoch
         3
     """
-    check_seed(seed)
+    how = Settings.of(num_epochs=num_epochs, batch_size=batch_size, lr=lr, seed=seed, **options)
     check_callables(model, guide)
-    if guide is None:
-        raise TypeError("the guide is None; training needs one, a Pyro callable of the data")
-    _check_called(optimizer=optimizer, transform=transform, callback=callback)
-    _check_options(num_epochs, batch_size, lr, lr_schedule, clip_norm, patience, valid)
-    objective = Trace_ELBO() if objective is None else objective
-    loss_of = objective_loss(objective)
-    model, guide = with_constants(model, data), with_constants(guide, data)
-    train, held_out = batches(without_constants(data), batch_size, transform, device), None
+    objective = objective_of(how.objective)
+    model, guide = with_constants(model, data), guide and with_constants(guide, data)
+    train, held_out = _batches(model, data, valid, how)
+    processes = Processes.current()
+    seed = _agreed(processes, train, how.seed)
+    with _apart(seed if how.resume is None else 0):
+        model, named = find_parameters(objective, model, guide, *train.first)
+        make = compiled_gradients if how.compile else gradients
+        step = make(objective, model, guide, [p for p in named.values() if p.requires_grad])
+        training = _begun(named, buffers_of(model, guide, named), how, train.num_steps, processes)
+        if how.resume is None:
+            _save(training, how, processes)
+        bar = Bar("training", how.num_epochs, training.epoch, "epoch", _shown(how, processes))
+        with bar:
+            while training.epoch < how.num_epochs and training.waited < (how.patience or inf):
+                start = perf_counter()
+                elbo = _epoch(training, train, processes, seed, step, how.clip_norm)
+                valid_elbo = _valid_elbo(model, guide, held_out, processes)
+                training.advance(elbo, valid_elbo, perf_counter() - start)
+                bar.set_postfix(training.last(), refresh=False)
+                bar.update()
+                _save(training, how, processes)
+        return training.finish(stopped_early=training.epoch < how.num_epochs)
+
+
+def _batches(
+    model: Fn, data: Data, valid: Data | None, how: Settings
+) -> tuple[Batches, Batches | None]:
+    """Returns the batches of training and validation data, which the model can observe."""
+    if how.patience is not None and valid is None:
+        raise ValueError("patience needs validation data; pass valid=...")
+    rows = without_constants(data)
+    train = batches(rows, how.batch_size, how.transform, how.device)
     with explained(*arguments(data)):
         train.check(model)
-    if valid is not None:
-        held_out = batches(without_constants(valid), batch_size, None, device).check(model)
-    processes = Processes.current()
-    seed = _agreed(processes, train, seed)
-    if processes.rank:
-        callback, progress = None, False
+    if valid is None:
+        return train, None
+    held_out = batches(without_constants(valid), how.batch_size, None, how.device)
+    return train, held_out.check(model)
 
+
+def _begun(
+    named: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    how: Settings,
+    num_steps: int,
+    processes: Processes,
+) -> Training:
+    """Returns the training of these tensors as it begins, or goes on; the same on every rank."""
+    params = list(named.values())
+    training = Training(named, buffers, how.optimizer(params, lr=how.lr))
+    if how.resume is not None:
+        training.restore(how.resume)
+    processes.broadcast(params)
+    training.plan(how.lr_schedule, how.lr, (how.num_epochs - training.epoch) * num_steps)
+    return training
+
+
+def _save(training: Training, how: Settings, processes: Processes) -> None:
+    """Gives the state to the callback, on rank 0."""
+    if how.callback is not None and not processes.rank:
+        how.callback(training.state())
+
+
+def _shown(how: Settings, processes: Processes) -> bool | None:
+    """Returns whether this rank shows how far it is."""
+    return False if processes.rank else how.progress
+
+
+@contextmanager
+def _apart(seed: int | None) -> Iterator[None]:
+    """Runs its body on streams fixed by the seed, and leaves all that is global as it was."""
     with (
-        seeded(seed if resume is None else 0),
+        seeded(seed),
         CleanStore(),
         warnings.catch_warnings(),
         pyro.validation_enabled(False),
         nullcontext() if precision_is_set() else float32_matmul(),
     ):
-        named = find_parameters(lambda: loss_of(model, guide, *train.first))
-        params = list(named.values())
-        trained = [p for p in params if p.requires_grad]
-        make = partial(compiled_gradients, objective) if compile else partial(gradients, loss_of)
-        step = make(model, guide, trained)
-        training = Training(named, buffers_of(model, guide, named), optimizer(params, lr=lr))
-        if resume is not None:
-            training.restore(resume)
-        processes.broadcast(params)
-        training.plan(lr_schedule, lr, (num_epochs - training.epoch) * train.num_steps)
-        if resume is None:
-            _call(callback, training)
-        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # which are told below
-        with Bar("training", num_epochs, training.epoch, "epoch", progress) as bar:
-            while training.epoch < num_epochs and (patience is None or training.waited < patience):
-                start = perf_counter()
-                elbo = _epoch(training, train, processes, seed, step, clip_norm)
-                valid_elbo = _valid_elbo(model, guide, held_out, processes)
-                training.advance(elbo, valid_elbo, perf_counter() - start)
-                bar.set_postfix(training.last(), refresh=False)
-                bar.update()
-                _call(callback, training)
-        return training.finish(stopped_early=training.epoch < num_epochs)
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # Diverged tells of it
+        yield
 
 
 def _agreed(processes: Processes, train: Batches, seed: int | None) -> int | None:
@@ -197,10 +209,10 @@ def _epoch(
     train: Batches,
     processes: Processes,
     seed: int | None,
-    step: Callable[..., Any],
+    step: Step,
     clip_norm: float | None,
 ) -> float:
-    """Takes a step on each batch; returns the mean ELBO met on the way, nats per datum.
+    """Takes a step on each batch; returns the mean objective met on the way, nats per datum.
 
     Args:
         training: With the parameters, their optimizer and its schedule.
@@ -236,16 +248,8 @@ def _epoch(
     return total / num_data
 
 
-def _call(callback: Callable[[State], None] | None, training: Training) -> None:
-    if callback is not None:
-        callback(training.state())
-
-
 def _valid_elbo(
-    model: Callable[..., object],
-    guide: Callable[..., object],
-    held_out: Batches | None,
-    processes: Processes,
+    model: Fn, guide: Fn | None, held_out: Batches | None, processes: Processes
 ) -> float | None:
     """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; draws are the same."""
     elbo = None
@@ -253,31 +257,6 @@ def _valid_elbo(
         return elbo
     if not processes.rank:
         with evaluation(), seeded(0):
-            losses = (Trace_ELBO().loss(model, guide, *x) for _, x in held_out.in_order())
-            elbo = -sum(losses) / held_out.num_data
+            elbos = (ELBO().value(model, guide, *x) for _, x in held_out.in_order())
+            elbo = sum(elbos) / held_out.num_data
     return processes.broadcast_object(elbo)
-
-
-def _check_called(**called: object) -> None:
-    """Raises TypeError unless each of these is `None` or can be called."""
-    for name, fn in called.items():
-        if not (fn is None or callable(fn)):
-            raise TypeError(f"{name} is {shown(fn)}; give a callable")
-
-
-def _check_options(
-    num_epochs: int,
-    batch_size: int,
-    lr: float,
-    lr_schedule: str,
-    clip_norm: float | None,
-    patience: int | None,
-    valid: object,
-) -> None:
-    check_sizes(num_epochs=num_epochs, batch_size=batch_size)
-    check_sizes(patience=1 if patience is None else patience)
-    check_positive(lr=lr, clip_norm=1.0 if clip_norm is None else clip_norm)
-    if lr_schedule not in ("constant", "one-cycle"):
-        raise ValueError(f"lr_schedule is {lr_schedule!r}; choose constant or one-cycle")
-    if patience is not None and valid is None:
-        raise ValueError("patience needs validation data; pass valid=...")

@@ -25,7 +25,7 @@ import pyrovae as pv
 from pyrovae.data import binarize
 from pyrovae.evidence.samplers import importance
 from pyrovae.precision import float32_matmul
-from pyrovae.svi import objectives
+from pyrovae.svi import gradients, objectives
 
 
 @dataclass
@@ -72,12 +72,8 @@ def our_step(vae, x, compiled):
     """What `fit` does with a batch."""
     params = list(vae.parameters())
     optim = torch.optim.Adam(params, lr=1e-3, fused=True)
-    objective = pyro.infer.Trace_ELBO()
-    if compiled:
-        step = objectives.compiled_gradients(objective, vae.model, vae.guide, params)
-    else:
-        loss_of = objectives.objective_loss(objective)
-        step = objectives.gradients(loss_of, vae.model, vae.guide, params)
+    make = gradients.compiled_gradients if compiled else gradients.gradients
+    step = make(objectives.ELBO(), vae.model, vae.guide, params)
 
     def run():
         with pyro.validation_enabled(False):

@@ -1,0 +1,116 @@
+"""The gradients of a loss: of which parameters, for a batch, and where they fail."""
+
+__all__ = ["Step", "compiled_gradients", "find_parameters", "gradients", "largest_gradient"]
+
+from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from pyrovae.program import Captured, Parameters
+from pyrovae.svi.objectives import Objective
+
+Fn = Callable[..., object]
+Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
+
+
+def gradients(objective: Objective, model: Fn, guide: Fn | None, params: list[Tensor]) -> Step:
+    """Returns the function of a batch `(n, ...)` that gives its loss per datum and the gradients.
+
+    Args:
+        objective: Whose loss is minimised, nats per datum.
+        model: A Pyro callable of a batch.
+        guide: Another, or `None`.
+        params: What the gradients are with respect to.
+    """
+    return _gradients(objective.loss, model, guide, params)
+
+
+def compiled_gradients(
+    objective: Objective, model: Fn, guide: Fn | None, params: list[Tensor]
+) -> Captured:
+    """Returns `gradients` as a graph of the objective's `graph_loss`, compiled at its first call.
+
+    Args:
+        objective: Whose loss is minimised, nats per datum.
+        model: A Pyro callable of a batch.
+        guide: Another, or `None`.
+        params: What the gradients are with respect to.
+    """
+    record = _gradients(objective.graph_loss, model, guide, params)
+    return Captured(gradients(objective, model, guide, params), "the SVI step", record)
+
+
+def _gradients(
+    loss_of: Callable[..., Tensor], model: Fn, guide: Fn | None, params: list[Tensor]
+) -> Step:
+    """Returns the function of a batch that gives the loss per datum, `()`, and its gradients."""
+
+    def at(*batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        with torch.enable_grad():
+            loss = loss_of(model, guide, *batch) / len(batch[0])
+        return loss.detach(), torch.autograd.grad(loss, params, allow_unused=True)
+
+    return at
+
+
+def find_parameters(
+    objective: Objective, model: Fn, guide: Fn | None, *batch: Tensor
+) -> tuple[Fn, dict[str, Tensor]]:
+    """Returns the model as the objective takes it, and all parameters of its loss by name.
+
+    Args:
+        objective: Whose loss is looked at.
+        model: A Pyro callable of a batch.
+        guide: Another, or `None`.
+        batch: What both are run on, `(n, ...)` each.
+
+    Raises:
+        ValueError: If Pyro misses a parameter, or none trains.
+    """
+    with torch.random.fork_rng(), Parameters() as parameters:
+        model = objective.prepared(model, guide, *batch)
+        loss = objective.loss(model, guide, *batch)
+    leaves = list(_leaves(loss))
+    for leaf in leaves:
+        leaf.grad = torch.zeros_like(leaf)
+    named = parameters.named()
+    for leaf in leaves:
+        leaf.grad = None
+    for leaf in leaves:
+        if not any(leaf is p for p in named.values()):
+            raise ValueError(
+                f"a tensor of shape {tuple(leaf.shape)} would get a gradient but Pyro does "
+                "not know it, so it would never train; register its module with "
+                "pyro.module(name, net) inside model or guide"
+            )
+    if not leaves:
+        raise ValueError(
+            "no parameter gets a gradient; register networks with pyro.module(name, net), or "
+            "tensors with pyro.param, inside model or guide"
+        )
+    return model, named
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """Yields the leaf tensors that the loss sends gradients to."""
+    todo, seen = [loss.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            yield leaf
+        todo += [following for following, _ in node.next_functions]
+
+
+def largest_gradient(named: dict[str, Tensor]) -> str:
+    """Returns the parameter whose gradient is largest, not-finite ones first, with its norm."""
+    norms = {k: p.grad.norm().item() for k, p in named.items() if p.grad is not None}
+    name = max(
+        norms, key=lambda k: (not isfinite(norms[k]), norms[k] if isfinite(norms[k]) else 0.0)
+    )
+    return f"{name} (norm {norms[name]:g})"
