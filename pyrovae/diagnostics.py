@@ -189,15 +189,14 @@ def _fitted(row: np.ndarray) -> tuple[np.ndarray, float]:
     only what is above both that first one and the least weight that a double holds: of others 0.23
     makes nothing, and 1.x NaN.
     """
-    if row[0] >= row[-1] - FLAT:
-        return row[1:], 0.0
     cut = max(row[0], LEAST)
     above = row[1:] > cut
     tail = row[1:][above]
+    least = tail[0] if len(tail) > 4 else row[0]
+    if -np.inf < row[-1] - FLAT <= least:
+        return row[1:], 0.0
     if len(tail) <= 4:
         return row[1:], np.inf
-    if tail[-1] - tail[0] <= FLAT:
-        return row[1:], 0.0
     smoothed, k = _psislw(tail, cut)
     if np.isnan(k):  # of 1.x, where a quarter of the tail is equal to its least
         smoothed, k = _psislw(tail + np.linspace(0, FLAT, len(tail)), cut)

@@ -22,6 +22,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
         "precision",
         "nn",
         "diagnostics",
+        "equality",
         "registry",
     },
     {"arrays", "rng", "likelihoods"},

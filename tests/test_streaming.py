@@ -113,3 +113,10 @@ def test_evaluate_does_not_depend_on_the_size_of_its_tables(monkeypatch):
             ours, theirs = (getattr(e.estimates[name], field) for e in (parts, whole))
             torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-6, atol=1e-5)
         assert parts.estimates[name].path.shape == whole.estimates[name].path.shape
+
+
+def test_the_jackknife_is_as_exact_where_float32_is_the_default(float32):
+    log_w = 1.5 * torch.randn(100_000, 3)
+    total = StreamedWeights(len(log_w), (), range(3))
+    total.add(log_w)
+    assert (total.jackknife() - LogWeights(log_w).jackknife()).abs().max() < 1e-6

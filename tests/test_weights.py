@@ -31,9 +31,10 @@ def test_one_finite_weight():
 
 
 def test_all_weights_zero():
-    w = pv.LogWeights(torch.full((10, 1), -torch.inf))
+    w = pv.LogWeights(torch.full((100, 1), -torch.inf))
     assert w.log_evidence().item() == -math.inf
     assert w.ess().item() == 0
+    assert w.bad().all()  # no weight at all, and none that a k-hat could be fitted to
 
 
 def test_against_plain_numpy():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
+from pyrovae.equality import ByContent
 from pyrovae.evidence.samplers.annealing import Bounds, sandwich, simulated
 from pyrovae.evidence.samplers.options import AnnealingRun
 from pyrovae.evidence.samplers.tuning import tune
@@ -21,8 +22,8 @@ from pyrovae.threads import one_at_a_time
 STREAM = 20
 
 
-@dataclass(frozen=True, repr=False)
-class Calibration:
+@dataclass(frozen=True, repr=False, eq=False)
+class Calibration(ByContent):
     """What `calibrate` found; as a string, a short report.
 
     Attributes:

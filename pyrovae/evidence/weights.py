@@ -13,9 +13,8 @@ __all__ = [
 ]
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf, log, sqrt
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from pyrovae import diagnostics
+from pyrovae.equality import ByContent
 
 VERDICTS = ("not contradicted", "more samples", "use ais")
 FEWEST = 25  # draws that a k-hat can be had from
@@ -39,6 +39,10 @@ class Reductions:
 
     def log_sum(self, power: int) -> Tensor:
         """Returns log sum_s w_s^power, `(N,)`."""
+        raise NotImplementedError
+
+    def log_left_out(self) -> Tensor:
+        """Returns sum_s log(1 - p_s), `(N,)`, p a weight's share of the sum, for the jackknife."""
         raise NotImplementedError
 
     def pareto_k(self) -> Tensor:
@@ -83,6 +87,25 @@ class Reductions:
         groups = self.degrees_of_freedom + 1
         return interval(self.log_evidence(), self.std_error(), groups, prob)
 
+    def jackknife(self) -> Tensor:
+        r"""Returns `log_evidence` with its bias of order 1/S taken off by the jackknife, `(N,)`.
+
+        .. math::
+            S L - (S - 1) \frac1S \sum_s L_{-s}
+            = L - (S - 1) \Bigl(\log \frac{S}{S - 1} + \frac1S \sum_s \log(1 - p_s)\Bigr)
+
+        with L the log-mean-exp of all weights, :math:`L_{-s}` of all but one, and p a weight's
+        share of the sum. It is no bound and varies more; to mass that the weights miss it is as
+        blind as they are. NaN for S = 1.
+
+        References:
+            Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
+            variational inference (Nowozin, 2018), https://openreview.net/forum?id=HyZoi-WRb
+        """
+        s = self.num_draws.double()
+        correction = (s - 1) * ((s / (s - 1)).log() + self.log_left_out() / s)
+        return self.log_evidence() - torch.where(s > 1, correction, torch.nan)
+
     def ess(self) -> Tensor:
         """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
         ess = (2 * self.log_sum(1) - self.log_sum(2)).exp()
@@ -103,7 +126,7 @@ class Reductions:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LogWeights(Reductions):
+class LogWeights(ByContent, Reductions):
     r"""Log-weights of S particles for each of N data, and what they say of log p(x), in nats.
 
     .. math::
@@ -144,20 +167,10 @@ class LogWeights(Reductions):
         ess = self.ess().median().item()
         return f"{type(self).__name__}({shape}; log p(x) = {mean:.4f} nats, median ESS {ess:.1f})"
 
-    def __eq__(self, other: object) -> bool:
-        """Returns whether the other is a table of the same kind with the same numbers."""
-        if type(other) is not type(self):
-            return NotImplemented
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return all(
-            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
-            for a, b in pairs
-        )
-
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.array(self.log_w, dtype=dtype)
+    def __array__(
+        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        return np.array(self.log_w.numpy(), dtype=dtype)
 
     @property
     def num_particles(self) -> int:
@@ -243,24 +256,10 @@ class LogWeights(Reductions):
             )
         return torch.cat(values), torch.cat(errors)
 
-    def jackknife(self) -> Tensor:
-        r"""Returns `log_evidence` with its bias of order 1/S taken off by the jackknife, `(N,)`.
-
-        .. math::
-            S L - (S - 1) \frac1S \sum_s L_{-s}
-
-        with L the log-mean-exp of all weights and :math:`L_{-s}` of all but one. It is no bound
-        and varies more; to mass that the weights miss it is as blind as they are.
-
-        References:
-            Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
-            variational inference (Nowozin, 2018), https://openreview.net/forum?id=HyZoi-WRb
-        """
-        s = self.num_draws.double()
-        share = (self.log_w - self.log_w.logsumexp(0)).nan_to_num(-torch.inf).exp()
-        left_out = self._over_draws((-share).log1p()).sum(0)  # of L - L_{-s}
-        correction = (s - 1) * ((s / (s - 1)).log() + left_out / s)
-        return self.log_evidence() - torch.where(s > 1, correction, torch.nan)
+    def log_left_out(self) -> Tensor:
+        """Returns sum_s log(1 - p_s), `(N,)`, p a weight's share of the sum."""
+        share = (self.log_w - self.log_w.logsumexp(0)).nan_to_num(-torch.inf).exp()  # (S, N)
+        return self._over_draws((-share).log1p()).sum(0)
 
     def pareto_k(self) -> Tensor:
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""

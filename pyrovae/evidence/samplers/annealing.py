@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_options, check_sizes
+from pyrovae.equality import ByContent
 from pyrovae.evidence.samplers import hmc
 from pyrovae.evidence.samplers.options import (
     AISOptions,
@@ -53,8 +54,8 @@ class AnnealedWeights(LogWeights):
         return annealed_verdicts(self.ess(), self.num_draws, self.std_error(), tolerance)
 
 
-@dataclass(frozen=True, repr=False)
-class Bounds:
+@dataclass(frozen=True, repr=False, eq=False)
+class Bounds(ByContent):
     """Two-sided bounds of log p(x) on data simulated from the model, in nats.
 
     Attributes:

@@ -74,19 +74,20 @@ class StreamedWeights(Reductions):
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
         return torch.from_numpy(diagnostics.tail_khat(torch.cat(self._largest, dim=1), self._made))
 
-    def jackknife(self) -> Tensor:
-        """Returns what `LogWeights.jackknife` does, `(N,)`, to 1e-5 nats.
+    def log_left_out(self) -> Tensor:
+        r"""Returns sum_s log(1 - p_s), `(N,)`, p a weight's share of the sum, to about 1e-8.
 
-        With p a weight's share of the sum, sum log(1 - p) is -sum (p + p^2/2) beyond the largest.
+        .. math::
+            \sum_{s \in \text{largest}} \log(1 - p_s) - \sum_{s \notin} (p_s + p_s^2 / 2)
+
+        of which the second sum is 1, and half the sum of squares, less those of the largest.
         """
-        s, log_sum = self._made, self.log_sum(1)
+        log_sum = self.log_sum(1)
         largest = torch.cat(self._largest, dim=1).double()
         share = (largest - log_sum[:, None]).nan_to_num(-torch.inf).exp()
         squares = (self.log_sum(2) - 2 * log_sum).nan_to_num(-torch.inf).exp()
         rest = 1 - share.sum(1) + (squares - share.square().sum(1)) / 2
-        left_out = (-share).log1p().sum(1) - rest.clamp(min=0)
-        correction = (s - 1) * (torch.tensor(s / max(1, s - 1)).double().log() + left_out / s)
-        return self.log_evidence() - (correction if s > 1 else torch.nan)
+        return (-share).log1p().sum(1) - rest.clamp(min=0)
 
     def batches(self) -> Tensor:
         """Returns log-mean-exp of each of up to 32 batches of successive draws, `(B, N)`."""
