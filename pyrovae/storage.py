@@ -147,7 +147,8 @@ def _loaded(path: Path) -> dict[str, Any]:
             if sum(map(text.count, ",[{")) > ENTRIES:
                 raise ValueError(f"it lists more than {ENTRIES:,} entries")
             record = json.loads(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # copied to addresses that vector instructions take: the last bits depend on that
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         known, theirs = record.get("format") == FORMAT, record.get("sha256")
         same = known and theirs == _digest(record["state"], tensors)
         state = _put_tensors(record["state"], tensors) if same else {}

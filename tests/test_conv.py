@@ -80,7 +80,7 @@ def test_networks_of_rows_take_images_too():
     again = pv.VAE.from_config(vae.config())
     assert again.image_shape == (1, 2, 3)
     x = torch.ones(5, 1, 2, 3)
-    assert pv.check(vae.model, vae.guide, x)
+    assert pv.check(vae.model, vae.guide, x).ok
     assert vae.start_at(x).sample(2).shape == (2, 6)
 
 

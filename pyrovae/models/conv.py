@@ -21,6 +21,10 @@ class ConvVAE(VAE):
         z_n \sim N(0, I), \quad X_n \mid z_n \sim P(X \mid f_\theta(z_n)), \quad
         Q_\phi(z \mid X) = N(\mu_\phi(X), \mathrm{diag}\, \sigma_\phi(X)^2)
 
+    `model` and `guide` are those of `VAE`, whose log-probabilities are in nats per datum; mu,
+    sigma and f see X as images `(N, C, H, W)`. Rows `(N, C * H * W)` are taken as well, and what
+    is drawn comes in rows.
+
     Args:
         image_shape: `(C, H, W)` of a datum.
         z_dim: Dimensions of its latent.
@@ -28,8 +32,14 @@ class ConvVAE(VAE):
             has them in reverse.
         likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
 
+    Raises:
+        ValueError: If a size is no positive integer, or no family has the likelihood's name.
+
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
+        Unsupervised representation learning with deep convolutional generative adversarial
+        networks (Radford, Metz and Chintala, 2015), on strides in place of pooling,
+        https://arxiv.org/abs/1511.06434
 
     Example:
         >>> vae = ConvVAE((1, 28, 28), z_dim=8)
@@ -61,7 +71,10 @@ class ConvVAE(VAE):
         self.channels = widths
 
     def config(self) -> Config:
-        """Returns what `from_config` needs to build the same architecture, fit for JSON."""
+        """Returns what `from_config` needs to build the same architecture, fit for JSON.
+
+        These are `image_shape`, `z_dim`, `channels` and what `VAE.config` says of the likelihood.
+        """
         config = super().config()
         del config["hidden_dims"]
         return {"image_shape": config.pop("x_dim"), **config, "channels": list(self.channels)}

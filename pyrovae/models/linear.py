@@ -28,8 +28,8 @@ class LinearGaussian(Model):
         z \mid X \sim N(M^{-1} W^T (X - m) / \sigma^2,\; M^{-1}), \quad
         M = W^T W / \sigma^2 + I
 
-    W begins at independent N(0, 1), m at 0; as the parameters of any program, `pyrovae.svi.fit`
-    learns them.
+    X is `(N, x_dim)`, z `(N, z_dim)`; log P(X) is a log-density, in nats per datum. W begins at
+    independent N(0, 1), m at 0; as the parameters of any program, `pyrovae.svi.fit` learns them.
 
     Args:
         x_dim: Dimensions of one datum, D.

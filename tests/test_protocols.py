@@ -1,0 +1,347 @@
+"""What all of a kind have in common, from the registries: a new one is tested by existing."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from scenarios import LinearGaussian, Mixture
+
+import pyrovae as pv
+from pyrovae import likelihoods
+from pyrovae.data import Split, Splits
+from pyrovae.evidence import estimators
+from pyrovae.evidence.estimators.base import Estimator, kind, kinds
+from pyrovae.models import base
+from pyrovae.models.base import Decodes, Encodes, HasPrior, Samples, named
+
+ROOT = Path(pv.__file__).parent
+for package in (pv.models, estimators):
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+
+
+def ours(classes):
+    """Those of the package, in order: other test modules may have defined their own by now."""
+    found = {c.name: c for c in classes if c.__module__.startswith("pyrovae.")}
+    return [pytest.param(found[name], id=name) for name in sorted(found)]
+
+
+MODELS = ours(base._known.values())
+ESTIMATORS = ours(kinds.values())
+LIKELIHOODS = ours(likelihoods.families.values())
+
+
+def documented():
+    """The functions that `pyrovae` itself or the reference names, by those names."""
+    page = (ROOT.parent / "docs" / "api.md").read_text()
+    names = [name for name in pv.__all__ if inspect.isfunction(getattr(pv, name))]
+    found = {f"pyrovae.{name}": getattr(pv, name) for name in names}
+    for path in re.findall(r"autofunction:: (\S+)", page):
+        home, _, name = path.rpartition(".")
+        found[path] = getattr(import_module(home), name)
+    return {fn: name for name, fn in found.items()}  # each once
+
+
+def parameters(fn):
+    return list(inspect.signature(fn).parameters.values())
+
+
+FUNCTIONS = [pytest.param(fn, id=name) for fn, name in documented().items()]
+OF_PROGRAMS = [f for f in FUNCTIONS if [p.name for p in parameters(*f.values)][:1] == ["model"]]
+
+
+def says(thing, *patterns):
+    doc = inspect.getdoc(thing)
+    missing = [p for p in patterns if not re.search(p, doc or "", re.M)]
+    assert not missing, f"the docstring of {thing.__name__} says nothing like {missing}"
+
+
+FORMULA, SHAPE, UNIT, SOURCE = (
+    r"^\.\. math::$",
+    r"`\([SNGKnk.D][^`]*\)`",
+    r"\bnats\b",
+    r"^References:$",
+)
+
+
+# functions
+
+# which do not describe their arguments still
+UNDESCRIBED = {"bdmc", "prior_sampling", "load"}
+
+
+@pytest.mark.parametrize("fn", FUNCTIONS)
+def test_functions_are_typed_and_described(fn):
+    assert inspect.signature(fn).return_annotation is not inspect.Signature.empty
+    untyped = [p.name for p in parameters(fn) if p.annotation is p.empty]
+    assert not untyped
+    says(fn, r"\A(Returns|Writes|Prints|Fits|Finds|Draws) ")
+    if len(parameters(fn)) > 1 and fn.__name__ not in UNDESCRIBED:
+        says(fn, *(rf"^ .*\b{p.name}\b.*: " for p in parameters(fn)))
+
+
+@pytest.mark.parametrize("fn", OF_PROGRAMS)
+def test_functions_of_programs_begin_alike(fn):
+    """`f(model, guide, *data, <options by keyword>)`, with no `guide` where none is used."""
+    first = [p.name for p in parameters(fn) if p.kind is not p.KEYWORD_ONLY]
+    first = first[:-1] if parameters(fn)[-1].kind is inspect.Parameter.VAR_KEYWORD else first
+    if "data" not in [p.name for p in parameters(fn)]:
+        return  # of a Model, which says itself what it takes of a split
+    assert first in (["model", "guide", "data"], ["model", "data"])
+    given = [p for p in parameters(fn) if p.kind is p.KEYWORD_ONLY]
+    assert "guide" not in first or "guide" not in [p.name for p in given]
+    if {"num_particles", "num_samples"} & {p.name for p in given} or "estimators" in str(given):
+        (seed,) = [p for p in given if p.name == "seed"]
+        assert (seed.default, seed.annotation) == (None, int | None)
+
+
+# what takes more than eight parameters still
+MANY = {
+    "svi.fitting.fit",
+    "evidence.evaluate.evaluate",
+    "evidence.planning.plan",
+    "evidence.samplers.importance.importance_sampling",
+    "evidence.samplers.importance.prior_sampling",
+    "evidence.samplers.annealing.ais",
+    "evidence.samplers.annealing.bdmc",
+    "report.page.render",
+}
+
+
+def test_no_function_has_many_parameters():
+    many = set()
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                a = node.args
+                names = {p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)}
+                if len(names - {"self", "cls"}) + (a.vararg is not None) > 8:
+                    home = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                    many.add(f"{home}.{node.name}")
+    assert many <= MANY, f"more than eight parameters: {many - MANY}"
+
+
+# models
+
+
+def splits():
+    torch.manual_seed(1)
+    x, y = torch.bernoulli(torch.full((30, 6), 0.4)), torch.arange(30) % 3
+    part = Split(x, y)
+    return Splits(part, part, part, (2, 3), None, {})
+
+
+def made(cls):
+    """A model for data, with what it must be told besides, and its data."""
+    takes = parameters(cls.for_data)[1:]
+    if cls.for_data.__func__ is base.Model.for_data.__func__:
+        takes = [p for p in parameters(cls) if p.name != "x_dim"]
+    plain = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    needed = [p.name for p in takes if p.default is p.empty and p.kind not in plain]
+    data = splits()
+    return cls.for_data(data, **dict.fromkeys(needed, 2)), cls.arrays(data.test)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_models_are_documented_programs(cls):
+    says(cls, FORMULA, SHAPE, UNIT, SOURCE, r"^Args:$", r"^Example:$")
+    assert named(cls.name) is cls
+    for program in filter(None, (cls.model, cls.guide)):
+        says(program, r"plated over the data")
+        assert [p.name for p in parameters(program)[1:]] == list(cls.inputs)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_models_train_under_pyro(cls):
+    """Trace_ELBO gives every parameter a gradient, in its own type."""
+    model, data = made(cls)
+    assert pv.check(model.model, model.guide, *data).ok
+    Trace_ELBO().differentiable_loss(model.model, model.guide, *data).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert {p.dtype for p in model.float().parameters()} == {torch.float32}
+    data = [d.float() if d.is_floating_point() else d for d in data]
+    trace = pyro.poutine.trace(model.model).get_trace(*data)
+    trace.compute_log_prob()
+    assert {trace.nodes[s]["log_prob"].dtype for s in trace.observation_nodes} == {torch.float32}
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_models_come_back(cls, tmp_path):
+    model, data = made(cls)
+    config = model.config()
+    assert json.loads(json.dumps(config)) == config
+    with torch.device("meta"):
+        bare = cls.from_config(config)
+    assert {p.device.type for p in bare.parameters()} == {"meta"}
+    again = cls.from_config(config)
+    assert again.config() == config
+    again.load_state_dict(model.state_dict())
+    pv.save(model, tmp_path)
+    tables = [
+        pv.evaluate(m.model, m.guide, *data, num_particles=3, seed=0)
+        for m in (model, again, pv.load(tmp_path))
+    ]
+    for e in tables[0].estimates:
+        assert torch.equal(tables[0][e].value, tables[1][e].value)
+        assert torch.equal(tables[0][e].value, tables[2][e].value)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_models_can_do_what_they_say(cls):
+    model, (x, *_) = made(cls)
+    if isinstance(model, HasPrior):
+        prior = model.prior(x)
+        assert prior.batch_shape == (30,)
+        if isinstance(model, Encodes):
+            assert model.encode(x).event_shape == prior.event_shape
+            assert model.encode(x).batch_shape == (30,)
+        if isinstance(model, Decodes):
+            p = model.decode(prior.expand((5, 30)).sample())
+            assert (p.batch_shape, p.event_shape) == ((5, 30), (6,))
+    if isinstance(model, Samples):
+        one, other = model.sample(7, seed=0), model.sample(7, seed=0)
+        assert torch.equal(one, other)
+        assert one.shape == (7, 6)
+        assert not torch.equal(one, model.sample(7, seed=1))
+
+
+# likelihoods
+
+
+@pytest.mark.parametrize("cls", LIKELIHOODS)
+def test_likelihoods_are_documented_families(cls):
+    says(cls, FORMULA, UNIT, SOURCE)
+    says(cls.forward, SHAPE)
+    family = likelihoods.make(cls.name)
+    assert type(family) is type(likelihoods.make(cls)) is cls
+    assert likelihoods.make(family) is family
+    config = family.config()
+    assert json.loads(json.dumps(config)) == config
+    assert likelihoods.make(cls.name, **config).config() == config
+
+
+@pytest.mark.parametrize("cls", LIKELIHOODS)
+def test_likelihoods_sum_what_torch_says_over_pixels(cls):
+    family, f = likelihoods.make(cls.name), torch.randn(2, 5, cls.outputs * 3, requires_grad=True)
+    p = family(f)
+    assert (p.batch_shape, p.event_shape) == ((2, 5), (3,))
+    pixel = p.base_dist  # (2, 5, 3)
+    theirs = next(c for c in type(pixel).__mro__ if c.__module__.startswith("torch."))
+    pixel = theirs(**{k: v for k, v in vars(pixel).items() if k in theirs.arg_constraints})
+    x = p.sample()[0]  # (5, 3)
+    torch.testing.assert_close(p.log_prob(x), pixel.log_prob(x).sum(-1))
+    p.log_prob(x).sum().backward()
+    for given in (f, *family.parameters()):
+        assert given.grad.isfinite().all()
+    mean = x.mean(0).clamp(0.2, 0.8)
+    assert family.start(mean).shape == (cls.outputs * 3,)
+
+
+@pytest.mark.parametrize("cls", LIKELIHOODS)
+def test_likelihoods_refuse_other_data(cls):
+    p = likelihoods.make(cls.name)(torch.zeros(4, cls.outputs * 3))
+    candidates = [torch.full((4, 3), v) for v in (0.5, -1.0, torch.nan)]
+    other = next(x for x in candidates if not p.support.check(x).all())
+    with pytest.raises(ValueError, match="support"):
+        p.log_prob(other)
+    vae = pv.VAE(3, 2, (2,), likelihood=cls.name)
+    assert not pv.check(vae.model, vae.guide, other).ok
+    with pytest.raises(ValueError, match=r"\bx\b.* at row 0, column 0"):
+        pv.svi.fit(vae.model, vae.guide, other, num_epochs=1, progress=False)
+
+
+# estimators
+
+# whose docstring lacks something still
+PLAIN = {"ais", "exact", "importance", "elbo", "jackknife", "prior", "quadrature"}
+
+
+def programs():
+    """A program whose guide is its posterior, and one without continuous latents."""
+    one, other = LinearGaussian.make(x_dim=3, z_dim=1), Mixture()
+    return [
+        (one.model, one.exact, one.data(6), one.log_evidence(one.data(6))),
+        (other.model, other.no_guide, other.data(6), other.log_evidence(other.data(6))),
+    ]
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_estimators_hold_their_options(cls):
+    if cls.name not in PLAIN:
+        says(cls, FORMULA, SHAPE, UNIT, SOURCE)
+    assert kind(cls.name) is kind(f"{cls.name}_2") is cls
+    assert cls.__dataclass_params__.frozen
+    e = cls()
+    assert cls.of_options({}) == e == eval(repr(e), {cls.__name__: cls})
+    assert hash(e) == hash(cls())
+    assert len(repr(e)) < 200
+    assert set(cls.flat.values()) <= {f.name for f in dataclasses.fields(cls)}
+    json.dumps(e.options())
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_estimators_have_the_same_verbs(cls):
+    """What one does in its own way it does of the same arguments."""
+    for name, verb in vars(Estimator).items():
+        own = inspect.getattr_static(cls, name, None)
+        if own is not verb and inspect.isroutine(verb) and not name.startswith("_"):
+            assert type(own) is type(verb), name
+            here, there = (parameters(getattr(c, name)) for c in (cls, Estimator))
+            assert [p.name for p in here] == [p.name for p in there], name
+            says(getattr(cls, name), r"\ARe(turns|ads) ")
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_estimators_find_a_known_answer(cls):
+    """Per datum, in nats, float64, the same bytes for a seed: where the guide is the posterior."""
+    refused = []
+    for model, guide, x, truth in programs():
+        try:
+            e = pv.evaluate(model, guide, x, estimators=[cls()], seed=0)[cls.name]
+        except ValueError as error:
+            refused.append(error)
+            continue
+        assert e.value.shape == e.std_error.shape == e.num_draws.shape == (6,)
+        assert e.value.dtype == torch.float64
+        torch.testing.assert_close(e.value, truth, atol=0.05, rtol=0)
+        assert len(e.verdict()) == 6
+        if cls.alone is not Estimator.alone:
+            tables = [cls()(model, guide, x, seed=0) for _ in "ab"]
+            one, other = (t if torch.is_tensor(t) else t.log_evidence() for t in tables)
+            torch.testing.assert_close(one, truth, atol=0.05, rtol=0)
+            assert torch.equal(one, other)
+    assert len(refused) < 2, refused
+
+
+def test_results_are_frozen_and_short():
+    model, guide, x, _ = programs()[0]
+    splits = pv.data.load("digits")
+    vae = pv.VAE(3, 1, (2,), likelihood="normal")
+    results = [
+        pv.check(model, guide, x),
+        pv.importance_sampling(model, guide, x, num_particles=20, seed=0),
+        pv.bdmc(model, x, guide=guide, num_temperatures=3, seed=0),
+        pv.calibrate(model, guide, x, num_samples=9, num_temperatures=3, seed=0),
+        pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, seed=0, progress=False),
+        evidence := pv.evaluate(model, guide, x, num_particles=20, seed=0),
+        *evidence.estimates.values(),
+        splits,
+        splits.train,
+    ]
+    for result in results:
+        assert type(result).__dataclass_params__.frozen, type(result)
+        assert len(repr(result)) < 2_000, type(result)
+        assert "tensor(" not in repr(result)
+    for name in pv.__all__:
+        cls = getattr(pv, name)
+        if dataclasses.is_dataclass(cls):
+            assert cls.__dataclass_params__.frozen, name
