@@ -17,7 +17,7 @@ GRID = (1, 7, 100, 900, 1000, 2500, 4000)
 
 
 def added(log_w, chunks, monkeypatch, table=3000, grid=GRID):
-    monkeypatch.setattr(streaming, "TABLE", table)
+    monkeypatch.setattr(streaming, "TABLE_SIZE", table)
     total = StreamedWeights(len(log_w), grid, range(log_w.shape[1]))
     for chunk in log_w.split(chunks):
         total.add(chunk)
@@ -106,7 +106,7 @@ def test_evaluate_does_not_depend_on_the_size_of_its_tables(monkeypatch):
     x, options = oracle.data(20), dict(num_particles=3000, seed=0)
     names = ("elbo", "importance", "jackknife", "prior")
     whole = pv.evaluate(oracle.model, oracle.mean_field, x, estimators=names, **options)
-    monkeypatch.setattr(streaming, "TABLE", 20 * 100)
+    monkeypatch.setattr(streaming, "TABLE_SIZE", 20 * 100)
     parts = pv.evaluate(oracle.model, oracle.mean_field, x, estimators=names, **options)
     for name in names:
         for field in ("value", "std_error", "ess", "pareto_k", "num_draws"):

@@ -32,7 +32,9 @@ SCALE, FORWARD, REVERSE, SIMULATED = 11, 12, 13, 14  # random streams
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class AnnealedWeights(LogWeights):
-    """Log-weights of annealing runs, `(S, N)`, and how the runs went.
+    """Log-weights of annealed particles, `(S, N)`, and how their runs went.
+
+    All of `LogWeights` holds: `log_evidence` is in expectation a lower bound of log p(x).
 
     Attributes:
         temperatures: b_0 = 0 to b_T = 1, `(T + 1,)`.
@@ -47,21 +49,31 @@ class AnnealedWeights(LogWeights):
     def verdict(self, tolerance: float = inf) -> list[str]:
         """Returns for each datum "not contradicted" or "more temperatures".
 
-        The first where a quarter of the runs count and the standard error is within the tolerance.
-        A few runs have no k-hat, and nothing in them says what mass none of them reached: `bdmc`
-        tells, and `evaluate` looks.
+        The first where a quarter of the particles count, by their ESS, and the standard error is
+        within the tolerance. A few particles have no k-hat, and nothing in them says what mass
+        none of them reached: `bdmc` tells, and `evaluate` looks.
+
+        Args:
+            tolerance: Standard error asked for, nats.
         """
         return annealed_verdicts(self.ess(), self.num_draws, self.std_error(), tolerance)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Bounds(ByContent):
-    """Two-sided bounds of log p(x) on data simulated from the model, in nats.
+    r"""Two-sided bounds of log p(x) on data simulated from the model, in nats.
+
+    .. math::
+        \mathrm{E}[\log \tfrac1S \sum_s w_s] \le \log p(x) \le
+        \mathrm{E}[-\log \tfrac1S \sum_s 1 / w'_s]
+
+    with w of particles annealed from the proposal to the posterior, and w' of such annealed back
+    from the z that made x. See `bdmc`.
 
     Attributes:
         lower: In expectation a lower bound of log p(x): forward annealing, `(N,)`.
         upper: In expectation an upper bound: reverse annealing from the exact z, `(N,)`.
-        forward: The forward runs' weights, `(S, N)`.
+        forward: The weights of the particles annealed forward, `(S, N)`.
         data: The simulated data, as the program takes them.
     """
 
@@ -105,10 +117,10 @@ def ais(
     `log_evidence` is in expectation a lower bound of log p(x) that rises to it with both the
     number of temperatures and of particles.
 
-    Latents move in unconstrained space, each datum's and particle's chain on its own, with the
+    Latents move in unconstrained space, each particle of each datum on its own, with the
     proposal's scale as mass matrix. Step sizes are tuned on a pilot with other seeds, on at most
     32 of the data, as a function of temperature; then they are frozen: adapting them to the
-    chains that make the estimate would bias it. Discrete latents that the guide leaves out are
+    particles that make the estimate would bias it. Discrete latents that the guide leaves out are
     summed out.
 
     Args:
@@ -116,7 +128,7 @@ def ais(
         data: Tensors of equal length N, as the program takes them.
         guide: Where the path begins; `None` begins at the prior.
         num_temperatures: T, steps of the path; 1 is importance sampling.
-        num_particles: S, annealing runs per datum.
+        num_particles: S, particles annealed per datum.
         schedule: "tuned", in steps that the pilot finds equal; "linear"; "sigmoid", finer at both
             ends; or the T + 1 temperatures, rising from 0 to 1 (T is then theirs).
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
@@ -179,7 +191,7 @@ def bdmc(
         data: Tensors of equal length N, as the program takes them.
         guide: Where the path begins; `None` begins at the prior.
         num_temperatures: T, steps of the path.
-        num_particles: S, annealing runs per datum, as many in reverse.
+        num_particles: S, particles annealed per datum, and as many in reverse.
         schedule: As of `ais`.
         seed: Fixes data and draws; `None` draws a seed.
         **options: How the run is done, as in `ais`: `num_leapfrog`, `plate`, `chunk_size`.
@@ -213,7 +225,16 @@ def sandwich(
     seed: int,
     kernel: Kernel,
 ) -> Bounds:
-    """Returns the bounds on a program's simulated data, of which `latents` made each block's."""
+    """Returns the bounds on a program's simulated data.
+
+    Args:
+        program: The pair, and the N simulated data.
+        latents: The z that made each block's data, by site, `(n, ..., event)`.
+        num_particles: S, particles annealed per datum, forward and in reverse.
+        size: Data per block.
+        seed: Of the run.
+        kernel: The frozen transitions.
+    """
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
     with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
@@ -223,6 +244,7 @@ def sandwich(
         for rows, u in zip(blocks, starts, strict=True)
     ]
     weights = _weights(forward, kernel)
+    # (N,), nats: - log 1/S sum_s 1/w'_s
     upper = log(num_particles) - (-torch.cat(reverse, dim=-1)).logsumexp(0)
     return Bounds(weights.log_evidence(), upper, weights, program.data)
 
@@ -235,10 +257,26 @@ def anneal(
     kernel: Kernel,
     exact: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns a block's log-weights `(S, n)` and its acceptance rates, `(T - 1,)`.
+    r"""Returns a block's log-weights `(S, n)`, nats, and its acceptance rates, `(T - 1,)`.
 
-    Runs forward from the proposal, or in reverse from a draw of the posterior, its u `(n, d)`.
-    With a kernel, they depend on the seed, the direction and the block's first row alone.
+    .. math::
+        \log w = \sum_{t=1}^T (b_t - b_{t-1}) (\log f_1 - \log f_0)(u_{t-1}), \quad
+        u_t \sim \mathrm{HMC}(u_{t-1};\ f_0^{1 - b_t} f_1^{b_t})
+
+    Particles start at the proposal f_0 = q(z|x) |dz/du|, or in reverse at a draw of the posterior,
+    f_1 = p(x, z) |dz/du|; the increments and transitions are then the same in reverse order. With
+    a kernel, they depend on the seed, the direction and the block's first row alone.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows of a block.
+        num_particles: S.
+        seed: Of the run.
+        kernel: The frozen transitions between temperatures.
+        exact: u of a draw of the posterior, `(n, d)`, to anneal in reverse from; `None` forward.
+
+    References:
+        Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
     rates, forward = torch.empty(len(step), dtype=torch.float64), exact is None
@@ -252,7 +290,7 @@ def anneal(
 
         with seeded(seed, FORWARD if forward else REVERSE, rows.start):
             if exact is None:
-                u = path.start(num_particles)
+                u = path.start(num_particles)  # (S, n, d)
             else:
                 u = exact.expand(num_particles, *scale.shape)
             state = states(u)
@@ -282,7 +320,13 @@ def _compiled(block: Path, u: Tensor) -> hmc.State:
 
 
 def simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Values]]:
-    """Returns the program on data drawn from it, and the latents that made each block's."""
+    """Returns the program on data drawn from it, and the latents that made each block's.
+
+    Args:
+        program: Whose data give sizes and covariates.
+        size: Data per block.
+        seed: Of the run.
+    """
     made, latents = [], []
     for rows in program.blocks(size):
         with reproducible(seed, SIMULATED, rows.start):

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-JITTER = 0.2
+JITTER = 0.2  # share of a step size
 
 
 class State(NamedTuple):
-    """A point of many chains, and what the path's two ends are there.
+    """Where particles are, and what the path's two ends are there.
+
+    Any shape `*` of particles moves at once, each by itself; annealing has `(S, n)`.
 
     Attributes:
         u: Positions, `(*, d)`.
@@ -29,7 +31,13 @@ States = Callable[[Tensor], State]
 
 
 def at(ends: Callable[[Tensor], Sequence[Tensor]], u: Tensor) -> State:
-    """Returns the state at u `(*, d)`, for `ends` that takes u to log f_0, log f_1, `(*)` each."""
+    """Returns the state at given positions, both gradients from one run of the program.
+
+    Args:
+        ends: Takes u `(*, d)` to log f_0 and log f_1, `(*)` each, differentiable in u. An end
+            without a gradient has one of 0.
+        u: Positions, `(*, d)`.
+    """
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         log_f = tuple(ends(u))
@@ -43,7 +51,12 @@ def at(ends: Callable[[Tensor], Sequence[Tensor]], u: Tensor) -> State:
 
 
 def along(pair: Tensor, b: float) -> Tensor:
-    """Returns (1 - b) pair[0] + b pair[1], where b = 0 and b = 1 see one of the two alone."""
+    """Returns (1 - b) pair[0] + b pair[1], where b = 0 and b = 1 see one of the two alone.
+
+    Args:
+        pair: What there is of the path's two ends, `(2, ...)`.
+        b: Where on the path, 0 to 1.
+    """
     return pair[int(b)] if b in (0, 1) else (1 - b) * pair[0] + b * pair[1]
 
 
@@ -65,8 +78,11 @@ def leapfrog(
         state: Where to begin.
         v: Velocities, `(*, d)`.
         b: Where on the path, 0 to 1.
-        step: Step sizes, to broadcast with u.
-        num_steps: Number of steps.
+        step: Step sizes epsilon, to broadcast with u.
+        num_steps: Number of steps; successive half steps of v are made as one.
+
+    References:
+        MCMC using Hamiltonian dynamics (Neal, 2011), section 2.3, https://arxiv.org/abs/1206.1901
     """
     v = v + 0.5 * step * along(state.grad, b)
     for i in range(num_steps):
@@ -78,19 +94,30 @@ def leapfrog(
 def transition(
     states: States, state: State, b: float, step: Tensor | float, num_steps: int
 ) -> tuple[State, Tensor]:
-    """Returns the chains' states after one HMC transition, and their acceptance rates `(*)`.
+    r"""Returns the particles' states after one HMC transition, and their acceptance rates `(*)`.
+
+    .. math::
+        v \sim \mathrm{N}(0, I), \quad (u', v') = \mathrm{leapfrog}(u, v), \quad
+        \text{rate} = \min\{1, f_b(u') e^{-|v'|^2 / 2} / (f_b(u) e^{-|v|^2 / 2})\}
 
     It leaves f_b invariant whatever the step sizes are, provided they do not depend on the state.
-    They are jittered by up to 20 %, each chain's by itself, lest trajectories close on themselves.
-    A move to where the density is 0 or not a number is rejected.
+    They are jittered by up to 20 %, each particle's by itself, lest trajectories close on
+    themselves. A move to where the density is 0 or not a number is rejected.
+
+    Args:
+        states: Takes u `(*, d)` to the state there, as `at` does.
+        state: Where the particles are.
+        b: Where on the path, 0 to 1.
+        step: Step sizes, to broadcast with u.
+        num_steps: Leapfrog steps, each a gradient.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
     """
-    step = step * (1 + JITTER * (2 * torch.rand_like(state.u[..., :1]) - 1))
+    step = step * (1 + JITTER * (2 * torch.rand_like(state.u[..., :1]) - 1))  # (*, d)
     v = torch.randn_like(state.u)
     moved, v_moved = leapfrog(states, state, v, b, step, num_steps)
-    log_ratio = along(moved.log_f, b) - along(state.log_f, b)
+    log_ratio = along(moved.log_f, b) - along(state.log_f, b)  # (*)
     log_ratio = log_ratio + 0.5 * (v.square().sum(-1) - v_moved.square().sum(-1))
     rate = log_ratio.exp().clamp(max=1).nan_to_num(0.0)
     yes = accept(rate)
@@ -102,5 +129,5 @@ def transition(
 
 
 def accept(rate: Tensor) -> Tensor:
-    """Returns which moves are made, each with its probability: Metropolis's step."""
+    """Returns which moves are made, `(*)`, each with its probability: Metropolis's step."""
     return torch.rand_like(rate) < rate

@@ -1,23 +1,17 @@
 """Where the mass of a block's posterior lies, found by tempered importance sampling."""
 
-__all__ = ["Search", "log_joint"]
+__all__ = ["Search"]
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from pyrovae.evidence.samplers.cells import log_joint
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Path, Program
 
 DRAWS, ROUNDS = 2048, 30
 SEEDS = 64  # draws of highest density that each round keeps
-
-
-def log_joint(path: Path, u: Tensor) -> Tensor:
-    """Returns log p(x, z(u)) |dz/du|, `(S, n)`; n = 1 of joint latents."""
-    if path.program.plate:
-        return path(u)[1].cpu().double()
-    return path(u[:, 0])[1].cpu().double()[:, None]
 
 
 class Search:

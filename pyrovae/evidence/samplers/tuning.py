@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
+from pyrovae.equality import ByContent
 from pyrovae.evidence.samplers import hmc
 from pyrovae.program import Path, Program, reproducible
 
@@ -24,9 +25,15 @@ SCALE_DRAWS = 256  # for the mass matrix
 PILOT = 10  # random stream
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """The frozen course of annealing: temperatures (T + 1,), step sizes (T - 1,), leapfrogs."""
+@dataclass(frozen=True, eq=False)
+class Kernel(ByContent):
+    """Annealing's transitions, frozen before the run: HMC at each temperature between the ends.
+
+    Attributes:
+        temperatures: b_0 = 0 to b_T = 1, `(T + 1,)`.
+        step_size: At b_1 to b_{T-1}, in units of the proposal's scale, `(T - 1,)`.
+        num_leapfrog: Leapfrog steps, each a gradient, of a transition.
+    """
 
     temperatures: np.ndarray
     step_size: np.ndarray
@@ -40,7 +47,23 @@ def tune(
     num_leapfrog: int,
     seed: int,
 ) -> Kernel:
-    """Returns temperatures and step sizes, tuned on a pilot with random streams of its own."""
+    """Returns temperatures and step sizes, tuned on a pilot with random streams of its own.
+
+    128 particles of up to 32 data are annealed once, in stages that move log w by half a standard
+    deviation each; three transitions a stage, 20 in the first, draw the step size towards an
+    acceptance of 0.8. Between stages, and for other schedules, it is interpolated. What is tuned
+    on other draws and then held fixed leaves each f_b invariant, and the weights unbiased.
+
+    Args:
+        program: The pair and its data.
+        num_temperatures: T, where the schedule is named.
+        schedule: "tuned", "linear", "sigmoid", or the T + 1 temperatures.
+        num_leapfrog: Leapfrog steps of a transition.
+        seed: Of the run.
+
+    Raises:
+        ValueError: If the temperatures do not rise from 0 to 1, or a latent has no gradient.
+    """
     temperatures = _temperatures(num_temperatures, schedule)
     if len(temperatures) == 2:  # no transition in between, so nothing to tune
         return Kernel(temperatures, np.empty(0), num_leapfrog)
@@ -53,7 +76,7 @@ def tune(
         path.check_gradient()
         scale = scale_of(path)
         states = partial(hmc.at, path)
-        state = states(path.start(num_particles))
+        state = states(path.start(num_particles))  # u of (S, n, d)
         grid, speed, steps, step = [0.0], [_speed(state)], [], 0.5
         while grid[-1] < 1 and len(steps) < PILOT_STAGES:
             grid.append(min(1.0, grid[-1] + STAGE / speed[-1]))
@@ -70,10 +93,10 @@ def tune(
 def scale_of(path: Path) -> Tensor:
     """Returns the scale of the proposal's u, `(n, d)`: of a normal, its standard deviation.
 
-    It is taken from the middle 80 % of the draws: of heavy tails, whose few outliers would rule a
-    standard deviation, it is the scale of where the chains are.
+    It is taken from the middle 80 % of 256 draws: of heavy tails, whose few outliers would rule a
+    standard deviation, it is the scale of where the particles are. 1 in a direction without any.
     """
-    draws = path.start(SCALE_DRAWS).sort(0).values
+    draws = path.start(SCALE_DRAWS).sort(0).values  # (256, n, d)
     tail = SCALE_DRAWS // 10
     low, high = draws[tail], draws[-1 - tail]
     scale = (high - low) / (2 * NormalDist().inv_cdf(0.9))
@@ -81,7 +104,14 @@ def scale_of(path: Path) -> Tensor:
 
 
 def _temperatures(num_temperatures: int, schedule: str | Sequence[float]) -> np.ndarray:
-    """Returns b_0 = 0 to b_T = 1, `(T + 1,)`; ValueError where they do not rise so."""
+    r"""Returns b_0 = 0 to b_T = 1, `(T + 1,)`; ValueError where they do not rise so.
+
+    "sigmoid" is that of Wu et al. (2017), https://arxiv.org/abs/1611.04273:
+
+    .. math::
+        b_t = \frac{\sigma_t - \sigma_0}{\sigma_T - \sigma_0}, \quad
+        \sigma_t = 1 / (1 + e^{-4 (2 t / T - 1)})
+    """
     if isinstance(schedule, str):
         check_sizes(num_temperatures=num_temperatures)
         b = np.linspace(0, 1, num_temperatures + 1)
@@ -104,19 +134,30 @@ def _temperatures(num_temperatures: int, schedule: str | Sequence[float]) -> np.
 
 
 def _speed(state: hmc.State) -> float:
-    """Returns the standard deviation of log f_1 - log f_0 over particles, rms over data."""
+    """Returns the standard deviation of log f_1 - log f_0 over particles, rms over data.
+
+    It is how fast log w moves there, in nats per unit of temperature; at least 0.5, also where it
+    is not finite.
+    """
     speed = (state.log_f[1] - state.log_f[0]).double().var(0).mean().sqrt().item()
     return speed if isfinite(speed) and speed > STAGE else STAGE
 
 
 def _equal_steps(grid: list[float], speed: list[float], size: int) -> np.ndarray:
-    """Returns `size` temperatures between which the standard deviation of log w moves equally.
+    r"""Returns `size` temperatures between which the standard deviation of log w moves equally.
+
+    .. math::
+        \int_0^{b_t} v(b) \, db = \frac tT \int_0^1 v(b) \, db
+
+    with the speed v by the trapezoidal rule on the pilot's grid: of all schedules of T steps, the
+    one with the least variance of log w, as far as transitions mix well.
 
     References:
         Simulating normalizing constants: from importance sampling to bridge sampling to path
         sampling (Gelman and Meng, 1998), https://doi.org/10.1214/ss/1028905934, section 4.3
     """
     b, v = np.array([*grid, 1.0]), np.array([*speed, speed[-1]])
+    # (G,): how far it is to each temperature of the grid
     length = np.concatenate([[0], np.cumsum(np.diff(b) * (v[1:] + v[:-1]) / 2)])
     temperatures = np.interp(np.linspace(0, length[-1], size), length, b)
     temperatures[-1] = 1
