@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 import pyrovae as pv
 from pyrovae import plots
-from pyrovae.plots.curves import signed
+from pyrovae.plots.figures import signed
 
 
 def test_convergence_shows_every_estimator_and_the_elbo():
@@ -88,9 +88,11 @@ def test_latent_space_of_many_dimensions_is_its_principal_components():
     assert axes.get_xlabel() == "principal component 1 (90% of the variance)"
 
 
-def test_a_manifold_of_a_decoder_in_float64():
+def test_a_manifold_of_a_decoder_in_float64(float32):
     vae = pv.VAE(x_dim=4, z_dim=2, hidden_dims=(3,)).double()
-    assert plots.manifold(vae.decode, (2, 2), size=3, dtype=torch.float64).axes
+    for decode, dtype in ((vae.decode, None), (lambda z: vae.decode(z), torch.float64)):
+        figure = plots.manifold(decode, (2, 2), size=3, dtype=dtype)
+        assert figure.axes[0].images[0].get_array().count() == 9 * 4
 
 
 def test_manifold_runs_right_in_z1_and_up_in_z2():

@@ -1,21 +1,10 @@
 """Pictures of programs and results: take numbers, return Figures. Alone touches matplotlib."""
 
-from pyrovae.plots.curves import bars, histograms, lines
+from pyrovae.plots.curves import bars, histograms, lines, training
+from pyrovae.plots.evidence import against, calibration, convergence, histogram, khats
+from pyrovae.plots.figures import as_url, save
+from pyrovae.plots.models import images, latent_space, manifold, principal_axes
 from pyrovae.plots.plates import mermaid, plates
-from pyrovae.plots.results import (
-    against,
-    as_url,
-    calibration,
-    convergence,
-    histogram,
-    images,
-    khats,
-    latent_space,
-    manifold,
-    principal_axes,
-    save,
-    training,
-)
 
 __all__ = [
     "against",

@@ -23,7 +23,7 @@ from pyrovae.data.rows import chosen
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
-from pyrovae.plots.curves import signed
+from pyrovae.plots.figures import signed
 from pyrovae.program import inspect
 from pyrovae.report import words
 from pyrovae.runs.saving import Pair

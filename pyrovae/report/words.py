@@ -11,7 +11,7 @@ from typing import Any
 from pyrovae import runs
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Model
-from pyrovae.plots.curves import signed
+from pyrovae.plots.figures import signed
 
 CAPTIONS = {
     "evidence": "Estimates against the number of draws: flat is done, rising is not.",
