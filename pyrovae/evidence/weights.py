@@ -1,4 +1,14 @@
-"""A table of log-weights, and the reductions that read it."""
+r"""A table of log-weights, and the reductions that read it.
+
+In expectation, each in nats per datum:
+
+.. math::
+    \text{ELBO} = \overline{\log w} \le \text{IWAE}_k \le \text{IWAE}_{2k} \le
+    \log \overline w \le \log p(x)
+
+with bars for means over the S particles of a datum. Beside them stand what says how far they are
+to be trusted: standard error, effective sample size, k-hat.
+"""
 
 __all__ = [
     "FEWEST",
@@ -25,20 +35,23 @@ from pyrovae import diagnostics
 from pyrovae.equality import ByContent
 
 VERDICTS = ("not contradicted", "more samples", "use ais")
-FEWEST = 25  # draws that a k-hat can be had from
+FEWEST = 25  # particles that a k-hat can be had from
 LIGHT = 0.35  # k-hat up to which quasi-random draws are trusted to be even in the tail
 
 
 class Reductions:
-    """What log-weights say of log p(x), as far as their sums and the largest of them tell."""
+    """What log-weights say of log p(x), as far as their sums and the largest of them tell.
+
+    S is the number of particles of each of N data; numbers are nats unless said otherwise.
+    """
 
     @property
     def num_draws(self) -> Tensor:
-        """S, the draws made for each datum, `(N,)`."""
+        """S, the particles drawn for each datum, `(N,)`."""
         raise NotImplementedError
 
     def log_sum(self, power: int) -> Tensor:
-        """Returns log sum_s w_s^power, `(N,)`."""
+        """Returns log sum_s w_s^power, `(N,)`, for the powers 1 and 2."""
         raise NotImplementedError
 
     def log_left_out(self) -> Tensor:
@@ -51,6 +64,10 @@ class Reductions:
 
     def log_evidence(self) -> Tensor:
         r"""Returns log 1/S sum_s w_s, `(N,)`: the importance-sampled log p(x).
+
+        .. math::
+            \log \hat p(x) = \log \frac1S \sum_s w_s, \quad
+            \mathrm{E}[\log \hat p(x)] \approx \log p(x) - \tfrac12 \mathrm{se}^2
 
         w is unbiased for p(x); its log is, in expectation, a lower bound of log p(x) that rises to
         it with S: the IWAE bound of S particles.
@@ -68,21 +85,32 @@ class Reductions:
 
         It knows only the mass the proposal visited: read it beside ESS and k-hat. Of quasi-random
         draws it is the same over the means of their randomizations; see `LogWeights.std_error`.
+
+        References:
+            Monte Carlo theory, methods and examples (Owen, 2013), chapter 9,
+            https://artowen.su.domains/mc/
         """
         s = self.num_draws.double()
-        spread = (s / self.ess() - 1).clamp(min=0)
-        return torch.where(s > 1, (spread / (s - 1)).sqrt(), torch.nan)
+        variance = (s / self.ess() - 1).clamp(min=0)  # of w over its squared mean, (N,)
+        return torch.where(s > 1, (variance / (s - 1)).sqrt(), torch.nan)
 
     @property
     def degrees_of_freedom(self) -> Tensor:
-        """What `std_error` has of them, `(N,)`: draws, or randomizations of such, less 1."""
+        """What `std_error` has of them, `(N,)`: particles, or randomizations of such, less 1."""
         return self.num_draws - 1
 
     def interval(self, prob: float = 0.95) -> tuple[Tensor, Tensor]:
         """Returns both ends of an interval for log p(x), `(N,)` each, nats; NaN for S = 1.
 
         `log_evidence` +- `std_error` times the quantile of Student's t: a standard error from few
-        runs, or from 16 randomizations, is itself uncertain. As blind as the standard error is.
+        particles, or from 16 randomizations, is itself uncertain. As blind as the standard error
+        is, and centred on a lower bound: it does not reach up by the bias.
+
+        Args:
+            prob: Of covering log p(x), between 0 and 1.
+
+        Raises:
+            ValueError: If `prob` is no such number.
         """
         groups = self.degrees_of_freedom + 1
         return interval(self.log_evidence(), self.std_error(), groups, prob)
@@ -107,7 +135,17 @@ class Reductions:
         return self.log_evidence() - torch.where(s > 1, correction, torch.nan)
 
     def ess(self) -> Tensor:
-        """Returns the effective sample size (sum w)^2/sum w^2, `(N,)`: 1 to S; 0 if all w = 0."""
+        r"""Returns the effective sample size, `(N,)`, 1 to S; 0 where all w = 0.
+
+        .. math::
+            \mathrm{ESS} = \Bigl(\sum_s w_s\Bigr)^2 \Big/ \sum_s w_s^2
+
+        So many equally weighted particles would have the same variance.
+
+        References:
+            A note on importance sampling using standardized weights (Kong, 1992), technical report
+            348, University of Chicago.
+        """
         ess = (2 * self.log_sum(1) - self.log_sum(2)).exp()
         return ess.nan_to_num(0.0)
 
@@ -120,6 +158,9 @@ class Reductions:
 
         See `verdicts`. Nothing in a table certifies it, so that none is "ok": where the proposal
         missed a mode, the weights look as good as can be. `evaluate` looks for that.
+
+        Args:
+            tolerance: Standard error asked for, nats.
         """
         columns = self.pareto_k(), self.ess(), self.std_error(), self.num_draws
         return [VERDICTS[i] for i in verdicts(*columns, tolerance).reshape(-1).tolist()]
@@ -136,7 +177,7 @@ class LogWeights(ByContent, Reductions):
 
     Args:
         log_w: The table, `(S, N)` or `(S,)`; kept as float64 on the CPU. -inf is legal.
-        counts: Draws made for each datum, `(N,)`, where they differ; rows beyond are -inf.
+        counts: S of each datum, `(N,)`, where they differ; rows beyond are -inf.
         randomizations: Independent randomizations that quasi-random draws came in, one after
             another in the table; 1 for independent draws.
 
@@ -174,12 +215,12 @@ class LogWeights(ByContent, Reductions):
 
     @property
     def num_particles(self) -> int:
-        """S, the number of draws made; the most made for one datum where they differ."""
+        """S, the number of particles; that of the datum with most where they differ."""
         return len(self.log_w)
 
     @property
     def num_draws(self) -> Tensor:
-        """Draws made for each datum, `(N,)`."""
+        """S, the particles drawn for each datum, `(N,)`."""
         if self.counts is not None:
             return self.counts
         return torch.full(self.log_w.shape[1:], self.num_particles)
@@ -189,18 +230,28 @@ class LogWeights(ByContent, Reductions):
         return (power * self.log_w).logsumexp(0)
 
     def std_error(self) -> Tensor:
-        """Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
+        r"""Returns the delta-method standard error of `log_evidence`, `(N,)`; NaN for S = 1.
 
         Quasi-random draws are too few for their largest weights to be evener than chance. Where
         k-hat, with its own error, may exceed 0.35, what the tail's weights have above the rest
         adds the variance that it has in independent draws: between randomizations it hardly
         shows before one of them meets such a weight.
+
+        .. math::
+            \mathrm{se}^2 = \mathrm{se}^2_{\text{between}} + \frac1{S^2} \sum_{s \in \text{tail}}
+            \bigl(w_s - w_{\text{tail, least}}\bigr)^2 / \bar w^2
+
+        References:
+            Randomly permuted (t,m,s)-nets and (t,s)-sequences (Owen, 1995),
+            https://doi.org/10.1007/978-1-4612-2552-2_19: scrambling, and errors between
+            randomizations.
         """
         if self.randomizations == 1:
             return super().std_error()
         s = self.num_particles
-        between = LogWeights(self.subsets(s // self.randomizations)).std_error()
+        between = LogWeights(self.subsets(s // self.randomizations)).std_error()  # (N,)
         k, size = self.pareto_k(), diagnostics.tail_length(s)
+        # (T + 1, N): over their mean, and the first that is not in the tail
         tail = (self.log_w - self.log_evidence()).exp().topk(size + 1, dim=0).values
         excess = (tail - tail[-1]).square().sum(0) / s**2
         heavy = k + (1 + k) / sqrt(size) > LIGHT
@@ -208,33 +259,55 @@ class LogWeights(ByContent, Reductions):
 
     @property
     def degrees_of_freedom(self) -> Tensor:
-        """What `std_error` has of them, `(N,)`: draws, or randomizations of such, less 1."""
+        """What `std_error` has of them, `(N,)`: particles, or randomizations of such, less 1."""
         if self.randomizations == 1:
             return super().degrees_of_freedom
         return torch.full(self.log_w.shape[1:], self.randomizations - 1)
 
     def elbo(self) -> Tensor:
-        """Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x)."""
+        r"""Returns mean log w over particles, `(N,)`; in expectation a lower bound of log p(x).
+
+        .. math::
+            \frac1S \sum_s \log w_s, \quad \mathrm{E}[\log w] =
+            \log p(x) - \mathrm{KL}(q(z | x) \,\|\, p(z | x))
+
+        References:
+            Auto-encoding variational Bayes (Kingma and Welling, 2013),
+            https://arxiv.org/abs/1312.6114
+        """
         return self._over_draws(self.log_w).sum(0) / self.num_draws
 
     def elbo_std_error(self) -> Tensor:
-        """Returns the Monte Carlo standard error of `elbo`, `(N,)`; NaN for one particle."""
+        """Returns the Monte Carlo standard error of `elbo`, `(N,)`, sd(log w) / sqrt(S).
+
+        NaN for one particle; of quasi-random draws, between the means of their randomizations.
+        """
         if self.randomizations > 1:
-            groups = self.log_w.unflatten(0, (self.randomizations, -1)).mean(1)
+            groups = self.log_w.unflatten(0, (self.randomizations, -1)).mean(1)  # (16, N)
             return LogWeights(groups).elbo_std_error()
         s = self.num_draws
         squares = self._over_draws((self.log_w - self.elbo()).square()).sum(0)
         return torch.where(s > 1, (squares / (s - 1) / s).sqrt(), torch.nan)
 
     def iwae(self, k: int) -> Tensor:
-        """Returns the IWAE bound of k particles, `(N,)`: mean log-mean-exp over disjoint subsets.
+        r"""Returns the IWAE bound of k particles, `(N,)`: mean log-mean-exp over disjoint subsets.
 
-        The table gives S // k subsets; in expectation a lower bound of log p(x), rising with k.
+        .. math::
+            \frac{1}{\lfloor S / k \rfloor} \sum_j \log \frac1k \sum_{s \in j} w_s
+
+        In expectation a lower bound of log p(x), rising with k.
+
+        References:
+            Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
         """
         return self.subsets(k).mean(0)
 
     def subsets(self, k: int) -> Tensor:
-        """Returns log-mean-exp of each disjoint subset of k particles, `(S // k, N)`."""
+        """Returns log-mean-exp of each disjoint subset of k successive particles, `(S // k, N)`.
+
+        Raises:
+            ValueError: If a datum has not so many.
+        """
         most = int(self.num_draws.min())
         if not 1 <= k <= most:
             raise ValueError(f"k is {k}; give 1 to {most}, the number of particles")
@@ -242,9 +315,13 @@ class LogWeights(ByContent, Reductions):
         return self.log_w[: count * k].unflatten(0, (count, k)).logsumexp(1) - log(k)
 
     def path(self, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns estimates of k draws and their errors, `(len(grid), N)`, for each k of the grid.
+        """Returns estimates of k particles and their errors, `(G, N)`, for each k of the grid.
 
-        Means over disjoint subsets and the spread between them; of one subset, the delta method's.
+        Means over disjoint subsets and the standard deviation between them: that of one such
+        estimate. Of a single subset, the delta method's.
+
+        Args:
+            grid: The G numbers k, none above S.
         """
         values, errors = [self.log_w[:0]], [self.log_w[:0]]
         for k in grid:
@@ -288,6 +365,17 @@ def verdicts(
     nothing. 2, use ais: above, where more draws of the same proposal hardly help. k-hats are
     shrunk towards their mean by their own uncertainty, but for those that are no chance
     (`pyrovae.diagnostics.shrunk_khat`).
+
+    Args:
+        pareto_k: Of each datum's weights, `(N,)`.
+        ess: Effective sample sizes, `(N,)`.
+        std_error: Of the estimates, nats, `(N,)`.
+        num_draws: S of each datum, `(N,)`.
+        tolerance: Standard error asked for, nats.
+
+    References:
+        Pareto smoothed importance sampling (Vehtari et al., 2024),
+        https://jmlr.org/papers/v25/19-556.html: k-hats of 0.5 and 0.7.
     """
     flat = pareto_k.reshape(-1).numpy(), num_draws.reshape(-1).numpy()
     k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
@@ -300,8 +388,14 @@ def annealed_verdicts(
 ) -> list[str]:
     """Returns for each datum "not contradicted" or "more temperatures".
 
-    The first where a quarter of its annealing runs count, by their ESS, of at least two runs, and
+    The first where a quarter of its annealed particles count, by their ESS, of at least two, and
     the standard error is within the tolerance.
+
+    Args:
+        ess: Effective sample sizes, `(N,)`.
+        num_draws: S of each datum, `(N,)`.
+        std_error: Of the estimates, nats, `(N,)`.
+        tolerance: Standard error asked for, nats.
     """
     good = (ess >= num_draws / 4) & (num_draws > 1) & (std_error <= tolerance)
     return [VERDICTS[0] if g else "more temperatures" for g in good.reshape(-1).tolist()]
@@ -312,7 +406,16 @@ def interval(
 ) -> tuple[Tensor, Tensor]:
     """Returns value -+ quantile x standard error, `(N,)` each: Student's, of S - 1 degrees.
 
-    Eight annealing runs know their own spread so badly that 1.96 of it cover 85 to 93 %.
+    Eight annealed particles know their own spread so badly that 1.96 of it cover 85 to 93 %.
+
+    Args:
+        value: Estimates, nats, `(N,)`.
+        std_error: Of them, nats, `(N,)`.
+        num_draws: S of each datum, or its number of independent groups of particles, `(N,)`.
+        prob: Of covering, between 0 and 1.
+
+    Raises:
+        ValueError: If `prob` is no such number.
     """
     if not 0 < prob < 1:
         raise ValueError(f"prob is {prob}; give a probability between 0 and 1")
@@ -322,13 +425,21 @@ def interval(
 
 
 def thresholds(num_draws: Tensor) -> Tensor:
-    """Returns the k-hat above which so many weights are not to be trusted, elementwise."""
+    """Returns the k-hat above which so many weights are not to be trusted, elementwise.
+
+    See `pyrovae.diagnostics.khat_threshold`.
+    """
     limits = [diagnostics.khat_threshold(s) for s in num_draws.reshape(-1).tolist()]
     return torch.tensor(limits, dtype=torch.float64).reshape(num_draws.shape)
 
 
 def check_weights(log_w: Tensor, rows: Sequence[int] | None = None) -> None:
-    """Raises ValueError for a NaN or +inf log w, naming its datum, `rows[n]` of column n."""
+    """Raises ValueError for a NaN or +inf log w, naming its datum.
+
+    Args:
+        log_w: `(S, N)`, or `(S,)` of all data as one; -inf is legal.
+        rows: Number of each column's datum, `(N,)`; `None` where it is the column's own.
+    """
     bad = torch.isnan(log_w) | (log_w == torch.inf)
     if bool(bad.any()):
         particle, *datum = torch.nonzero(bad)[0].tolist()
