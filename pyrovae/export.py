@@ -76,7 +76,7 @@ def to_arviz(
             "name the plate over the data"
         )
     program = inspect(model, guide, *data, plate=plate, block_size=block_size)
-    if common := program.common_latents:
+    if common := program.sites.common_latents:
         raise ValueError(
             f"latent {common[0]!r} is common to all data, and the groups here have draws of each "
             "datum; make it a point in the guide (Delta)"
@@ -110,7 +110,7 @@ def _block(
     with reproducible(seed, STREAM, rows.start):
         program.check_observed(rows)
         weights, chosen, kept = _resampled(program, rows, num_samples, num_particles)
-        sites = {s["name"]: s for s in program.model_sites}
+        sites = {s["name"]: s for s in program.sites.model}
         latent = [sites[name] for name in kept]
         prior = program.propose_prior(rows, num_samples)
         log_x = program.log_joint(kept, rows, num_samples)
@@ -154,7 +154,7 @@ def _resampled(
     weights = LogWeights(log_w)
     share = weights.log_w.softmax(0)
     chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
-    latent = [s for s in program.model_sites if s["name"] in z and not s["is_observed"]]
+    latent = [s for s in program.sites.model if s["name"] in z and not s["is_observed"]]
     index = chosen.to(log_q.device)
     kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
     return weights, chosen, kept
@@ -167,7 +167,7 @@ def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
 
 def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor:
     """Returns the draws of a site's value `(S, ..., event)` that were chosen for each datum."""
-    index = program.spread(chosen, site, value)
+    index = program.align(chosen, site, value)
     return value.gather(0, index.expand(-1, *value.shape[1:]))
 
 
@@ -176,8 +176,8 @@ def _labelled(
 ) -> tuple[list[str], np.ndarray]:
     """Returns a site's values with the data second, then plates by name, then the event."""
     event_dim = site["fn"].event_dim
-    plates = {f.dim - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
-    data = program.dim - event_dim
+    plates = {(f.dim or 0) - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
+    data = program.sites.axis(site)
     others = [axis for axis in sorted(plates) if axis != data]
     event = list(range(-event_dim, 0))
     pads = [a for a in range(1 - value.ndim, -event_dim) if a not in plates]

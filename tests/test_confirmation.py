@@ -175,7 +175,7 @@ def test_the_mass_matrix_is_not_ruled_by_outliers():
 
     program = pv.program.inspect(model, None, torch.zeros(400), block_size=400)
     with pv.program.evaluation():
-        scale = tuning.scale_of(pv.program.Path(program, range(400)))
+        scale = tuning.scale_of(pv.program.GeometricPath(program, range(400)))
     heavy = student_t.ppf(0.9, 2) / 1.2816
     assert scale[:, 0].mean().item() == pytest.approx(heavy, rel=0.03)
     assert scale[:, 0].max() < 1.6 * heavy

@@ -146,7 +146,7 @@ def test_estimates_are_right_and_of_one_draw_whatever_the_blocks(monkeypatch):
     weights = pv.prior_sampling(scenario.model, x, num_particles=20_000, seed=0)
     scores = (weights.log_evidence() - scenario.log_evidence(x)) / weights.std_error()
     assert scores.abs().max() < 4
-    monkeypatch.setattr("pyrovae.program.densities.SHARED_ROWS", 16)
+    monkeypatch.setattr("pyrovae.program.particles.SHARED_ROWS", 16)
     monkeypatch.setattr(importance, "SHARED_ROWS", 16)
     monkeypatch.setattr(importance, "SCORES", 16 * (2**20 // 40))
     parts = pv.prior_sampling(scenario.model, x, num_particles=20_000, seed=0, block_size=16)

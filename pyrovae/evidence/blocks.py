@@ -73,20 +73,20 @@ def mapped(
     if effective_n_jobs(workers) == 1:  # pyright: ignore[reportArgumentType]
         for source, rows in todo:
             with settings(workers, torch.get_default_dtype()):
-                record = job(programs[source].part(rows), source, rows)
+                record = job(programs[source].holding(rows), source, rows)
             yield record
         return
     backend, _ = get_active_backend()
     if getattr(backend, "supports_sharedmem", False):  # as joblib asks it
         raise ValueError(THREADS.format(f"joblib's backend {type(backend).__name__} runs threads"))
     packed = {source: _packed(program) for source, program in programs.items()}
-    parts = ((programs[source].part(rows), source, rows) for source, rows in todo)
+    parts = ((programs[source].holding(rows), source, rows) for source, rows in todo)
     watched: Any = {}
     if isinstance(backend, BACKENDS["loky"]):
         watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
     results: Any = Parallel(n_jobs=workers, return_as="generator", **watched)(
         delayed(_in_worker)(
-            packed[source], (part.data, part.first, part.total), job, source, rows, _process()
+            packed[source], part.batching, job, source, rows, _process()
         )
         for part, source, rows in parts
     )
@@ -113,11 +113,10 @@ def _in_worker(
 ) -> Any:
     if parent == _process():  # of a Dask cluster with processes=False
         raise ValueError(THREADS.format("the workers are threads of this very process"))
-    data, first, total = part
     program, store, dtype = _unpacked(packed)
     pyro.get_param_store().set_state(store)  # another evaluation's may have been there since
     with settings(1, dtype):
-        return job(replace(program, data=data, first=first, total=total), source, rows)
+        return job(replace(program, batching=part), source, rows)
 
 
 @lru_cache(maxsize=4)
@@ -128,8 +127,7 @@ def _unpacked(packed: bytes) -> tuple[Program, Any, torch.dtype]:
 
 def _packed(program: Program) -> bytes:
     """Returns a program without its data, and what `pyro.param` holds for it, to be sent."""
-    graphs = None if program.graphs is None else {}
-    bare = replace(program, data=(), graphs=graphs)
+    bare = program.without_data()
     try:
         store = pyro.get_param_store().get_state()
         return _dumps((bare, store, torch.get_default_dtype()))

@@ -15,7 +15,7 @@ from pyrovae.equality import ByContent
 from pyrovae.evidence.samplers.annealing import Bounds, sandwich, simulated
 from pyrovae.evidence.samplers.options import AnnealingRun
 from pyrovae.evidence.samplers.tuning import tune
-from pyrovae.program import Path, inspect, reproducible
+from pyrovae.program import GeometricPath, inspect, reproducible
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
@@ -130,7 +130,7 @@ def calibrate(
     ranks, labels = [], ()
     for rows, z in zip(program.blocks(size), latents, strict=True):
         with reproducible(seed, STREAM, rows.start):
-            path = Path(program, rows)
+            path = GeometricPath(program, rows)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
             labels = tuple(path.labels)
     kernel = tune(program, num_temperatures, "tuned", run.num_leapfrog, seed)

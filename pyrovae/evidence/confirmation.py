@@ -17,7 +17,7 @@ from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
-from pyrovae.program import Path, Program, Values, base, evaluation, reproducible, simulate
+from pyrovae.program import GeometricPath, Program, Values, base, evaluation, reproducible, simulate
 from pyrovae.rng import stream_seed
 
 SAMPLED, SCREENED, LONGER = 256, 512, 8  # data that sampling and annealing are confirmed on
@@ -46,7 +46,7 @@ def confirm_sampling(
     size = int((WORTH * total / ess.median()).clamp(min(256, most), most))
     budget = max(DRAWS, SHARE * len(program) * total.item())
     count = int(min(SAMPLED, max(2 * FEWEST, budget // size)))
-    program = replace(program, shared=False, graphs=None)
+    program = program.unshared().uncompiled()
     if program.guide is None:
         program = replace(program, enumerated=())  # naive sampling draws them, too
     tables, exact = [], []
@@ -95,8 +95,8 @@ def confirm_annealing(
         good: Which of them look good, `(N,)`.
         seed: Of the evaluation; the random streams are others.
     """
-    program = replace(program, graphs=None)
-    some = program.feed == "slice"
+    program = program.uncompiled()
+    some = program.selects_rows
     tables, exact, shares = [], [], []
     try:
         for part, rows, z, own in _simulations(program, SCREENED if some else ANNEALED, seed):
@@ -117,8 +117,8 @@ def confirm_annealing(
         return found
     chosen = chosen[torch.linspace(0, len(chosen) - 1, min(LONGER, len(chosen))).long()]
     rows = range(len(chosen))
-    if program.feed == "slice":
-        program = program.take(chosen.tolist())
+    if program.selects_rows:
+        program = program.select(chosen.tolist())
     else:
         rows = program.blocks(LONGER)[0]
         chosen = torch.tensor(rows if program.plate else [0])
@@ -176,16 +176,16 @@ def _screened(
     a guide has lost is hardly in so few data, but in those that they are chosen of.
     """
     with reproducible(seed, SCREEN, rows.start):
-        path = Path(program, rows)
+        path = GeometricPath(program, rows)
         u = path.unconstrain(z)
-        if program.feed != "slice":
+        if not program.selects_rows:
             return program, rows, u, torch.ones(len(rows) if program.plate else 1)
         exact, drawn = (f1 - f0 for f0, f1 in (path(u[None]), path(path.start(num_particles))))
     order = (drawn.logsumexp(0) - exact[0]).argsort()
     rest = order[LOST:]
     chosen = torch.cat([order[:LOST], rest[torch.linspace(0, len(rest) - 1, OTHERS).long()]])
     share = torch.cat([torch.ones(LOST), torch.full((OTHERS,), len(rest) / OTHERS)])
-    program = program.take([rows.start + i for i in chosen.tolist()])
+    program = program.select([rows.start + i for i in chosen.tolist()])
     return program, range(len(chosen)), u[chosen], share
 
 
@@ -199,17 +199,17 @@ def _simulations(
     Raises:
         ValueError: If the data cannot be simulated, or the guide has no density at that z.
     """
-    if program.trouble and not program.folds:
+    if not program.particles.parallel:
         raise ValueError("the program runs one particle at a time, too slowly for a second way")
-    if common := program.common_latents:
+    if common := program.sites.common_latents:
         raise ValueError(
             f"{common[0]!r} is common to all data, and drawn from what the guide learned of others"
         )
-    if program.feed == "slice":
-        program = program.take([i * len(program) // count for i in range(count)])
+    if program.selects_rows:
+        program = program.select([i * len(program) // count for i in range(count)])
     guided = {
         s["name"]
-        for s in program.guide_sites
+        for s in program.sites.guide
         if not s["is_observed"] and not isinstance(base(s["fn"]), Delta)
     }
     made, turn = 0, 0
@@ -222,7 +222,7 @@ def _simulations(
                     f"the guide draws {missing[0]!r} and maps it to the latents, so that its "
                     "density at the exact z is unknown"
                 )
-            yield replace(program.part(rows), data=data), rows, z, stream_seed(seed, OWN, turn)
+            yield program.holding(rows).on(data), rows, z, stream_seed(seed, OWN, turn)
             made += len(rows) if program.plate else 1
             if made >= count:
                 return

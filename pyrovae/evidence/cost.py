@@ -182,7 +182,7 @@ def _probed(plan: Plan, source: str, program: Program, rows: range) -> Probe:
     What does not grow with them, such as k-hat, would be priced once a draw otherwise.
     """
     amount = plan.job.sources[source].amount(rows)
-    run = partial(_some, plan, source, program.part(rows), rows)
+    run = partial(_some, plan, source, program.holding(rows), rows)
     with settings(plan.workers, torch.get_default_dtype()):
         made = min(amount, plan.job.sources[source].few)
         first = _timed(run, made)
@@ -199,7 +199,7 @@ def _probed(plan: Plan, source: str, program: Program, rows: range) -> Probe:
 
 def _flops(plan: Plan, source: str, rows: range) -> float:
     """Returns the operations of a block, as torch counts them: linear in the work."""
-    program = replace(plan.programs[source].part(rows), graphs=None)
+    program = plan.programs[source].holding(rows).uncompiled()
     amount = plan.job.sources[source].amount(rows)
     counts = []
     for some in (min(amount, 2), min(amount, 3)):

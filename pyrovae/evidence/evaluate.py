@@ -183,11 +183,11 @@ def _facts(program: Program, plan: Plan) -> dict[str, Any]:
     options |= {"seed": plan.seed, "block_size": plan.block_size}
     return {
         "rows": len(program),
-        "dims": program.event_size * (1 if program.plate else program.step),
+        "dims": program.event_size * (1 if program.plate else program.block_size),
         "discrete": program.is_discrete,
         **{k: int(v) if isinstance(v, Integral) else v for k, v in options.items()},
         **(
-            {"common_latents": ", ".join(program.common_latents)} if program.common_latents else {}
+            {"common_latents": ", ".join(program.sites.common_latents)} if program.sites.common_latents else {}
         ),
         "dtype": str(program.data[0].dtype),
         "device": str(program.data[0].device),

@@ -1,21 +1,17 @@
-"""Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine."""
+"""Runs Pyro programs: per-datum log-densities of any model and guide. Alone uses pyro.poutine.
 
-from pyrovae.program.arguments import check_callables, check_data, explained
+From the bottom up: `sites` and `parameters` say what a run has met, `handlers` and `contexts` what
+it runs in; `batching` and `particles` how blocks of rows and S particles reach it. `densities` has
+the `Program`, log-densities `(S, n)` in nats. `first`, `points`, `masks`, `auxiliaries` and
+`trials` find out what a program is, as `inspection` asks; the others are functions of a `Program`.
+"""
+
+from pyrovae.program.arguments import check_callables, check_data, check_observed, explained
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
-from pyrovae.program.densities import SHARED_ROWS, Program
-from pyrovae.program.handlers import (
-    CleanStore,
-    Parameters,
-    Quantiles,
-    Replaced,
-    Site,
-    Values,
-    base,
-    evaluation,
-    observes_data,
-    reproducible,
-)
+from pyrovae.program.contexts import evaluation, reproducible
+from pyrovae.program.densities import Program
+from pyrovae.program.handlers import Quantiles, Replaced
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.objective import (
     SummedOut,
@@ -24,7 +20,9 @@ from pyrovae.program.objective import (
     no_guide,
     summing_out,
 )
-from pyrovae.program.path import Path
+from pyrovae.program.parameters import CleanStore, Parameters
+from pyrovae.program.particles import SHARED_ROWS
+from pyrovae.program.path import GeometricPath
 from pyrovae.program.relations import Node, Relations, relations
 from pyrovae.program.sharing import (
     draw_latents,
@@ -33,17 +31,18 @@ from pyrovae.program.sharing import (
     shares_latents,
 )
 from pyrovae.program.simulation import predict, simulate
+from pyrovae.program.sites import Distribution, Site, Values, base, observes_data
 from pyrovae.program.state import buffers_of, check_kinds, put_back, state_of
-from pyrovae.program.supports import check_observed
 
 __all__ = [
     "SHARED_ROWS",
     "Captured",
     "Check",
     "CleanStore",
+    "Distribution",
+    "GeometricPath",
     "Node",
     "Parameters",
-    "Path",
     "Program",
     "Quantiles",
     "Relations",
@@ -54,10 +53,10 @@ __all__ = [
     "base",
     "bound",
     "buffers_of",
-    "check_kinds",
     "check",
     "check_callables",
     "check_data",
+    "check_kinds",
     "check_observed",
     "draw_latents",
     "evaluation",

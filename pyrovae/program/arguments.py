@@ -1,13 +1,13 @@
 """What a program is called with: its callables and its data, checked before it runs."""
 
-__all__ = ["check_callables", "check_data", "explained"]
+__all__ = ["check_callables", "check_data", "check_observed", "explained"]
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from pyrovae.checks import shown
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import check_finite
 from pyrovae.errors import DataError
+from pyrovae.program.contexts import evaluation
+from pyrovae.program.sites import sample_sites
+from pyrovae.program.supports import check_support
 
 OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported for"  # torch's words
 
@@ -39,7 +42,7 @@ def check_callables(model: object, guide: object) -> None:
             )
 
 
-def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
+def check_data(data: Sequence[object], start: int = 0) -> None:
     """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
 
     Rows are counted from `start`.
@@ -51,15 +54,29 @@ def check_data(data: Sequence[Tensor | Rows], start: int = 0) -> None:
     if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
         got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"
         raise TypeError(f"the data are {got}; give tensors whose first dimension counts the data")
-    lengths = [len(d) for d in data]
+    tables = [d for d in data if isinstance(d, Tensor | Rows)]
+    lengths = [len(d) for d in tables]
     if len(set(lengths)) > 1 or not lengths[0]:
         raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
-    for i, d in enumerate(data):
-        check_finite(d, f"data[{i}]" if len(data) > 1 else "x", start)
+    for i, d in enumerate(tables):
+        check_finite(d, f"data[{i}]" if len(tables) > 1 else "x", start)
+
+
+def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) -> None:
+    """Raises DataError for an observed value outside its support; rows count from `start`.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: A batch, `(n, ...)` each.
+        start: Number of its first row.
+    """
+    with evaluation(), torch.random.fork_rng():
+        for site in sample_sites(poutine.trace(model).get_trace(*data)):
+            check_support(site, None, start)
 
 
 @contextmanager
-def explained(*data: Any) -> Iterator[None]:
+def explained(*data: object) -> Iterator[None]:
     """Runs a program on data; where torch refuses their types, says so.
 
     Raises:
@@ -68,7 +85,10 @@ def explained(*data: Any) -> Iterator[None]:
     try:
         yield
     except RuntimeError as e:
-        what, types = str(e).partition("\n")[0], [d.dtype for d in data if hasattr(d, "dtype")]
+        what, types = (
+            str(e).partition("\n")[0],
+            [d.dtype for d in data if isinstance(d, Tensor | Rows)],
+        )
         if not (types and re.search(OF_TYPES, what)):
             raise
         named = ", ".join(f"{t}" for t in types)

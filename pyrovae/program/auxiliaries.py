@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Site, Values, base
+from pyrovae.program.sites import Site, Values, base, remasked
+from pyrovae.program.sums import log_det
 
 TOLERANCE = 1e-3  # of log |du/dz|, relative
 
@@ -31,7 +32,7 @@ def check_auxiliaries(program: Program, rows: range) -> None:
     if program.guide is None:
         return
     moved, u = _moved(program, rows, program.guide)
-    common = {s["name"] for s in program.guide_sites if program.common(s)}
+    common = {s["name"] for s in program.sites.guide if program.sites.common(s)}
     own = {name: value for name, value in u.items() if name not in common}
     if not moved and not own:
         return
@@ -49,10 +50,11 @@ def _moved(
     program: Program, rows: range, guide: Callable[..., object]
 ) -> tuple[list[str], Values]:
     """Returns the latents of each datum that are points, and the auxiliary draws by site."""
-    drawn = program.drawn(program.run(guide, rows), rows)
+    drawn = program.proposed(program.run(guide, rows), rows)
     points = {s["name"]: s for s in drawn if isinstance(base(s["fn"]), Delta)}
-    moved = [n for n, s in points.items() if n in program.latents and not program.common(s)]
-    auxiliary = (s for s in drawn if s["name"] not in program.latents | points.keys())
+    latents, common = program.sites.latents, program.sites.common
+    moved = [name for name, s in points.items() if name in latents and not common(s)]
+    auxiliary = (s for s in drawn if s["name"] not in latents | points.keys())
     return moved, {s["name"]: s["value"].detach().clone().requires_grad_() for s in auxiliary}
 
 
@@ -64,7 +66,7 @@ def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Value
     log_du = -torch.linalg.slogdet(jacobian).logabsdet - log_dz
     if not log_du.isfinite():
         raise _not_invertible(own)
-    said = program.log_sum([s | {"mask": None} for s in sites], rows, None)
+    said = program.log_sum([remasked(s, None) for s in sites], rows, None)
     off = (_first(program, said) - log_du).abs().item()
     if off > TOLERANCE * max(1.0, abs(log_du.item())):
         raise ValueError(
@@ -86,18 +88,19 @@ def _derivative(
     program: Program, rows: range, sites: list[Site], own: Values
 ) -> tuple[Tensor, Tensor]:
     """Returns dv/du of the first datum, v its unconstrained latents, and log |dz/dv|."""
-    latents, log_dz = [], []
+    latents: list[Tensor] = []
+    moved: list[Site] = []
     with torch.enable_grad():
         for site in sites:
-            fn = next(s for s in program.model_sites if s["name"] == site["name"])["fn"]
+            fn = next(s for s in program.sites.model if s["name"] == site["name"])["fn"]
             transform, z = biject_to(fn.support), site["value"]
             v = transform.inv(z)
             event_dim = site["fn"].event_dim
             latents.append(_of_first(program, v, event_dim + v.ndim - z.ndim))
-            log_det = transform.log_abs_det_jacobian(v, z)
+            added = transform.log_abs_det_jacobian(v, z)
             if more := event_dim - transform.codomain.event_dim:
-                log_det = log_det.flatten(-more).sum(-1)
-            log_dz.append(site | {"mask": None, "log_det": log_det})
+                added = added.flatten(-more).sum(-1)
+            moved.append({**site, "mask": None, "log_det": added})
         grads = [
             torch.autograd.grad(
                 v,
@@ -109,7 +112,7 @@ def _derivative(
             for v in torch.cat(latents)
         ]
     # (latent numbers, auxiliary numbers), of the first datum
-    event_dims = {s["name"]: s["fn"].event_dim for s in program.guide_sites}
+    event_dims = {s["name"]: s["fn"].event_dim for s in program.sites.guide}
     jacobian = torch.stack(
         [
             torch.cat(
@@ -118,7 +121,7 @@ def _derivative(
             for row in grads
         ]
     )
-    total = program.log_sum(log_dz, rows, None, lambda site: site["log_det"])
+    total = program.log_sum(moved, rows, None, log_det)
     return jacobian.double(), _first(program, total)
 
 
@@ -148,9 +151,9 @@ def _still(name: str, common: str | None, moves: bool) -> ValueError:
 
 def _of_first(program: Program, value: Tensor, event_dim: int) -> Tensor:
     """Returns the first datum's numbers of a value, flat; all if joint."""
-    if program.plate is None or program.dim is None:
+    if program.plate is None or program.sites.dim is None:
         return value.reshape(-1)
-    return value.select(program.dim - event_dim, 0).reshape(-1)
+    return value.select(program.sites.dim - event_dim, 0).reshape(-1)
 
 
 def _first(program: Program, term: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import pyro
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
+R = TypeVar("R")
+Shape = tuple[torch.Size, torch.dtype, torch.device]
 # coefficients of log(1 + u) / u for u in [0, 1], interpolated at Chebyshev's points
 LOG1P = [
     float(c)
@@ -31,7 +33,7 @@ MACHINERY = (
 )
 
 
-class Captured:
+class Captured(Generic[R]):
     """A function of tensors; after its first call, for inputs of those shapes, a compiled graph.
 
     `make_fx` runs the function and takes down what happens to the tensors, gradients included;
@@ -53,13 +55,13 @@ class Captured:
     """
 
     def __init__(
-        self, fn: Callable[..., object], what: str, record: Callable[..., Any] | None = None
+        self, fn: Callable[..., R], what: str, record: Callable[..., R] | None = None
     ) -> None:
         self._fn, self._what, self._record = fn, what, record or fn
-        self._graph: Callable[..., Any] | None = None
-        self._shapes: Any = None
+        self._graph: Callable[..., R] | None = None
+        self._shapes: list[Shape] | None = None
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> R:
         """Returns what the function does, from its graph if there is one for these shapes."""
         shapes = _shapes(args)
         if self._shapes is None:
@@ -70,7 +72,7 @@ class Captured:
         with torch.no_grad():
             return self._graph(*tree_flatten(args)[0])
 
-    def check(self, *args: Any) -> None:
+    def check(self, *args: object) -> None:
         """Gives the graph up where it and the function differ on these inputs, same draws."""
         if self._graph is None or _shapes(args) != self._shapes:
             return
@@ -89,10 +91,13 @@ class Captured:
                 )
                 return
 
-    def _capture(self, args: tuple[Any, ...]) -> None:
+    def _capture(self, args: tuple[object, ...]) -> None:
         flat, spec = tree_flatten(args)
         cuda = any(a.is_cuda for a in flat)
-        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
+        options: dict[str, str | int | bool | Callable[..., object]] = {
+            "fallback_random": True,
+            "triton.cudagraphs": cuda,
+        }
         try:
             with (
                 torch.random.fork_rng(),
@@ -107,7 +112,7 @@ class Captured:
         except Exception as e:
             self._give_up(_reason(e))
             return
-        self._graph = compiled
+        self._graph = cast(Callable[..., R], compiled)
         # other numbers in the same places, so that none can have been taken for a constant
         self.check(*spec.unflatten([a.flip(0) if a.ndim else a for a in flat]))
 
@@ -159,7 +164,7 @@ def _log1p_exp_minus(x: Tensor) -> Tensor:
     u = (-x).clamp(min=-80.0).exp()
     if u.dtype != torch.float32:
         return (1 + u).log()
-    q: Any = LOG1P[-1]
+    q: float | Tensor = LOG1P[-1]
     for c in LOG1P[-2::-1]:
         q = q * u + c
     return u * q
@@ -172,7 +177,8 @@ FASTER = {
 }
 
 
-def _shapes(args: tuple[Any, ...]) -> Any:
+def _shapes(args: tuple[object, ...]) -> list[Shape]:
+    """Returns shape, type and device of all tensors in a tree."""
     return [(a.shape, a.dtype, a.device) for a in tree_flatten(args)[0]]
 
 

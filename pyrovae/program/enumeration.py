@@ -4,15 +4,15 @@ __all__ = ["eliminate", "enumerating"]
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from opt_einsum import get_symbol
 from pyro import poutine
 from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.packed import pack, unpack
+from pyro.poutine.runtime import InferDict, Message
 from torch import Tensor
 
-from pyrovae.program.handlers import Site
+from pyrovae.program.sites import Site
 
 
 def enumerating(
@@ -29,8 +29,8 @@ def enumerating(
     if not names:
         return fn
 
-    def config(site: Any) -> Any:
-        return {"enumerate": "parallel"} if site["name"] in names else {}
+    def config(site: Message[..., object]) -> InferDict:
+        return {"enumerate": "parallel"} if site.get("name") in names else {}
 
     return poutine.enum(poutine.infer_config(fn, config), first_available_dim=dim)
 

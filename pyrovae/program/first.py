@@ -1,10 +1,10 @@
 """A program's first run: which arguments are data, what it is made of, how it takes its rows."""
 
-__all__ = ["first_run", "whole"]
+__all__ = ["first_run", "on_all_rows"]
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import pyro
 import torch
@@ -14,23 +14,26 @@ from torch import Tensor
 
 from pyrovae.data.rows import Rows, fits_memory
 from pyrovae.program.arguments import check_data
-from pyrovae.program.binding import Pair, bound, is_table
+from pyrovae.program.batching import AllRows, Batching, Data, Slices, Subsamples
+from pyrovae.program.binding import Fn, Pair, Places, bound, is_table
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import (
-    Parameters,
+from pyrovae.program.parameters import Parameters, unconstrained
+from pyrovae.program.particles import Vectorized
+from pyrovae.program.sites import (
     Site,
+    Sites,
     Values,
     observes_data,
     sample_sites,
+    summable,
     vectorized,
 )
-from pyrovae.program.sums import summable
 
 
 def first_run(
-    model: Callable[..., object],
-    guide: Callable[..., object] | None,
-    data: tuple[Any, ...],
+    model: Fn,
+    guide: Fn | None,
+    data: Sequence[object],
     plate: str | None,
     block_size: int = 64,
 ) -> Program:
@@ -71,26 +74,28 @@ def _of_all(
     return others or (theirs is not None and frame.size != theirs.size)
 
 
-def whole(program: Program) -> Program:
-    """Returns the program as one that takes all its rows at once."""
-    fns, data = (program.model, program.guide), program.data
-    places = tuple((i, 0) for i in range(len(data)))
-    found = _on_rows(*fns, data, places, program.plate, len(program))
+def on_all_rows(program: Program) -> Program:
+    """Returns the program as one that is given all its rows, and may subsample them itself."""
+    places = tuple((i, 0) for i in range(len(program.data)))
+    fns = program.model, program.guide
+    found = _on_rows(*fns, program.data, places, program.plate, len(program))
     assert isinstance(found, Program)
-    data = tuple(d[:] for d in data)
-    return replace(found, data=data, feed="whole", masked=program.masked)
+    batching = found.batching
+    if not isinstance(batching, Subsamples):
+        batching = AllRows(tuple(d[:] for d in program.data), found.block_size)
+    return replace(found, batching=batching, masked=program.masked)
 
 
 def _on_rows(
-    model: Callable[..., object],
-    guide: Callable[..., object] | None,
-    data: tuple[Any, ...],
-    places: tuple[tuple[int, int], ...],
+    model: Fn,
+    guide: Fn | None,
+    data: Sequence[object],
+    places: Places,
     plate: str | None,
     block_size: int,
 ) -> Program | int:
     """Returns the program of these tables; the data plate's size where it is none of theirs."""
-    tables = tuple(data[i] if axis == 0 else data[i].movedim(axis, 0) for i, axis in places)
+    tables = tuple(_table(data[i], axis) for i, axis in places)
     if not tables:  # the program holds its data itself
         tables = (torch.arange(_size(model, data, plate)),)
     check_data(tables)
@@ -114,7 +119,14 @@ def _on_rows(
     return found
 
 
-def _may_take_all(error: Exception, tables: tuple[Tensor | Rows, ...]) -> bool:
+def _table(argument: object, axis: int) -> Tensor | Rows:
+    """Returns an argument whose given axis counts the data as a table, `(N, ...)`."""
+    if axis == 0:
+        return cast(Tensor | Rows, argument)
+    return cast(Tensor, argument).movedim(axis, 0)
+
+
+def _may_take_all(error: Exception, tables: Data) -> bool:
     """Returns whether a program that fails on some rows, perhaps of fixed size, is tried on all.
 
     It is not where it is mistyped, or memory does not hold them.
@@ -125,7 +137,7 @@ def _may_take_all(error: Exception, tables: tuple[Tensor | Rows, ...]) -> bool:
 
 def _as_run(
     fns: Pair,
-    tables: tuple[Tensor | Rows, ...],
+    tables: Data,
     plate: str | None,
     sites: tuple[tuple[Site, ...], tuple[Site, ...]],
     parameters: Values,
@@ -150,19 +162,39 @@ def _as_run(
         raise _no_plate(both, plate)
     if frame and size < len(tables[0]) and _of_all(model_sites, frame, theirs):
         return _all_of(frame)
-    feed, step = "slice" if sliced and frame else "whole", size
-    if frame and frame.size not in (size, -1):
-        feed, step = "subsample", frame.size
-        if _all_of(frame) != size:
-            return _all_of(frame)
+    if frame and _subsamples(frame, size) and _all_of(frame) != size:
+        return _all_of(frame)
     _check_unsized(both, plate, size)
-    held = tables if feed == "slice" else tuple(d[:] for d in tables)  # not on disk
-    dim = frame.dim if frame else -1
-    made = *sites, parameters, _enumerated(*sites)
-    return Program(*fns, held, plate, feed, step, dim, _nesting(both), *made)
+    batching = _batching(tables, frame, size, sliced)
+    found = Sites(*sites, plate, frame.dim if frame else -1, _num_plates(both))
+    return Program(*fns, batching, Vectorized(), found, parameters, _enumerated(*sites))
 
 
-def _nesting(sites: tuple[Site, ...]) -> int:
+def _batching(
+    tables: Data, frame: CondIndepStackFrame | None, size: int, sliced: bool
+) -> Batching:
+    """Returns how blocks of these tables reach a program that has run on their first rows.
+
+    Args:
+        tables: All data, `(N, ...)` each.
+        frame: The data plate in that run, `None` without one.
+        size: The number of its rows.
+        sliced: Whether other rows can be given to the program in their place.
+    """
+    if frame and sliced and not _subsamples(frame, size):
+        return Slices(tables, size)
+    held = tuple(d[:] for d in tables)  # not on disk
+    if frame and _subsamples(frame, size):
+        return Subsamples(held, frame.size, frame.name)
+    return AllRows(held, size)
+
+
+def _subsamples(frame: CondIndepStackFrame, size: int) -> bool:
+    """Returns whether a plate took other rows than the `size` that its program was given."""
+    return frame.size not in (size, -1)
+
+
+def _num_plates(sites: tuple[Site, ...]) -> int:
     """Returns the number of plate dimensions."""
     return -min((f.dim or 0 for s in sites for f in vectorized(s)), default=0)
 
@@ -174,7 +206,7 @@ def _enumerated(model_sites: tuple[Site, ...], guide_sites: tuple[Site, ...]) ->
 
 
 def _traces(
-    fns: Pair, tables: tuple[Tensor | Rows, ...], size: int, parameters: Parameters
+    fns: Pair, tables: Data, size: int, parameters: Parameters
 ) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
     """Returns the sample sites of model and guide on the first rows.
 
@@ -184,7 +216,9 @@ def _traces(
     before = set(store.keys())
     sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
     made = [
-        k for k in store.keys() - before if not isinstance(_held(store, k), torch.nn.Parameter)
+        k
+        for k in store.keys() - before
+        if not isinstance(unconstrained(store[k]), torch.nn.Parameter)
     ]
     if made and size < len(tables[0]):
         for name in made:
@@ -196,11 +230,7 @@ def _traces(
     return sites[0], sites[1]
 
 
-def _held(store: Any, name: str) -> Any:
-    return store[name].unconstrained() if hasattr(store[name], "unconstrained") else store[name]
-
-
-def _set_up(guide: Callable[..., object] | None, tables: tuple[Tensor | Rows, ...]) -> None:
+def _set_up(guide: Fn | None, tables: Data) -> None:
     """Shows all rows to a guide of Pyro's that makes its parameters at its first call."""
     fn = getattr(guide, "fn", guide)
     fn = getattr(fn, "__self__", fn)
@@ -208,11 +238,13 @@ def _set_up(guide: Callable[..., object] | None, tables: tuple[Tensor | Rows, ..
         guide(*(d[:] for d in tables))
 
 
-def _places(data: tuple[Any, ...], size: int) -> tuple[tuple[int, int], ...]:
+def _places(data: Sequence[object], size: int) -> Places:
     """Returns number and axis of each argument that counts the data along one of its axes."""
     places = []
     for i, d in enumerate(data):
-        axes = [a for a, n in enumerate(d.shape) if n == size] if is_table(d) else []
+        if not is_table(d):
+            continue
+        axes = [a for a, n in enumerate(d.shape) if n == size]
         if axes and axes[0] and len(axes) > 1:
             raise ValueError(
                 f"data[{i}] has shape {tuple(d.shape)} and the data plate {size} elements: more "
@@ -222,7 +254,7 @@ def _places(data: tuple[Any, ...], size: int) -> tuple[tuple[int, int], ...]:
     return tuple(places)
 
 
-def _size(model: Callable[..., object], data: tuple[Any, ...], plate: str | None) -> int:
+def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
     """Returns the number of data, as the data plate has it in a run on all that is given."""
     tables = [d for d in data if is_table(d)]
     try:
@@ -281,7 +313,7 @@ def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
     )
 
 
-def _trace(fn: Callable[..., object], *data: object) -> tuple[Site, ...]:
+def _trace(fn: Fn, *data: object) -> tuple[Site, ...]:
     sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
     for s in sites:
         if not isinstance(s["value"], Tensor):

@@ -8,28 +8,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
-from typing import Any
 
 from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
+from pyrovae.program.contexts import aside
 from pyrovae.program.densities import Program
-from pyrovae.program.first import first_run, whole
-from pyrovae.program.handlers import Site, aside, base, vectorized
-from pyrovae.program.trials import (
-    check_common,
-    check_masks,
-    check_rows,
-    check_steady,
-    fitted,
-    settled,
-)
+from pyrovae.program.first import first_run, on_all_rows
+from pyrovae.program.masks import check_masks
+from pyrovae.program.points import check_common, condition_on_points
+from pyrovae.program.sites import Site, base, vectorized
+from pyrovae.program.trials import check_rows, check_steady, choose_particles
 from pyrovae.threads import one_at_a_time
+
+SLOWLY = "the program runs one particle at a time, slowly: it {}"
 
 
 def inspect(
     model: Callable[..., object],
     guide: Callable[..., object] | None,
-    *data: Any,
+    *data: object,
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Program:
@@ -54,13 +51,13 @@ def inspect(
     """
     check_callables(model, guide)
     with aside(), explained(*data):
-        program = tried(first_run(model, guide, data, plate, block_size), block_size)
-    if program.trouble and not program.folds:
-        warn(f"the program runs one particle at a time, slowly: it {program.trouble}")
+        program = found_right(first_run(model, guide, data, plate, block_size), block_size)
+    if not program.particles.parallel:
+        warn(SLOWLY.format(program.particles.reason))
     return program
 
 
-def tried(program: Program, block_size: int) -> Program:
+def found_right(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right.
 
     Args:
@@ -70,16 +67,16 @@ def tried(program: Program, block_size: int) -> Program:
     rows = program.blocks(block_size)[0]
     check_sites(program)
     check_common(program, rows)
-    program = settled(program, rows)
+    program = condition_on_points(program, rows)
     check_auxiliaries(program, rows)
     program.check_observed(rows)
     check_steady(program, rows)
     program = check_masks(program, rows)
     if not check_rows(program, rows):
-        program = whole(program)
+        program = on_all_rows(program)
         rows = program.blocks(block_size)[0]
         check_rows(program, rows)
-    return fitted(program, rows)
+    return choose_particles(program, rows)
 
 
 def warn(message: str) -> None:
@@ -92,13 +89,13 @@ def warn(message: str) -> None:
 
 def check_sites(program: Program) -> None:
     """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x)."""
-    if not any(s["is_observed"] for s in program.model_sites):
+    if not any(s["is_observed"] for s in program.sites.model):
         raise ValueError(
             "the model observes nothing (no site has obs=x); log p(x) is about observed x"
         )
-    for s in program.model_sites:
+    for s in program.sites.model:
         weighs = s["is_observed"] and not s["infer"].get("_deterministic")
-        if program.common(s) and (weighs or s["name"] in program.enumerated):
+        if program.sites.common(s) and (weighs or s["name"] in program.enumerated):
             kind = "observed" if s["is_observed"] else "discrete latent"
             raise ValueError(
                 f"{kind} site {s['name']!r} stands outside plate {program.plate!r}; "
@@ -110,12 +107,13 @@ def check_sites(program: Program) -> None:
 
 def _check_guide(program: Program) -> None:
     """Raises ValueError where the guide's sites or plates are not the model's."""
-    drawn = {s["name"]: s for s in program.guide_sites if not s["is_observed"]}
-    latents = {s["name"]: s for s in program.model_sites if not s["is_observed"]}
+    drawn = {s["name"]: s for s in program.sites.guide if not s["is_observed"]}
+    latents = {s["name"]: s for s in program.sites.model if not s["is_observed"]}
     _check_names(program, drawn, latents)
+    common = program.sites.common
     for name in (n for n in latents if n in drawn):
-        if program.common(drawn[name]) != program.common(latents[name]):
-            inside, outside = ("model", "guide")[:: -1 if program.common(latents[name]) else 1]
+        if common(drawn[name]) != common(latents[name]):
+            inside, outside = ("model", "guide")[:: -1 if common(latents[name]) else 1]
             raise ValueError(
                 f"latent site {name!r} stands outside plate {program.plate!r} in the {outside} "
                 f"and inside it in the {inside}; put it into the same plates in both"
@@ -141,12 +139,12 @@ def _check_plates(program: Program, drawn: Iterable[Site]) -> None:
     """Raises ValueError where plates of these sites of the guide are not as in the model."""
     frames = [f for s in drawn for f in vectorized(s)]
     for frame in frames:
-        if frame.name == program.plate and frame.dim != program.dim:
+        if frame.name == program.plate and frame.dim != program.sites.dim:
             raise ValueError(
-                f"plate {frame.name!r} is dimension {program.dim} of the model and {frame.dim} of "
-                "the guide; give it the same dim in both"
+                f"plate {frame.name!r} is dimension {program.sites.dim} of the model and "
+                f"{frame.dim} of the guide; give it the same dim in both"
             )
-    sizes = {f.name: f.size for s in program.model_sites for f in vectorized(s)}
+    sizes = {f.name: f.size for s in program.sites.model for f in vectorized(s)}
     for frame in frames:
         if sizes.get(frame.name, frame.size) not in (frame.size, -1) and frame.size != -1:
             raise ValueError(
@@ -182,7 +180,7 @@ class Check:
 def check(
     model: Callable[..., object],
     guide: Callable[..., object] | None,
-    *data: Any,
+    *data: object,
     plate: str | None = "data",
     block_size: int = 64,
 ) -> Check:
@@ -217,17 +215,17 @@ def check(
         with aside(), explained(*data):
             program = first_run(model, guide, data, plate, block_size)
             sites = _table(program)
-            program = tried(program, block_size)
+            program = found_right(program, block_size)
             for rows in program.blocks(block_size)[1:]:
                 program.check_observed(rows)
-        ok = not program.trouble or program.folds
+        ok = program.particles.parallel
         where = f"plate {plate!r}" if plate else "one joint set"
         verdict = (
             f"{len(program)} data in {where}, {len(program.parameters)} parameters, "
-            f"particles {'as further rows' if program.folds else 'in parallel'}"
+            f"particles {'in parallel' if program.particles.vectorized else 'as further rows'}"
         )
         if not ok:
-            verdict = f"the program runs one particle at a time, slowly: it {program.trouble}"
+            verdict = SLOWLY.format(program.particles.reason)
     except Exception as e:
         why = str(e).partition("\n")[0]  # below it, Pyro lists the shapes of all sites
         ours = isinstance(e, TypeError | ValueError)
@@ -240,7 +238,7 @@ def check(
 def _table(program: Program) -> tuple[str, ...]:
     """Returns a line for each site, in columns."""
     rows = []
-    for who, sites in (("model", program.model_sites), ("guide", program.guide_sites)):
+    for who, sites in (("model", program.sites.model), ("guide", program.sites.guide)):
         for s in sites:
             fn, kind = s["fn"], "observed" if s["is_observed"] else "latent"
             plates = ", ".join(f.name for f in s["cond_indep_stack"]) or "none"

@@ -2,21 +2,22 @@
 
 __all__ = ["SummedOut", "log_weights", "negative_elbo", "no_guide", "summing_out"]
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.runtime import InferDict, Message
 from torch import Tensor
 
-from pyrovae.program.handlers import Site, aside, base, sample_sites, vectorized
-from pyrovae.program.sums import log_prob, sum_sites, summable
+from pyrovae.program.binding import Fn
+from pyrovae.program.contexts import aside
+from pyrovae.program.sites import Site, base, sample_sites, summable, vectorized
+from pyrovae.program.sums import log_prob, sum_sites
 
-Fn = Callable[..., object]
 ADVICE = "draw it there, with its plates, or give a guide of Pyro's such as AutoNormal(model)"
 
 
@@ -94,7 +95,7 @@ def negative_elbo(model: Fn, guide: Fn, *data: Tensor) -> Tensor:
         for site in sample_sites(trace):
             if trace is guide_trace:
                 _check_gradient(site)
-            terms.append(sign * site["log_prob_sum"])
+            terms.append(sign * cast(Tensor, trace.nodes[site["name"]].get("log_prob_sum")))
     return sum(terms[1:], terms[0])
 
 
@@ -115,8 +116,8 @@ class SummedOut:
     def __call__(self, *data: object) -> object:
         """Runs the model; whoever sums knows by `infer["enumerate"]` what to sum over."""
 
-        def config(site: Any) -> Any:
-            return {"enumerate": "parallel"} if site["name"] in self.names else {}
+        def config(site: Message[..., object]) -> InferDict:
+            return {"enumerate": "parallel"} if site.get("name") in self.names else {}
 
         return poutine.infer_config(self.model, config)(*data)
 

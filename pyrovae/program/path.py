@@ -1,10 +1,10 @@
 """The geometric path from a proposal to the posterior, over unconstrained latents."""
 
-__all__ = ["Path"]
+__all__ = ["GeometricPath"]
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -14,15 +14,17 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyrovae.program.binding import Fn
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Site, Unconstrained, Values, base
-from pyrovae.program.sums import each, log_det
-from pyrovae.program.supports import support
-from pyrovae.program.trials import check_summed_masks
+from pyrovae.program.handlers import Unconstrained
+from pyrovae.program.masks import check_summed_masks
+from pyrovae.program.particles import NOTHING, Compute, Work
+from pyrovae.program.sites import Site, Values, base, support
+from pyrovae.program.sums import log_det
 
 
 @dataclass(frozen=True)
-class Path:
+class GeometricPath:
     r"""Log-densities of a block along the path from q(z|x), or p(z) without a guide, to p(x, z).
 
     .. math::
@@ -83,8 +85,8 @@ class Path:
         """The dimensions of u: site, with an index where it has several."""
         labels = []
         for site in self._sites:
-            shape = self._shape(site)
-            size = prod(shape) // (shape[self._axis(site)] if self.program.plate else 1)
+            shape = _shape(site)
+            size = prod(shape) // (shape[_axis(self.program, site)] if self.program.plate else 1)
             name = site["name"]
             labels += [f"{name}[{i}]" for i in range(size)] if size > 1 else [name]
         return labels
@@ -96,27 +98,28 @@ class Path:
 
     def start(self, num_particles: int) -> Tensor:
         """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
-        if not self.program.trouble:
-            return self._pack(self._run(num_particles))
-        if self.program.folds:
-            path = self._folded(num_particles)
-            u = path._pack(path._run(), single=True)
-            return u.unflatten(0, (num_particles, -1))
-        runs = [self._pack(self._run(), single=True) for _ in range(num_particles)]
-        return torch.stack(runs)
+
+        def draw(program: Program, rows: range, size: int | None, _: Work) -> Work:
+            sites = program.run(_proposal(program), rows, size)
+            return Work({}, (self._pack(program, rows, size, sites),))
+
+        return self._run(draw, num_particles).tables[0]
 
     def latents(self, u: Tensor) -> tuple[Values, Tensor, Tensor]:
-        """Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`."""
-        if not self.program.trouble:
-            return self._guided(self._unpack(u), len(u))
-        if self.program.folds:
-            z, *terms = self._folded(len(u))._guided(self._rows_of(u), None)
-            log_q, log_dz = (t.unflatten(0, u.shape[:2]) for t in terms)
-            return self.program.unfolded(z, len(u)), log_q, log_dz
-        singly = [self._guided(v, None) for v in each(self._unpack(u), len(u))]
-        z, log_q, log_dz = zip(*singly, strict=True)
-        values = {name: torch.stack([z_s[name] for z_s in z]) for name in z[0]}
-        return values, torch.stack(log_q), torch.stack(log_dz)
+        r"""Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`.
+
+        Both in nats; :math:`\log f_0(u) = \log q(z | x) + \log |dz/du|`.
+
+        Args:
+            u: `(S, n, d)`.
+        """
+
+        def place(program: Program, rows: range, size: int | None, given: Work) -> Work:
+            z, *terms = _guided(program, rows, size, self._unpack(program, rows, size, given))
+            return Work(z, tuple(terms))
+
+        z, (log_f0, log_dz) = self._run(place, len(u), Work({}, (u,)))
+        return z, log_f0, log_dz
 
     def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
         """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's.
@@ -125,144 +128,141 @@ class Path:
             z: Latents by site, `(S, ..., event)`, as the guide draws them.
             num_particles: S; `None` without that dimension, of one particle.
         """
-        names = {s["name"] for s in self._sites}
-        if missing := sorted(names - set(z)):
+        if missing := sorted(set(self.names) - set(z)):
             raise ValueError(
                 f"the guide draws {missing[0]!r} and maps it to the latents; the map cannot be "
                 "inverted, so leave the guide out, or write one that samples the latents"
             )
-        z = {name: z[name] for name in names}
-        if num_particles is None or not self.program.trouble:
-            return self._pack(self._run(num_particles, z), single=num_particles is None)
-        return torch.stack(
-            [self._pack(self._run(None, v), single=True) for v in each(z, num_particles)]
-        )
+
+        def place(program: Program, rows: range, size: int | None, given: Work) -> Work:
+            fn = poutine.condition(_proposal(program), data=given.z)
+            return Work({}, (self._pack(program, rows, size, program.run(fn, rows, size)),))
+
+        given = Work({name: z[name] for name in self.names}, ())
+        if num_particles is None:
+            return place(self.program, self.rows, None, given).tables[0]
+        return self._run(place, num_particles, given).tables[0]
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
 
         Not one tensor of both: a gradient of either would go back through the other as well.
         """
-        if not self.program.trouble:
-            return self._ends(self._unpack(u), len(u))
-        if self.program.folds:
-            ends = self._folded(len(u))._ends(self._rows_of(u), None)
-            log_f0, log_f1 = (end.unflatten(0, u.shape[:2]) for end in ends)
-            return log_f0, log_f1
-        values = each(self._unpack(u), len(u))
-        ends = zip(*(self._ends(v, None) for v in values), strict=True)
-        log_f0, log_f1 = map(torch.stack, map(list, ends))
+
+        def score(program: Program, rows: range, size: int | None, given: Work) -> Work:
+            values = self._unpack(program, rows, size, given)
+            return Work({}, _ends(program, rows, size, values))
+
+        log_f0, log_f1 = self._run(score, len(u), Work({}, (u,))).tables
         return log_f0, log_f1
 
-    def on(self, data: tuple[Tensor, ...]) -> "Path":
+    def on(self, data: tuple[Tensor, ...]) -> "GeometricPath":
         """Returns the path of other data of the same shapes."""
         path = copy(self)  # its sites too: to find them, the program would be run again
-        object.__setattr__(path, "program", replace(self.program, data=data))
+        object.__setattr__(path, "program", self.program.on(data))
         return path
 
-    def _folded(self, num_particles: int) -> "Path":
-        """Returns the path of S copies of the block."""
-        path = copy(self)
-        program = self.program.folded(self.rows, num_particles)
-        object.__setattr__(path, "program", program)
-        object.__setattr__(path, "rows", range(len(program)))
-        return path
-
-    def _rows_of(self, u: Tensor) -> Values:
-        """Returns u `(S, n, d)` by site, as of one particle of S n rows."""
-        [values] = each(self._unpack(u.reshape(1, -1, u.shape[-1])), 1)
-        return values
-
-    @property
-    def _fn(self) -> Callable[..., object]:
-        return self.program.guide or self.program.model
+    def _run(self, compute: Compute[Program], size: int, inputs: Work = NOTHING) -> Work:
+        """Returns what `compute` gives for S particles of the block."""
+        return self.program.particles.run(compute, self.program, self.rows, size, inputs)
 
     @cached_property
     def _sites(self) -> list[Site]:
         """The sites whose values are annealed: neither observed, points, nor enumerated."""
         out = self.program.enumerated
-        sites = self.program.run(self._fn, self.rows)
+        sites = self.program.run(_proposal(self.program), self.rows)
         drawn = (s for s in sites if not s["is_observed"] and s["name"] not in out)
         return [s for s in drawn if not isinstance(base(s["fn"]), Delta)]
 
-    def _run(self, num_particles: int | None = None, z: Values | None = None) -> dict[str, Site]:
-        fn = self._fn if z is None else poutine.condition(self._fn, data=z)
-        return {s["name"]: s for s in self.program.run(fn, self.rows, num_particles)}
-
-    def _ends(self, values: Values, num_particles: int | None) -> tuple[Tensor, Tensor]:
-        program, size = self.program, num_particles
-        if program.guide is None:
-            sites = program.run(program.summed, self.rows, size, Unconstrained(values))
-            hidden = [s for s in sites if s["name"] in program.latents]
-            log_f0, log_f1 = (program.log_sum(s, self.rows, size) for s in (hidden, sites))
-            return log_f0, log_f1
-        z, log_q, log_dz = self._guided(values, size)
-        log_p = program.log_density(program.model, z, self.rows, size)
-        return log_q, log_p + log_dz
-
-    def _guided(self, values: Values, size: int | None) -> tuple[Values, Tensor, Tensor]:
-        """Returns z by site, log f_0 and log |dz/du| of the guide's u by site."""
-        program, handler = self.program, Unconstrained(values)
-        sites = program.run(program.summed_guide, self.rows, size, handler)
-        sites = program.drawn(sites, self.rows, size)
-        moved = [s for s in sites if s["name"] in values]
-        points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
-        summed = [s for s in sites if s["name"] in program.enumerated]
-        log_q = program.log_sum(moved + summed, self.rows, size)
-        # a point's own density is what its map from auxiliary values does to the volume: |du/dz|
-        log_dz = program.log_sum(moved, self.rows, size, log_det)
-        log_dz = log_dz - program.log_sum(points, self.rows, size)
-        z = {s["name"]: s["value"] for s in sites if s["name"] not in program.enumerated}
-        return z, log_q, log_dz
-
-    def _pack(self, sites: dict[str, Site], single: bool = False) -> Tensor:
-        """Returns all sites' u side by side, `(S, n, d)`; `(n, d)` of a single particle."""
-        columns = []
+    def _pack(
+        self, program: Program, rows: range, size: int | None, sites: Iterable[Site]
+    ) -> Tensor:
+        """Returns u of a run's sites, side by side: `(S, n, d)`; `(n, d)` of one particle."""
+        run, columns = {s["name"]: s for s in sites}, []
+        lead = (0 if size is None else 1) + bool(program.plate)
         for site in self._sites:
-            u = biject_to(sites[site["name"]]["fn"].support).inv(sites[site["name"]]["value"])
-            if self.program.plate:
-                u = u.movedim(self._axis(site) + u.ndim, 0 if single else 1)
-            columns.append(u.reshape(*u.shape[: (not single) + bool(self.program.plate)], -1))
-        u = torch.cat(columns, dim=-1)
-        return u[..., : len(self.rows), :] if self.program.plate else u
+            u = biject_to(run[site["name"]]["fn"].support).inv(run[site["name"]]["value"])
+            if program.plate:
+                u = u.movedim(_axis(program, site) + u.ndim, lead - 1)
+            columns.append(u.reshape(*u.shape[:lead], -1))
+        u = torch.cat(columns, dim=-1)  # (S, n, d); of a padded block, more than n
+        return u[..., : len(rows), :] if program.plate else u
 
-    def _unpack(self, u: Tensor) -> Values:
-        """Returns u `(S, n, d)` by site, shaped as the site's values are."""
-        if self.program.plate and self.program.feed == "subsample":
-            index = torch.arange(self.program.step, device=u.device)
-            u = u[:, index.clamp(max=len(self.rows) - 1)]
+    def _unpack(self, program: Program, rows: range, size: int | None, given: Work) -> Values:
+        """Returns u, the one table given, by site and shaped as the site's values are."""
+        (u,), plate = given.tables, bool(program.plate)
+        u = u if size is not None else u[None]  # (S, n, d); S = 1 of one particle
+        if plate and (more := program.batching.rows_of_run(rows)) != len(rows):
+            index = torch.arange(more, device=u.device)
+            u = u[:, index.clamp(max=len(rows) - 1)]
         values, start = {}, 0
         for site in self._sites:
-            axis, shape = self._axis(site), list(self._shape(site))
-            if not self.program.trouble:
+            axis, shape = _axis(program, site), list(_shape(site))
+            if size is not None:
                 event_dim = biject_to(site["fn"].support).domain.event_dim
-                shape = [1] * (self.program.nesting + event_dim - len(shape)) + shape
-            n = [u.shape[1]] if self.program.plate else []
-            if self.program.plate:
+                shape = [1] * (program.sites.num_plates + event_dim - len(shape)) + shape
+            n = [u.shape[1]] if plate else []
+            if plate:
                 shape.pop(axis)
-            size = prod(shape)
-            value = u[..., start : start + size].reshape(len(u), *n, *shape)
-            if self.program.plate:
-                value = value.movedim(1, axis)
-            values[site["name"]] = value
-            start += size
+            stop = start + prod(shape)
+            value = u[..., start:stop].reshape(len(u), *n, *shape)
+            value = value.movedim(1, axis) if plate else value
+            values[site["name"]] = value if size is not None else value[0]
+            start = stop
         return values
 
-    def _shape(self, site: Site) -> torch.Size:
-        """Returns the shape of a site's u without particles."""
-        return biject_to(site["fn"].support).inverse_shape(site["value"].shape)
 
-    def _axis(self, site: Site) -> int:
-        """Returns the axis of the data in a site's u, counted from the right."""
-        moved = site["fn"].event_dim - biject_to(site["fn"].support).domain.event_dim
-        return self.program.axis(site) + moved
+def _proposal(program: Program) -> Fn:
+    """Returns what draws u: the guide, or the model without one."""
+    return program.guide or program.model
+
+
+def _ends(
+    program: Program, rows: range, size: int | None, values: Values
+) -> tuple[Tensor, Tensor]:
+    """Returns log f_0 and log f_1 of u by site, `(S, n)`; `(n,)` of one particle."""
+    if program.guide is None:
+        sites = program.run(program.summed, rows, size, Unconstrained(values))
+        hidden = [s for s in sites if s["name"] in program.sites.latents]
+        log_f0, log_f1 = (program.log_sum(s, rows, size) for s in (hidden, sites))
+        return log_f0, log_f1
+    z, log_f0, log_dz = _guided(program, rows, size, values)
+    return log_f0, program.log_density(program.model, z, rows, size) + log_dz
+
+
+def _guided(
+    program: Program, rows: range, size: int | None, values: Values
+) -> tuple[Values, Tensor, Tensor]:
+    """Returns z by site, log f_0 and log |dz/du|, `(S, n)`, of the guide's u by site."""
+    sites = program.run(program.summed_guide, rows, size, Unconstrained(values))
+    sites = program.proposed(sites, rows, size)
+    moved = [s for s in sites if s["name"] in values]
+    points = [s for s in sites if isinstance(base(s["fn"]), Delta)]
+    summed = [s for s in sites if s["name"] in program.enumerated]
+    log_f0 = program.log_sum(moved + summed, rows, size)
+    # a point's own density is what its map from auxiliary values does to the volume: |du/dz|
+    log_dz = program.log_sum(moved, rows, size, log_det)
+    log_dz = log_dz - program.log_sum(points, rows, size)
+    z = {s["name"]: s["value"] for s in sites if s["name"] not in program.enumerated}
+    return z, log_f0, log_dz
+
+
+def _shape(site: Site) -> torch.Size:
+    """Returns the shape of a site's u without particles."""
+    return biject_to(site["fn"].support).inverse_shape(site["value"].shape)
+
+
+def _axis(program: Program, site: Site) -> int:
+    """Returns the axis of the data in a site's u, counted from the right."""
+    moved = site["fn"].event_dim - biject_to(site["fn"].support).domain.event_dim
+    return program.sites.axis(site) + moved
 
 
 def _check(site: Site, program: Program) -> None:
     """Raises ValueError unless a bijection from the reals reaches the site's support."""
-    region, name = support(site), site["name"]
+    region, name = support(site["fn"]), site["name"]
     kind = type(base(site["fn"])).__name__
-    if program.common(site):
+    if program.sites.common(site):
         raise ValueError(
             f"latent site {name!r} is common to all data, and stands outside plate "
             f"{program.plate!r}: a datum alone has no posterior of it to go to; use "

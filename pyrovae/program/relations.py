@@ -16,10 +16,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyrovae.program.contexts import aside
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run
-from pyrovae.program.handlers import Values, aside, base
 from pyrovae.program.inspection import check_sites
+from pyrovae.program.sites import Values, base
 from pyrovae.threads import one_at_a_time
 
 
@@ -122,7 +123,7 @@ def _nodes(
     program: Program, fn: Callable[..., object], held: dict[int, list[Node]], sizes: dict[str, int]
 ) -> tuple[Node, ...]:
     """Returns the nodes of one of the two callables; the model's run fills in `held`."""
-    rows = program.step if program.feed == "slice" else len(program)
+    rows = program.block_size if program.selects_rows else len(program)
     data = [ProvenanceTensor(d[:rows].clone(), frozenset({i})) for i, d in enumerate(program.data)]
     tracking = _Tracking()
     with torch.enable_grad(), pyro.validation_enabled(False), tracking, _Likeness():

@@ -2,7 +2,6 @@
 
 __all__ = ["draw_latents", "log_likelihood_of_all", "scored_by_products", "shares_latents"]
 
-from dataclasses import replace
 from math import log, pi
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Site, Values, base
+from pyrovae.program.sites import Site, Values, base
 from pyrovae.program.sums import log_prob
 
 PARTICLES, TOLERANCE = 3, 1e-4  # of the trial; relative, of log p(x|z)
@@ -58,14 +57,15 @@ def shares_latents(program: Program) -> bool:
     No number of the data may reach a latent. Then draws for one row are tried on others: prior and
     likelihood have to be what they are where each row has the same draws for its own.
     """
-    own = program.latents and not any(program.common(s) for s in program.model_sites)
-    if program.feed != "slice" or program.trouble or program.dim is None or not own:
+    sites = program.sites
+    own = sites.latents and sites.dim is not None and not any(map(sites.common, sites.model))
+    if not (program.selects_rows and program.particles.vectorized and own):
         return False
-    rows = range(min(program.step, len(program)))
-    block = replace(program, data=tuple(d[: len(rows)].clone() for d in program.data))
-    with _Traced(block.data) as traced:
-        sites = block.run(program.model, rows, PARTICLES)
-        hidden = {s["name"]: s for s in sites if not s["is_observed"]}
+    rows = range(min(program.block_size, len(program)))
+    block = program.on(tuple(d[: len(rows)].clone() for d in program.data))
+    with _Traced(block.tensors) as traced:
+        run = block.run(program.model, rows, PARTICLES)
+        hidden = {s["name"]: s for s in run if not s["is_observed"]}
         if traced.read or any(traced.reached(s["value"]) for s in hidden.values()):
             return False
     z = draw_latents(program, PARTICLES)
@@ -90,7 +90,7 @@ def _apart(
     """
     own = {}
     for name, value in z.items():
-        axis = value.ndim + program.axis(sites[name])
+        axis = value.ndim + program.sites.axis(sites[name])
         own[name] = value.repeat_interleave(len(rows), dim=axis)
     scored = program.run(poutine.condition(program.model, data=own), rows, PARTICLES)
     log_likelihood, log_prior = (
@@ -107,7 +107,7 @@ def draw_latents(program: Program, num_particles: int) -> Values:
         program: In which no latent depends on the data.
         num_particles: S.
     """
-    sites = program.run(program.model, range(program.first, program.first + 1), num_particles)
+    sites = program.run(program.model, program.batching.held[:1], num_particles)
     return {s["name"]: s["value"] for s in sites if not s["is_observed"]}
 
 
@@ -128,7 +128,7 @@ def log_likelihood_of_all(program: Program, z: Values, rows: range) -> Tensor:
 
 def scored_by_products(program: Program) -> bool:
     """Returns whether `log_likelihood_of_all` needs no memory for each datum's dimensions."""
-    rows = range(program.first, program.first + min(program.step, len(program)))
+    rows = program.batching.held[: program.block_size]
     sites, _ = _scored(program, draw_latents(program, PARTICLES), rows)
     return all(_product(s) is not None for s in sites)
 

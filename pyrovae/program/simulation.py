@@ -2,15 +2,12 @@
 
 __all__ = ["predict", "simulate"]
 
-from dataclasses import replace
-
-import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyrovae.program.densities import Program
-from pyrovae.program.handlers import Values, observes_data
-from pyrovae.program.sums import each
+from pyrovae.program.particles import OneByOne, Work
+from pyrovae.program.sites import Values, observes_data
 
 
 def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]:
@@ -26,9 +23,9 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     Raises:
         ValueError: If an observed value is no view of the data; the site is named.
     """
-    program = program.part(rows)
-    blocks = tuple(d.contiguous() for d in program.data)
-    program = replace(program, data=blocks)
+    program = program.holding(rows)
+    blocks = tuple(d.contiguous() for d in program.tensors)
+    program = program.on(blocks)
     observed = [s for s in program.run(program.model, rows) if observes_data(s)]
     drawn = {s["name"]: s for s in program.run(poutine.uncondition(program.model), rows)}
     simulated = [b.clone() for b in blocks]
@@ -42,7 +39,7 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
         value, offset = site["value"], site["value"].storage_offset() - blocks[i].storage_offset()
         place = simulated[i].as_strided(value.shape, value.stride(), offset)
         place.copy_(drawn[site["name"]]["value"])
-    names = {s["name"] for s in program.model_sites if not s["is_observed"]}
+    names = {s["name"] for s in program.sites.model if not s["is_observed"]}
     z = {name: drawn[name]["value"] for name in names - set(program.enumerated)}
     return tuple(simulated), z
 
@@ -56,17 +53,15 @@ def predict(program: Program, z: Values, rows: range, num_particles: int) -> Val
         rows: The n rows of a block, by number.
         num_particles: S.
     """
-    names = {s["name"] for s in program.model_sites if observes_data(s)}
+    names = {s["name"] for s in program.sites.model if observes_data(s)}
+    particles = program.particles if program.particles.vectorized else OneByOne()
 
-    def draw(values: Values, size: int | None) -> Values:
-        fn = poutine.condition(poutine.uncondition(program.model), data=values)
+    def draw(program: Program, rows: range, size: int | None, given: Work) -> Work:
+        fn = poutine.condition(poutine.uncondition(program.model), data=given.z)
         sites = program.run(fn, rows, size)
-        return {s["name"]: s["value"] for s in sites if s["name"] in names}
+        return Work({s["name"]: s["value"] for s in sites if s["name"] in names}, ())
 
-    if not program.trouble:
-        return draw(z, num_particles)
-    draws = [draw(z_s, None) for z_s in each(z, num_particles)]
-    return {name: torch.stack([x[name] for x in draws]) for name in names}
+    return particles.run(draw, program, rows, num_particles, Work(z, ())).z
 
 
 def _within(value: Tensor, block: Tensor) -> bool:

@@ -4,14 +4,15 @@ __all__ = ["buffers_of", "check_kinds", "put_back", "state_of"]
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrovae.digest import Reached
 from pyrovae.errors import StateError
-from pyrovae.program.handlers import Parameters, Values, aside
+from pyrovae.program.contexts import aside
+from pyrovae.program.parameters import Parameters
+from pyrovae.program.sites import Values
 
 
 class _Met(Parameters):
@@ -28,7 +29,7 @@ class _Met(Parameters):
 
 
 def state_of(
-    model: Callable[..., object], guide: Callable[..., object] | None, *data: Any
+    model: Callable[..., object], guide: Callable[..., object] | None, *data: object
 ) -> tuple[Values, Values]:
     """Returns a program's parameters and buffers by name, having run it once on the data.
 

@@ -1,6 +1,6 @@
 """Log-densities of sites, summed to one number for each particle and datum."""
 
-__all__ = ["each", "log_det", "log_prob", "sum_sites", "summable"]
+__all__ = ["close", "log_det", "log_prob", "sum_sites"]
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.program.enumeration import eliminate
-from pyrovae.program.handlers import Site, Values
+from pyrovae.program.sites import Site
 
 
 def sum_sites(
@@ -51,6 +51,7 @@ def log_prob(site: Site) -> Tensor:
 
 def log_det(site: Site) -> Tensor:
     """Returns log |dz/du| of a site whose value is z = T(u), as its mask leaves it."""
+    assert "log_det" in site
     return _masked(site, site["log_det"])
 
 
@@ -60,16 +61,11 @@ def _masked(site: Site, term: Tensor) -> Tensor:
     return torch.where(torch.as_tensor(site["mask"], device=term.device), term, 0.0)
 
 
-def summable(site: Site) -> bool:
-    """Returns whether a latent site has finitely many values, to be summed out."""
-    return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
-
-
-def each(z: Values, num_particles: int) -> list[Values]:
-    """Returns latents z by site, each `(S, ...)`, as S dictionaries of one particle.
+def close(a: Tensor, b: Tensor) -> bool:
+    """Returns whether log-densities are the same but for rounding: to 1e-4, NaN included.
 
     Args:
-        z: Latents by site, `(S, ..., event)`.
-        num_particles: S.
+        a: Log-densities, nats.
+        b: Others, of the same shape.
     """
-    return [{name: value[s] for name, value in z.items()} for s in range(num_particles)]
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)

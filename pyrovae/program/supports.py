@@ -1,47 +1,19 @@
 """Where values may lie: supports of sites, against what is observed and what a guide draws."""
 
-__all__ = ["check_observed", "check_supports", "support"]
+__all__ = ["check_cover", "check_support", "needs_no_cover"]
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro import poutine
 from pyro.distributions import Delta, constraints
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
 from pyrovae.errors import DataError
-from pyrovae.program.handlers import Site, base, evaluation, observes_data, sample_sites
-
-if TYPE_CHECKING:
-    from pyrovae.program.densities import Program
+from pyrovae.program.sites import Distribution, Site, base, observes_data, support
 
 Ends = tuple[Tensor, Tensor]  # the lower and the upper one of an interval
-
-
-def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) -> None:
-    """Raises DataError for an observed value outside its support; rows count from `start`.
-
-    Args:
-        model: A Pyro callable of `*data`.
-        data: A batch, `(n, ...)` each.
-        start: Number of its first row.
-    """
-    with evaluation(), torch.random.fork_rng():
-        for site in sample_sites(poutine.trace(model).get_trace(*data)):
-            check_support(site, None, start)
-
-
-def support(site: Site) -> Any:
-    """Returns the support of a site's scalars, or `None` where its distribution names none."""
-    try:
-        region = site["fn"].support
-    except NotImplementedError:
-        return None
-    while isinstance(region, constraints.independent):
-        region = region.base_constraint
-    return region
 
 
 def check_support(site: Site, dim: int | None, start: int) -> None:
@@ -52,7 +24,7 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
         dim: The data plate's dimension, from the right; `None` takes the value's first.
         start: The number of the value's first row.
     """
-    region, value, shape = support(site), site["value"], site["fn"].shape()
+    region, value, shape = support(site["fn"]), site["value"], site["fn"].shape()
     if not observes_data(site):
         return
     if value.shape != shape:
@@ -88,26 +60,9 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
     )
 
 
-def check_supports(program: "Program", rows: range) -> None:
-    """Raises as `Program.check_observed` says, for these rows.
-
-    Args:
-        program: With what it observes.
-        rows: To be looked at.
-    """
-    dim = None if program.plate is None else program.dim
-    for site in program.run(program.model, rows):
-        check_support(site, dim, rows.start)
-    sites = [
-        s for s in (*program.model_sites, *program.guide_sites) if s["name"] in program.latents
-    ]
-    if program.guide is None or all(support(s) is constraints.real for s in sites):
-        return
-    ours = {s["name"]: s for s in program.run(program.guide, rows) if not s["is_observed"]}
-    z = {name: s["value"] for name, s in ours.items()}
-    for site in program.run(poutine.condition(program.model, data=z), rows):
-        if site["name"] in ours and site["name"] in program.latents:
-            check_cover(ours[site["name"]], site)
+def needs_no_cover(sites: Iterable[Site]) -> bool:
+    """Returns whether all of these sites reach all reals, so that none can miss a value."""
+    return all(support(s["fn"]) is constraints.real for s in sites)
 
 
 def check_cover(guide: Site, model: Site) -> None:
@@ -122,7 +77,7 @@ def check_cover(guide: Site, model: Site) -> None:
     ours, theirs = guide["fn"], model["fn"]
     if isinstance(base(ours), Delta) or isinstance(base(theirs), Delta):
         return
-    region, whole = support(guide), support(model)
+    region, whole = support(ours), support(theirs)
     if region is None or whole is None:
         return
     inner, outer = _bounds(ours, region), _bounds(theirs, whole)
@@ -140,7 +95,7 @@ def check_cover(guide: Site, model: Site) -> None:
     )
 
 
-def _bounds(fn: Any, region: Any) -> Ends | None:
+def _bounds(fn: object, region: Constraint | None) -> Ends | None:
     """Returns the ends of a support that is an interval of numbers, `None` of another one."""
     fn = base(fn)
     if isinstance(fn, torch.distributions.TransformedDistribution):
@@ -164,7 +119,7 @@ def _transformed(fn: torch.distributions.TransformedDistribution) -> Ends | None
 
     The distribution's own support is what its last transform could reach from all reals.
     """
-    ends = _bounds(fn.base_dist, support({"fn": fn.base_dist}))
+    ends = _bounds(fn.base_dist, support(fn.base_dist))
     if ends is None or not all(t.bijective and t.domain.event_dim == 0 for t in fn.transforms):
         return None
     low, high = ends
@@ -175,7 +130,7 @@ def _transformed(fn: torch.distributions.TransformedDistribution) -> Ends | None
     return torch.minimum(low, high), torch.maximum(low, high)
 
 
-def _reaches(region: Any, fn: Any) -> bool:
+def _reaches(region: Constraint, fn: Distribution) -> bool:
     """Returns whether draws of fn lie in a support that has no ends to compare."""
     try:
         with torch.random.fork_rng():
@@ -184,7 +139,7 @@ def _reaches(region: Any, fn: Any) -> bool:
         return True
 
 
-def _described(fn: Any, region: Any, ends: Ends | None) -> str:
+def _described(fn: Distribution, region: Constraint, ends: Ends | None) -> str:
     name = type(base(fn)).__name__
     if ends is None:
         return f"{name}, with values in {_words(region)}"
@@ -192,5 +147,5 @@ def _described(fn: Any, region: Any, ends: Ends | None) -> str:
     return f"{name}, with values from {low:g} to {high:g}"
 
 
-def _words(region: Any) -> str:
+def _words(region: Constraint) -> str:
     return "{0, 1}" if region is constraints.boolean else str(region)

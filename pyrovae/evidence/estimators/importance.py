@@ -122,7 +122,8 @@ class Sampled(Estimator):
 
     def batches(self, program: Program, weights: Any) -> Tensor | None:
         """Returns estimates by batch of the draws that all data share."""
-        if isinstance(weights, StreamedWeights) and (program.shared or program.common_latents):
+        shared = program.particles.shared or program.sites.common_latents
+        if isinstance(weights, StreamedWeights) and shared:
             return weights.batches()
         return None
 
@@ -144,15 +145,16 @@ class Sampled(Estimator):
 
     def counted(self, program: Program, num_blocks: int) -> tuple[str, float]:
         """Returns the number of decodes."""
-        return "decodes", self.amount(range(0)) * (num_blocks if program.shared else len(program))
+        times = num_blocks if program.particles.shared else len(program)
+        return "decodes", self.amount(range(0)) * times
 
     def second_seconds(
         self, program: Program, rows: range, probe: Probe, again: Callable[..., Probe]
     ) -> float:
         """Returns what drawing for simulated data takes."""
         num_data, amount = len(program), self.amount(rows)
-        if program.shared:  # there each datum has draws of its own
-            program = replace(program, shared=False)
+        if program.particles.shared:  # there each datum has draws of its own
+            program = program.unshared()
             rows = program.blocks(SAMPLED)[0]
             probe = again(program, rows)
         most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)

@@ -23,7 +23,7 @@ from pyrovae.evidence.samplers.options import (
 )
 from pyrovae.evidence.samplers.tuning import Kernel, scale_of, tune
 from pyrovae.evidence.weights import LogWeights, annealed_verdicts, check_weights
-from pyrovae.program import Path, Program, Values, evaluation, inspect, reproducible, simulate
+from pyrovae.program import GeometricPath, Program, Values, evaluation, inspect, reproducible, simulate
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.threads import one_at_a_time
 
@@ -238,7 +238,7 @@ def sandwich(
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
     with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
-        starts = [Path(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)]
+        starts = [GeometricPath(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)]
     reverse = [
         anneal(program, rows, num_particles, seed, kernel, u)[0]
         for rows, u in zip(blocks, starts, strict=True)
@@ -246,7 +246,7 @@ def sandwich(
     weights = _weights(forward, kernel)
     # (N,), nats: - log 1/S sum_s 1/w'_s
     upper = log(num_particles) - (-torch.cat(reverse, dim=-1)).logsumexp(0)
-    return Bounds(weights.log_evidence(), upper, weights, program.data)
+    return Bounds(weights.log_evidence(), upper, weights, program.tensors)
 
 
 def anneal(
@@ -283,10 +283,10 @@ def anneal(
     with evaluation(), pyro.validation_enabled(False):
         with seeded(seed, SCALE, rows.start):
             program.check_observed(rows)
-            path = Path(program, rows)
+            path = GeometricPath(program, rows)
             scale, states = scale_of(path), partial(hmc.at, path)
-            if program.graphs is not None:  # after the draws, as the program is run once more
-                states = partial(_compiled, Path(program.block(rows), range(program.step)))
+            if program.is_compiled:  # after the draws, as the program is run once more
+                states = partial(_compiled, GeometricPath(program.padded(rows), range(program.block_size)))
 
         with seeded(seed, FORWARD if forward else REVERSE, rows.start):
             if exact is None:
@@ -306,7 +306,7 @@ def anneal(
     return log_w, rates
 
 
-def _compiled(block: Path, u: Tensor) -> hmc.State:
+def _compiled(block: GeometricPath, u: Tensor) -> hmc.State:
     """Returns the state at u `(S, n, d)` from the graph of a full block, which u fills up."""
     n, program = u.shape[1], block.program
     full = u
@@ -334,7 +334,7 @@ def simulated(program: Program, size: int, seed: int) -> tuple[Program, list[Val
         made.append(x)
         latents.append(z)
     data = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
-    return replace(program, data=data), latents
+    return program.on(data), latents
 
 
 def _weights(blocks: list[tuple[Tensor, Tensor]], kernel: Kernel) -> AnnealedWeights:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.program import Path
+from pyrovae.program import GeometricPath
 
 CHUNK_SIZE = 2**15  # nodes x data evaluated at once
 FACES = 256  # densities known besides, across faces
@@ -35,7 +35,7 @@ FAR = 25.0  # standard deviations; a tail of exp(-FAR) is none
 Seeds = tuple[Tensor, Tensor]  # t `(S, n, d)` and log f |du/dt|, `(S, n)`
 
 
-def log_joint(path: Path, u: Tensor) -> Tensor:
+def log_joint(path: GeometricPath, u: Tensor) -> Tensor:
     """Returns log p(x, z(u)) |dz/du|, `(S, n)`, nats; n = 1 of joint latents.
 
     Args:
@@ -121,7 +121,7 @@ class Cells:
         return Cells(*(torch.cat([getattr(c, f) for c in (self, other)], 1) for f in fields))
 
 
-def measure(path: Path, frame: Frame, center: Tensor, half: Tensor) -> Cells:
+def measure(path: GeometricPath, frame: Frame, center: Tensor, half: Tensor) -> Cells:
     r"""Returns cells with their integrals, by Gauss's rule, and what is known of their errors.
 
     .. math::
@@ -149,7 +149,7 @@ def measure(path: Path, frame: Frame, center: Tensor, half: Tensor) -> Cells:
     return Cells(center, half, value, error, rest, most, beyond)
 
 
-def halved(path: Path, frame: Frame, cells: Cells) -> Cells:
+def halved(path: GeometricPath, frame: Frame, cells: Cells) -> Cells:
     """Returns both halves of each cell, cut where it is resolved worst.
 
     Their error is half of what that changed, times how much less polynomials now leave there; or
@@ -200,7 +200,7 @@ def doubted(cells: Cells, seeds: Seeds) -> tuple[Cells, Seeds]:
     return replace(cells, error=error), (t[some], log_f[some])
 
 
-def beyond(path: Path, frame: Frame, cells: Cells) -> Seeds:
+def beyond(path: GeometricPath, frame: Frame, cells: Cells) -> Seeds:
     """Returns seeds across the faces of cells: a mode at a face is in the next cell as well.
 
     Args:
@@ -242,7 +242,7 @@ def rounding_of(frame: Frame, cells: Cells) -> Tensor:
     return torch.finfo(u.dtype).eps * (1 + total.abs() + moved.sum(1))
 
 
-def _density(path: Path, frame: Frame, t: Tensor) -> Tensor:
+def _density(path: GeometricPath, frame: Frame, t: Tensor) -> Tensor:
     """Returns log f |du/dt| of t `(S, n, d)`, `(S, n)`; n = 1 of joint latents.
 
     NaN also where z rounds to an end of its support at which the prior's density is infinite;

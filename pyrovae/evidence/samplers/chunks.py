@@ -31,7 +31,7 @@ def at_once(program: Program, num_threads: int) -> int:
         cache = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (AttributeError, ValueError, OSError):  # not every system tells
         cache = 0
-    kept = 1 if program.graphs is None else 0.5  # arrays of theirs in use at a time
+    kept = 1 if not program.is_compiled else 0.5  # arrays of theirs in use at a time
     return max(1, int(num_threads * (cache or CACHE) / (4 * size * kept)))
 
 

@@ -14,15 +14,15 @@ from pyrovae.program import Program, Values
 
 def makes_draws(program: Program, rows: range) -> bool:
     """Returns whether a graph may make a block's draws: of no other shape are they the same."""
-    return program.graphs is not None and len(rows) == program.step
+    return program.is_compiled and len(rows) == program.block_size
 
 
 def guide_graph(program: Program, rows: range, most: int) -> Sampler:
     """Returns what draws from the guide, by a graph where it is asked for as many as `most`."""
-    block = program.block(rows)
+    block = program.padded(rows)
 
     def propose(data: tuple[Tensor, ...]) -> tuple[Values, Tensor]:
-        return replace(block, data=data).propose(range(len(rows)), most)
+        return block.on(data).propose(range(len(rows)), most)
 
     def draw(num_particles: int) -> tuple[Values, Tensor]:
         if num_particles != most:
@@ -34,10 +34,10 @@ def guide_graph(program: Program, rows: range, most: int) -> Sampler:
 
 def likelihood_graph(program: Program, rows: range, most: int) -> Callable[[int], Tensor]:
     """Returns what gives log p(x|z) `(S, n)` at draws of the prior, by a graph of S = `most`."""
-    block = program.block(rows)
+    block = program.padded(rows)
 
     def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
-        return replace(block, data=data).log_likelihood(range(len(rows)), most)
+        return block.on(data).log_likelihood(range(len(rows)), most)
 
     def score(num_particles: int) -> Tensor:
         if num_particles != most:
@@ -55,18 +55,18 @@ def joint_graph(
     z, `(s, n, ..., event)` by site, is filled up to that shape, and what is too much of log
     p(x, z) left out.
     """
-    block = program.block(rows)
+    block = program.padded(rows)
 
     def log_joint(data: tuple[Tensor, ...], z: Values) -> Tensor:
-        return replace(block, data=data).log_joint(z, range(program.step), chunk)
+        return block.on(data).log_joint(z, range(program.block_size), chunk)
 
     def score(z: Values, rows: range, num_particles: int) -> Tensor:
         filled = {name: _filled(value, 0, chunk) for name, value in z.items()}
-        for s in program.guide_sites if program.plate else ():
-            if s["name"] in filled and not program.common(s):
+        for s in program.sites.guide if program.plate else ():
+            if s["name"] in filled and not program.sites.common(s):
                 value = filled[s["name"]]
-                axis = value.ndim + program.axis(s)
-                filled[s["name"]] = _filled(value, axis, program.step)
+                axis = value.ndim + program.sites.axis(s)
+                filled[s["name"]] = _filled(value, axis, program.block_size)
         log_p = block.captured(f"log p(x, z) of {chunk} draws", log_joint, filled)
         log_p = log_p[:num_particles]  # (s, step)
         return log_p[:, : len(rows)] if program.plate else log_p

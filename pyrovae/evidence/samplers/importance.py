@@ -231,7 +231,7 @@ class ImportanceSampler:
 
     def _stream(self, rows: range) -> tuple[int, ...]:
         """Returns the numbers of a block's random stream."""
-        if self.program.shared or self.program.common_latents:
+        if self.program.particles.shared or self.program.sites.common_latents:
             return (SHARED,)
         return (PRIOR if self.program.guide is None else GUIDE, rows.start)
 
@@ -251,7 +251,7 @@ class ImportanceSampler:
 
     def _chunks(self, rows: range, num_particles: int) -> Iterator[Tensor]:
         """Returns the tables `(s, n)` of a block's log-weights, as they are decoded."""
-        if self.program.shared:
+        if self.program.particles.shared:
             return self._from_shared(rows, num_particles)
         if self.program.guide is None:
             return self._from_prior(rows, num_particles)
@@ -261,8 +261,8 @@ class ImportanceSampler:
         """Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many."""
         most, chunk = drawn_at_once(self.program, len(rows), self.chunk_size)
         propose, log_joint = self._proposal(rows, most), self.program.log_joint
-        if self.program.graphs is not None and 2 * len(rows) > self.program.step:  # else not worth
-            _, chunk = drawn_at_once(self.program, self.program.step, self.chunk_size)
+        if self.program.is_compiled and 2 * len(rows) > self.program.block_size:  # else not worth
+            _, chunk = drawn_at_once(self.program, self.program.block_size, self.chunk_size)
             log_joint = joint_graph(self.program, rows, chunk)
         for draws, quasi in self._passes(rows, num_particles, most):
             with quasi:
@@ -277,10 +277,10 @@ class ImportanceSampler:
     def _proposal(self, rows: range, most: int) -> Sampler:
         """Returns what draws z and gives log q(z|x): the proposal, the guide, or its graph."""
         program, proposal = self.program, self.scheme.proposal
-        if proposal and program.common_latents:
+        if proposal and (common := program.sites.common_latents):
             raise ValueError(
-                f"latent {program.common_latents[0]!r} is common to all data, and its draws are "
-                "not weighed for each datum: a wider proposal would change the answer, so leave "
+                f"latent {common[0]!r} is common to all data, and its draws are not "
+                "weighed for each datum: a wider proposal would change the answer, so leave "
                 "it out"
             )
         if proposal:
@@ -303,7 +303,7 @@ class ImportanceSampler:
     def _from_shared(self, rows: range, num_particles: int) -> Iterator[Tensor]:
         """Yields log w = log p(x|z), `(s, n)`, of draws from the prior, decoded once for all."""
         program = self.program
-        num_data = min(program.total or len(program), SHARED_ROWS)
+        num_data = min(program.batching.num_data, SHARED_ROWS)
         most = SCORES if scored_by_products(program) else self.chunk_size
         for size in pieces(num_particles, most // num_data):
             log_w = log_likelihood_of_all(program, draw_latents(program, size), rows)
@@ -319,14 +319,14 @@ class ImportanceSampler:
 
     def _adaptive(self, rows: range) -> LogWeights:
         """Returns a block's weights, as many for each datum as a pilot with other draws found."""
-        program, apart = self.program, self.program.feed == "slice"
+        program, apart = self.program, self.program.selects_rows
 
         def table(members: Tensor, num_particles: int, *stream: int) -> Tensor:
             """Returns log-weights `(S, m)` of some data, by their places in the block `(m,)`."""
             if not apart:  # its data are drawn together or not at all
                 return self._table(rows, rows, num_particles, stream).reshape(num_particles, -1)
             numbers = [rows[i] for i in members.tolist()]
-            some = replace(self, program=program.take(numbers))
+            some = replace(self, program=program.select(numbers))
             return some._table(range(len(numbers)), numbers, num_particles, stream)
 
         counts = draws_due(
@@ -348,7 +348,7 @@ class ImportanceSampler:
 def sharing(program: Program) -> Program:
     """Returns the program with its draws from the prior shared by all data, if they can be."""
     with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
-        return replace(program, shared=shares_latents(program))
+        return program.sharing() if shares_latents(program) else program
 
 
 def joined(blocks: Sequence[LogWeights]) -> LogWeights:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_positive, check_sizes, is_at_least, shown
-from pyrovae.program import Path, Program, Replaced, Values, base
+from pyrovae.program import GeometricPath, Program, Replaced, Values, base
 
 Sampler = Callable[[int], tuple[Values, Tensor]]
 SCALE_DRAWS = 256  # for the guide's mean and scale
@@ -111,8 +111,8 @@ class Defensive:
 
     def sampler(self, program: Program, rows: range) -> Sampler:
         """Returns draws from the mixture; ValueError where the guide has no density of its own."""
-        latent = {s["name"] for s in program.model_sites if not s["is_observed"]}
-        if extra := sorted({s["name"] for s in program.guide_sites} - latent):
+        latent = {s["name"] for s in program.sites.model if not s["is_observed"]}
+        if extra := sorted({s["name"] for s in program.sites.guide} - latent):
             raise ValueError(
                 f"the guide draws {extra[0]!r} and maps it to the latents, so that its density at "
                 "draws of the prior is unknown; write a guide that samples the latents themselves"
@@ -122,9 +122,9 @@ class Defensive:
             z, log_q = program.propose(rows, num_particles)
             prior = program.propose_prior(rows, num_particles)
             from_prior = torch.rand_like(log_q) < self.weight
-            for s in program.guide_sites:
+            for s in program.sites.guide:
                 name = s["name"]
-                yes = program.spread(from_prior, s, z[name])
+                yes = program.align(from_prior, s, z[name])
                 z[name] = torch.where(yes, prior[name], z[name])
             log_q = program.log_guide(z, rows, num_particles) + log1p(-self.weight)
             log_p = program.log_prior(z, rows, num_particles) + log(self.weight)
@@ -162,7 +162,7 @@ class Refined:
 
     def sampler(self, program: Program, rows: range) -> Sampler:
         """Returns draws from the refined guide; ValueError for latents without a gradient."""
-        path = Path(program, rows)
+        path = GeometricPath(program, rows)
         path.check_gradient()
         draws = path.start(SCALE_DRAWS)
         mean, scale = draws.mean(0), draws.std(0)

@@ -23,7 +23,7 @@ from pyrovae.evidence.samplers.cells import (
     rounding_of,
 )
 from pyrovae.evidence.samplers.search import Search
-from pyrovae.program import Path, Program, inspect, reproducible
+from pyrovae.program import GeometricPath, Program, inspect, reproducible
 from pyrovae.threads import one_at_a_time
 
 MOST = 3  # dimensions
@@ -160,9 +160,9 @@ def check_dimensions(program: Program) -> None:
         _path(program, program.blocks(1)[0])
 
 
-def _path(program: Program, rows: range) -> Path:
+def _path(program: Program, rows: range) -> GeometricPath:
     """Returns the path over the latents that are integrated; errors as `check_dimensions`."""
-    path = Path(replace(program, guide=None, enumerated=_summable(program)), rows)
+    path = GeometricPath(replace(program, guide=None, enumerated=_summable(program)), rows)
     if not path.size:
         raise ValueError(
             "no latent of a datum is continuous: none is left to integrate, as all are summed "
@@ -179,12 +179,12 @@ def _path(program: Program, rows: range) -> Path:
 
 def _summable(program: Program) -> tuple[str, ...]:
     """Returns the names of the latents that have finitely many values."""
-    hidden = (s for s in program.model_sites if not s["is_observed"])
+    hidden = (s for s in program.sites.model if not s["is_observed"])
     return tuple(s["name"] for s in hidden if getattr(s["fn"], "has_enumerate_support", False))
 
 
 def _refine(
-    path: Path, frame: Frame, seeds: Seeds, tolerance: float, max_points: int
+    path: GeometricPath, frame: Frame, seeds: Seeds, tolerance: float, max_points: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns log of the integral, its error and rounding in nats, `(n,)`, halving cells.
 
@@ -207,7 +207,7 @@ def _refine(
         if points >= 8 * checked:
             todo &= ~((0.8 * before[active] < off) & (off < 1.25 * before[active]))
             before[active], checked = off, points
-        if path.program.feed != "slice":  # all of its data, or none
+        if not path.program.selects_rows:  # all of its data, or none
             todo = todo.any().expand_as(todo)
         active, cells, frame, total = active[todo], cells[todo], frame[todo], total[todo]
         if not len(active):
@@ -215,7 +215,7 @@ def _refine(
         if len(active) < len(todo):
             seeds = seeds[0][:, todo], seeds[1][:, todo]
             left = [path.rows[i] for i in torch.nonzero(todo)[:, 0].tolist()]
-            path = Path(path.program.take(left), range(len(left)))
+            path = GeometricPath(path.program.select(left), range(len(left)))
         share = log(tolerance / cells.error.shape[1])
         due = (cells.error > total[:, None] + share).sum(1).double().mean()
         k = min(int(due.ceil()), (max_points - points) // (2 * ORDER**d))

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal
 
 from pyrovae.evidence.samplers.cells import log_joint
 from pyrovae.evidence.weights import LogWeights
-from pyrovae.program import Path, Program
+from pyrovae.program import GeometricPath, Program
 
 DRAWS, ROUNDS = 2048, 30
 SEEDS = 64  # draws of highest density that each round keeps
@@ -22,7 +22,7 @@ class Search:
         sampled: Estimates of log p(x) and their standard errors, `(n,)`, likewise.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: GeometricPath) -> None:
         self._path = path
         self.seeds: list[tuple[Tensor, Tensor]] = []
         self.sampled: list[tuple[Tensor, Tensor]] = []

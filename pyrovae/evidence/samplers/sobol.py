@@ -40,13 +40,15 @@ def quasi_random(
         Scrambled Sobol' and Niederreiter-Xing points (Matousek, 1998),
         https://doi.org/10.1006/jcom.1998.0489
     """
-    if program.trouble or program.common_latents or program.dim is None or not program.latent_size:
+    sites = program.sites
+    own = sites.dim is not None and not sites.common_latents
+    if not (program.particles.vectorized and own and program.latent_size):
         raise ValueError(
             "quasi-random draws need latents of each datum, in a data plate that is no loop, and "
             "a program that broadcasts over particles; this one has not: draw with qmc=False"
         )
     joint = program.plate is None
-    num_data = program.step if program.feed == "subsample" else len(rows)
+    num_data = program.batching.rows_of_run(rows)
     dims, digits = program.latent_size, 2**SobolEngine.MAXBIT
     for _ in range(RANDOMIZATIONS):
         sobol = SobolEngine(dims, scramble=True, seed=int(torch.randint(2**31, ())))
@@ -56,4 +58,4 @@ def quasi_random(
             points = points.clamp(max=digits - 1)  # the first is made in float32, and may be 1
             mixed = (points if joint else points[:, None]) ^ shift  # (s, n, d)
             uniform = ((mixed.double() + 0.5) / digits).to(program.data[0].device)
-            yield size, Quantiles(uniform, None if joint else program.dim)
+            yield size, Quantiles(uniform, None if joint else sites.dim)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrovae.checks import check_sizes
 from pyrovae.equality import ByContent
 from pyrovae.evidence.samplers import hmc
-from pyrovae.program import Path, Program, reproducible
+from pyrovae.program import GeometricPath, Program, reproducible
 
 ACCEPTANCE = 0.8  # what the pilot tunes step sizes to
 SIGMOID = 4.0  # steepness of the sigmoid schedule, as Wu et al. have it
@@ -67,12 +67,12 @@ def tune(
     temperatures = _temperatures(num_temperatures, schedule)
     if len(temperatures) == 2:  # no transition in between, so nothing to tune
         return Kernel(temperatures, np.empty(0), num_leapfrog)
-    if program.feed == "slice":
-        program = program.take(range(0, len(program), ceil(len(program) / PILOT_ROWS)))
+    if program.selects_rows:
+        program = program.select(range(0, len(program), ceil(len(program) / PILOT_ROWS)))
     rows = program.blocks(PILOT_ROWS)[0]
     num_particles = ceil(PILOT_PARTICLES / (len(rows) if program.plate else 1))
     with reproducible(seed, PILOT):
-        path = Path(program, rows)
+        path = GeometricPath(program, rows)
         path.check_gradient()
         scale = scale_of(path)
         states = partial(hmc.at, path)
@@ -90,7 +90,7 @@ def tune(
     return Kernel(temperatures, np.interp(temperatures[1:-1], grid[1:], steps), num_leapfrog)
 
 
-def scale_of(path: Path) -> Tensor:
+def scale_of(path: GeometricPath) -> Tensor:
     """Returns the scale of the proposal's u, `(n, d)`: of a normal, its standard deviation.
 
     It is taken from the middle 80 % of 256 draws: of heavy tails, whose few outliers would rule a
