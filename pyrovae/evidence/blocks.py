@@ -85,9 +85,7 @@ def mapped(
     if isinstance(backend, BACKENDS["loky"]):
         watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
     results: Any = Parallel(n_jobs=workers, return_as="generator", **watched)(
-        delayed(_in_worker)(
-            packed[source], part.batching, job, source, rows, _process()
-        )
+        delayed(_in_worker)(packed[source], part.batching, job, source, rows, _process())
         for part, source, rows in parts
     )
     yield from results

@@ -17,7 +17,15 @@ from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
-from pyrovae.program import GeometricPath, Program, Values, base, evaluation, reproducible, simulate
+from pyrovae.program import (
+    GeometricPath,
+    Program,
+    Values,
+    base,
+    evaluation,
+    reproducible,
+    simulate,
+)
 from pyrovae.rng import stream_seed
 
 SAMPLED, SCREENED, LONGER = 256, 512, 8  # data that sampling and annealing are confirmed on

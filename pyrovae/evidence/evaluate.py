@@ -187,7 +187,9 @@ def _facts(program: Program, plan: Plan) -> dict[str, Any]:
         "discrete": program.is_discrete,
         **{k: int(v) if isinstance(v, Integral) else v for k, v in options.items()},
         **(
-            {"common_latents": ", ".join(program.sites.common_latents)} if program.sites.common_latents else {}
+            {"common_latents": ", ".join(program.sites.common_latents)}
+            if program.sites.common_latents
+            else {}
         ),
         "dtype": str(program.data[0].dtype),
         "device": str(program.data[0].device),

@@ -3,7 +3,7 @@
 __all__ = ["AnnealedWeights", "Bounds", "ais", "anneal", "bdmc", "sandwich", "simulated"]
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf, log, sqrt
 from typing import Unpack
@@ -23,7 +23,15 @@ from pyrovae.evidence.samplers.options import (
 )
 from pyrovae.evidence.samplers.tuning import Kernel, scale_of, tune
 from pyrovae.evidence.weights import LogWeights, annealed_verdicts, check_weights
-from pyrovae.program import GeometricPath, Program, Values, evaluation, inspect, reproducible, simulate
+from pyrovae.program import (
+    GeometricPath,
+    Program,
+    Values,
+    evaluation,
+    inspect,
+    reproducible,
+    simulate,
+)
 from pyrovae.rng import draw_seed, seeded
 from pyrovae.threads import one_at_a_time
 
@@ -238,7 +246,9 @@ def sandwich(
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
     with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
-        starts = [GeometricPath(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)]
+        starts = [
+            GeometricPath(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)
+        ]
     reverse = [
         anneal(program, rows, num_particles, seed, kernel, u)[0]
         for rows, u in zip(blocks, starts, strict=True)
@@ -286,7 +296,9 @@ def anneal(
             path = GeometricPath(program, rows)
             scale, states = scale_of(path), partial(hmc.at, path)
             if program.is_compiled:  # after the draws, as the program is run once more
-                states = partial(_compiled, GeometricPath(program.padded(rows), range(program.block_size)))
+                states = partial(
+                    _compiled, GeometricPath(program.padded(rows), range(program.block_size))
+                )
 
         with seeded(seed, FORWARD if forward else REVERSE, rows.start):
             if exact is None:

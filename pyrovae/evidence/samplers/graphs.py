@@ -3,7 +3,6 @@
 __all__ = ["guide_graph", "joint_graph", "likelihood_graph", "makes_draws"]
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
