@@ -1,9 +1,10 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["enter", "find"]
+__all__ = ["enter", "find", "is_path"]
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
 
@@ -57,3 +58,18 @@ def find(known: Mapping[str, type[T]], name: str, kind: str, hint: str) -> type[
     raise ValueError(
         f"there is no {kind} named {name!r}; did you mean {' or '.join(near)}? ({hint})"
     )
+
+
+def is_path(name: object) -> bool:
+    """Returns whether a name is an import path, `package.module.Name`, and not that of a file.
+
+    Args:
+        name: As a user wrote it.
+
+    Example:
+        >>> is_path("my_models.Mine"), is_path("vae"), is_path("mine.npy")
+        (True, False, False)
+    """
+    if not isinstance(name, str) or name.endswith((".npy", ".npz")) or Path(name).exists():
+        return False
+    return "." in name and all(part.isidentifier() for part in name.split("."))

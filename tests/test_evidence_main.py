@@ -14,10 +14,8 @@ import xarray
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.commands import common as commands
 from pyrovae.commands.evidence import main
 from pyrovae.commands.svi import main as fit_main
-from pyrovae.evidence import planning
 from pyrovae.runs.folder import Folder
 
 pytestmark = pytest.mark.usefixtures("float32", "undrawn")
@@ -249,10 +247,6 @@ def test_interrupted_it_names_the_command_that_goes_on(run_folder, tmp_path, mon
     err = job(run_folder, "--out", out, code=130, capsys=capsys).err
     assert f"this goes on from the blocks already done in {out}/blocks: python -m pyrovae" in err
     assert err.rstrip().endswith(f".evidence {shlex.join(QUICK)} {run_folder} --out '{out}'")
-
-
-def test_the_command_lines_know_every_estimator():
-    assert set(commands.ESTIMATORS) == {e.name for e in planning.BUILT_IN}
 
 
 def test_too_many_dimensions_for_quadrature(tmp_path, capsys):

@@ -17,8 +17,11 @@ import yaml
 import pyrovae as pv
 from pyrovae import likelihoods, progress, runs
 from pyrovae.__main__ import main as pyrovae_main
-from pyrovae.commands.common import LIKELIHOODS, guarded
+from pyrovae.commands.common import guarded
+from pyrovae.commands.named import written_names
 from pyrovae.commands.svi import main
+from pyrovae.evidence import planning
+from pyrovae.models import base
 
 pytestmark = pytest.mark.usefixtures("float32")
 SMALL = "--num-epochs 3 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
@@ -174,6 +177,11 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
         (["--data", "mnist", "--root", "/nowhere"], 3, "searched /nowhere/MNIST/raw"),
         (["--binarize", "none"], 3, "outside {0, 1} but site 'x' is Bernoulli"),
         (["--likelihood", "bernouli"], 2, "did you mean bernoulli"),
+        (["--estimators", "elbo", "annealing"], 2, "there is no estimator 'annealing'; choose"),
+        (["--estimators", "elbo", "imporance"], 2, "did you mean importance"),
+        (["--estimators.elbo", "3"], 2, "--estimators.elbo names no estimator; write"),
+        (["--estimators.ais.num_leapfrog", "3"], 2, "ais has options, but it is not asked for"),
+        (["--estimators.elbo.leap", "3"], 2, "the estimator elbo has no option leap; it takes"),
         (["--sigma", "0.3"], 2, "--sigma is for the normal likelihood"),
         (["--lr", "-1"], 2, "lr"),
         (["--hidden-dims", str(10**12)], 2, "memory does not hold that ("),
@@ -309,15 +317,18 @@ def test_help(capsys):
         assert "null" not in text
     assert pyrovae_main(["svi", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "--likelihood {bernoulli,continuous-bernoulli,normal}" in text
+    assert "bernoulli, continuous-bernoulli, normal" in " ".join(text.split())
     groups = ["data", "model", "training", "evidence", "run folder", "computing", "examples"]
     assert [g for g in groups if f"\n{g}:\n" in text] == groups
     assert pyrovae_main(["svi", "--version"]) == 0
     assert capsys.readouterr().out == f"pyrovae {pv.__version__}\n"
 
 
-def test_the_command_line_knows_every_likelihood():
-    assert list(likelihoods.families)[: len(LIKELIHOODS)] == LIKELIHOODS
+def test_the_help_knows_every_name():
+    assert set(written_names("likelihoods.py")) <= set(likelihoods.families)
+    assert len(written_names("likelihoods.py")) == 3
+    assert {base.named(name).name for name in written_names("models")} >= {"vae", "conv-vae"}
+    assert set(written_names("evidence/estimators")) == {e.name for e in planning.BUILT_IN}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +344,6 @@ def test_the_command_line_knows_every_likelihood():
         ("--seed -1", "--seed is '-1'; give a whole number, 0 or more;"),
         ("--hidden-dims 3 x", "--hidden-dims is '3 x'; give a whole number above 0;"),
         ("--hidden-dims 3,4", "--hidden-dims is '3,4'; put spaces between its values;"),
-        ("--estimators elbo annealing", "--estimators is 'annealing'; take elbo, importance, "),
         ("--lr-schedule one-cycl", "--lr-schedule is 'one-cycl'; did you mean one-cycle?"),
         ("--resume=1", "--resume takes no value;"),
         ("--config no.yaml", "--config: there is no file no.yaml;"),

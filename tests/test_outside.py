@@ -1,5 +1,7 @@
 """A model from outside the package, with another prior and other nets, through every command."""
 
+import html
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,18 +11,25 @@ import torch
 import yaml
 
 import pyrovae as pv
-from pyrovae import runs
+from pyrovae import likelihoods, runs
 from pyrovae.__main__ import main
+from pyrovae.data.base import sets
+from pyrovae.evidence.estimators.base import kinds
 from pyrovae.models import base
 
 pytestmark = pytest.mark.usefixtures("float32")
 MODULE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pyro
 import pyro.distributions as dist
 import torch
 
 import pyrovae as pv
 from pyrovae.nn import MLP, Encoder
+from pyrovae.program import evaluation
+from pyrovae.rng import seeded
 
 
 class Shifted(torch.nn.Module):
@@ -76,6 +85,48 @@ class Mine(pv.Model):
             pyro.sample("z", self.encode(x))
 
 
+class Leaky(pv.likelihoods.Bernoulli):
+    """Pixels that flip with a small probability."""
+
+    name = "test-leaky"
+
+    def forward(self, f):
+        return dist.Bernoulli(0.98 * torch.sigmoid(f) + 0.01).to_event(1)
+
+
+class Stripes(pv.data.DataSet):
+    name = "test-stripes"
+    image_shape = 2, 3
+
+    def read(self, root, download):
+        return stripes()
+
+
+def stripes():
+    """Rows of six pixels, by their label."""
+    y = torch.arange(90) % 3
+    x = torch.arange(6) // 2 == y[:, None]
+    return pv.data.Split((x ^ (torch.arange(90) % 7 == 0)[:, None]).float(), y)
+
+
+@dataclass(frozen=True)
+class Twice(pv.Estimator):
+    """Importance sampling of twice the particles."""
+
+    num_particles: int = 10
+    factor: float = 2.0
+
+    name: ClassVar[str] = "test-twice"
+    needs_guide: ClassVar[bool] = True
+    rank: ClassVar[int | None] = 9
+
+    def weights(self, program, rows, work):
+        size = int(self.factor * self.num_particles)
+        with evaluation(), seeded(work.seed, 99, rows.start):
+            z, log_q = program.propose(rows, size)
+            return pv.LogWeights(program.log_joint(z, rows, size) - log_q)
+
+
 class Nameless(Mine):
     pass
 
@@ -109,6 +160,9 @@ class Unconfigured(Mine):
 '''
 QUICK = "--num-particles 20 --no-progress --estimators elbo importance".split()
 MINE = ["--model", "outside_models.Mine"]
+EVERYTHING = "--data outside_models.Stripes --likelihood outside_models.Leaky".split()
+TWICE = "--estimators importance outside_models.Twice --estimators.test-twice.factor 3".split()
+TWICE += ["--num-particles", "20"]
 OPTIONS = "--model.z_dim 2 --model.widths 5 4 --model.tanh true --model.slope=0.2".split()
 
 
@@ -122,10 +176,13 @@ def trained(tmp_path_factory):
         patch.setattr(sys, "path", ["", *sys.path])
         args = ["svi", *MINE, *OPTIONS, *QUICK, "--num-epochs", "2", "--out", "run"]
         assert main(args) == 0
+        args = ["svi", *EVERYTHING, *TWICE, "--num-epochs", "2", "--out", "all", "--no-progress"]
+        assert main([*args, "--binarize", "none", "--z-dim", "2", "--hidden-dims", "4"]) == 0
         yield folder
     sys.modules.pop("outside_models", None)
-    for name in [n for n, c in base._known.items() if c.__module__ == "outside_models"]:
-        del base._known[name]
+    for known in (base._known, sets, kinds, likelihoods.families):
+        for name in [n for n, c in known.items() if c.__module__ == "outside_models"]:
+            del known[name]
 
 
 @pytest.fixture
@@ -168,6 +225,55 @@ def test_its_run_is_evaluated_resumed_and_shown(folder, capsys):
     capsys.readouterr()
     assert main([*resumed, "--model.z_dim", "3"]) == 5
     assert "resume with that" in capsys.readouterr().err
+
+
+def test_data_likelihood_and_estimator_from_outside(folder, capsys):
+    config = yaml.safe_load((folder / "all" / "config.yaml").read_text())
+    assert config["data"] == "outside_models.Stripes"
+    assert config["likelihood"] == "outside_models.Leaky"
+    assert config["estimators"] == ["importance", "outside_models.Twice"]
+    assert config["estimator_options"] == {"test-twice": {"factor": 3}}
+    known = runs.load_evidence(folder / "all")
+    assert known["test-twice"].num_draws.tolist() == [30] * 18
+    assert known.protocol["data"] == "test-stripes"
+    again = ["svi", "--resume", "--out", "all", *EVERYTHING, *TWICE, "--num-epochs", "3"]
+    assert main([*again, "--no-progress"]) == 0
+    assert main(["evidence", "all", *EVERYTHING, "--rows", "9", *TWICE, "--no-progress"]) == 0
+    page = (folder / "all" / "report.html").read_text()
+    assert f"config all/config.yaml {' '.join(EVERYTHING[2:] + EVERYTHING[:2])}" in page
+    line = next(line for line in page.splitlines() if "pyrovae.evidence all" in line)
+    assert runs.load_evidence(folder / "all")["test-twice"].num_draws.tolist() == [30] * 9
+    before = (folder / "all" / "evidence.csv").read_bytes()
+    command = shlex.split(html.unescape(line).rpartition("pyrovae.evidence ")[2])
+    assert main(["evidence", *command, "--no-progress"]) == 0
+    assert (folder / "all" / "evidence.csv").read_bytes() == before
+    assert main(["report", "all", *EVERYTHING]) == 0
+    assert (folder / "all" / "report.html").read_text() == page
+    capsys.readouterr()
+    assert main(["evidence", "all", *EVERYTHING[2:], "--data", "outside_models.stripes"]) == 0
+    assert "sampling, K = 5,000" in capsys.readouterr().out
+    assert (folder / "all" / "evidence-stripes" / "evidence.nc").exists()
+    assert main(["evidence", "all", *EVERYTHING, *TWICE, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "again"),
+    [
+        (["evidence", "all", *EVERYTHING[:2], *QUICK], "likelihood outside_models.Leaky"),
+        (["evidence", "all", *EVERYTHING[2:], *QUICK], "data outside_models.Stripes"),
+        (["report", "all", *EVERYTHING[2:]], "data outside_models.Stripes"),
+        (["svi", "--resume", "--out", "all", *TWICE, *EVERYTHING[:2]], "likelihood"),
+        (["svi", "--resume", "--out", "all", *TWICE, *EVERYTHING[2:]], "data"),
+        (
+            ["svi", "--resume", "--out", "all", *EVERYTHING],
+            "estimators importance outside_models.Twice",
+        ),
+    ],
+)
+def test_what_is_not_named_again(folder, args, again, capsys):
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert f"name it again: --{again}" in err
 
 
 @pytest.mark.parametrize(
@@ -225,6 +331,10 @@ def test_a_process_that_has_not_imported_it(folder):
         ),
         (["--model", "outside_models.Other"], "no subclass of pyrovae.Model with a name of"),
         (["--model", "nowhere_models.Mine"], "there is no module 'nowhere_models'"),
+        (["--data", "outside_models.Mine"], "Mine is no pyrovae.data.DataSet, and no function"),
+        (["--data", "outside_models.Nowhere"], "Nowhere is no pyrovae.data.DataSet, and no fun"),
+        (["--estimators", "outside_models.Mine"], "is no subclass of pyrovae.Estimator with a"),
+        (["--likelihood", "outside_models.Mine"], "is no subclass of pyrovae.likelihoods.Like"),
         (["--model", "conv-va"], "did you mean conv-vae"),
         (["--model", "linear-gaussian"], "the model linear-gaussian needs --model.z_dim"),
         (["--model.prior", "os.system"], "the model vae has no option prior"),

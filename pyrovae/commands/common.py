@@ -1,12 +1,10 @@
 """What the command lines share: exit codes, errors in one sentence, and how to go on."""
 
 __all__ = [
-    "ESTIMATORS",
-    "LIKELIHOODS",
+    "Asked",
     "USAGE",
     "blocks_of",
     "check_device",
-    "check_local",
     "guarded",
     "interrupted",
 ]
@@ -17,12 +15,12 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from tempfile import NamedTemporaryFile
 from traceback import format_exception
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 from uuid import uuid4
 
 from pyrovae.errors import DataError, Diverged, StateError
@@ -31,23 +29,30 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from torch import Tensor
 
     from pyrovae.data.rows import Rows
+    from pyrovae.evidence.estimators.base import Estimator
     from pyrovae.runs import Blocks
     from pyrovae.runs.folder import Folder
 
-# names of what --help does not wait for
-LIKELIHOODS = ["bernoulli", "continuous-bernoulli", "normal"]
-ESTIMATORS = ["elbo", "importance", "jackknife", "prior", "ais", "quadrature", "exact"]
 OF_MEMORY = r"(?i)memory|storage size calculation overflowed"  # torch's words
 USAGE, DATA, DIVERGED, CHECKPOINT, UNFORESEEN, INTERRUPTED = 2, 3, 4, 5, 70, 130
 
 
+class Asked(TypedDict):
+    """What `evaluate` is asked for, and `cost`, with the data."""
+
+    estimators: "list[Estimator]"
+    seed: int
+    plate: str | None
+    compile: bool
+
+
 def blocks_of(
     folder: "Folder",
-    model: Any,
-    guide: Any,
+    model: "Callable[..., object]",
+    guide: "Callable[..., object] | None",
     data: "Sequence[Tensor | Rows]",
-    options: dict[str, Any],
-    protocol: dict[str, Any],
+    options: "Asked",
+    protocol: Mapping[str, object],
 ) -> "Blocks":
     """Returns the finished blocks of this very evaluation; says how many there are.
 
@@ -59,7 +64,7 @@ def blocks_of(
     from pyrovae.program import inspect
     from pyrovae.runs import Blocks
 
-    digest = hashlib.sha256(json.dumps([options, protocol], default=str).encode())
+    digest = hashlib.sha256(json.dumps([dict(options), dict(protocol)], default=str).encode())
     digest.update(str([(x.device, x.dtype, tuple(x.shape)) for x in data]).encode())
     for _, d in chain.from_iterable(map(in_chunks, data)):
         digest.update(d.cpu().contiguous().numpy().data)
@@ -149,12 +154,6 @@ def _told(error: Exception) -> tuple[int, str]:
         f"{type(error).__name__} where none was expected ({sentence}); the traceback is in "
         f"{file.name}: please report it, or look there for a line of your own"
     )
-
-
-def check_local(name: str) -> None:
-    """Raises DataError where data are an address."""
-    if "://" in name:
-        raise DataError(f"--data {name} is an address; download it, and give the file's path")
 
 
 def check_device(name: str) -> None:

@@ -1,40 +1,50 @@
 """Which model a command line asks for, and its options: `--model NAME --model.OPTION VALUE`."""
 
-__all__ = ["add_model", "options_of", "resolve", "without_model"]
+__all__ = ["add_model", "options_of", "resolve", "with_options_shown"]
 
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from pyrovae.commands.common import LIKELIHOODS
-from pyrovae.commands.options import AMOUNT, COUNT, did_you_mean
-from pyrovae.commands.users import model_class
+from pyrovae.commands.named import likelihood_name, model_class, written_names
+from pyrovae.commands.options import AMOUNT, COUNT, Parser, did_you_mean
+
+if TYPE_CHECKING:
+    from pyrovae.models.base import Model
 
 PREFIX = "--model."
 PLAIN = int, float, str, bool, NoneType, ...
 MANY = list, tuple, Sequence
-VAE: dict[str, Any] = {  # its options have names without --model., too
-    "likelihood": LIKELIHOODS[0],
+VAE: dict[str, object] = {  # its options have names without --model., too
+    "likelihood": "bernoulli",
     "sigma": None,
     "z_dim": 16,
     "hidden_dims": [256],
 }
 
 
-def add_model(add: Callable[..., Any]) -> None:
+def add_model(add: Callable[..., object]) -> None:
     """Adds the options that say which model; those of the VAE also without `--model.`."""
+    names = ", ".join(written_names("models"))
     add(
         "--model",
         default="vae",
         metavar="NAME",
-        help="by name, or package.module.Class of your own; --model.OPTION VALUE for its options",
+        help=f"of {names}; or package.module.Class of your own; --model.OPTION VALUE for its "
+        "options, which --model NAME --help lists",
     )
     add("--model_options", type=dict | None, help=SUPPRESS)
-    add("--likelihood", choices=LIKELIHOODS, help=f"p(x|z) (default: {VAE['likelihood']})")
+    add(
+        "--likelihood",
+        type=str | None,
+        metavar="NAME",
+        help=f"p(x|z), of {', '.join(written_names('likelihoods.py'))}; or package.module.Class "
+        f"of your own (default: {VAE['likelihood']})",
+    )
     add(
         "--sigma",
         type=AMOUNT | None,
@@ -56,43 +66,41 @@ def add_model(add: Callable[..., Any]) -> None:
     )
 
 
-def without_model(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns a command line without its `--model.OPTION VALUE ...`, and these by name.
-
-    Raises:
-        ValueError: If one has no value.
-    """
-    rest: list[str] = []
-    found: dict[str, list[str]] = {}
-    values = rest
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if word.startswith(PREFIX):
-            option = name.removeprefix(PREFIX).replace("-", "_")
-            values = found[option] = [value] if equals else []
-        elif word.startswith("-") and not re.match(r"-[\d.]", word):
-            values = rest
-            rest.append(word)
-        else:
-            values.append(word)
-    if empty := [name for name, words in found.items() if not words]:
-        raise ValueError(f"{PREFIX}{empty[0]} needs a value")
-    options = {n: v[0] if len(v) == 1 else f"[{', '.join(v)}]" for n, v in found.items()}
-    return rest, options
+def with_options_shown(parser: Parser, argv: Sequence[str]) -> Parser:
+    """Returns a parser whose help lists the options of the model that a command line names."""
+    asked = {"-h", "--help"} & set(argv)
+    names = [v for w, v in zip(argv, [*argv[1:], ""], strict=True) if w == "--model"]
+    names += [w.removeprefix("--model=") for w in argv if w.startswith("--model=")]
+    if not asked or not names:
+        return parser
+    of_model, _ = _parsed_as(model_class(names[-1]))
+    add = parser.add_argument_group(f"options of the model {names[-1]}").add_argument
+    for action in of_model._actions:  # pyright: ignore[reportPrivateUsage]
+        if action.dest != "help":
+            add(f"{PREFIX}{action.dest}", metavar="X", default=action.default, help=action.help)
+    return parser
 
 
-def model_options(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `for_data` of a model class takes, as given or by default, of its types.
+def _parsed_as(cls: "type[Model]") -> tuple[ArgumentParser, dict[str, object]]:
+    """Returns what parses the options of a model class, and the types of those that are plain.
 
     Only numbers, words and lists of them can be given, so that none names code to import.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_method_arguments(cls, "for_data", skip={"splits"})
+    actions = {a.dest: a for a in parser._actions if a.dest != "help"}  # pyright: ignore[reportPrivateUsage]
+    hints = {name: getattr(a, "_typehint", a.type) for name, a in actions.items()}
+    return parser, {name: hint for name, hint in hints.items() if _is_plain(hint)}
+
+
+def model_options(cls: "type[Model]", given: Mapping[str, object]) -> dict[str, object]:
+    """Returns what `for_data` of a model class takes, as given or by default, of its types.
 
     Raises:
         ValueError: If it takes no such option, or another value.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_method_arguments(cls, "for_data", skip={"splits"})
-    hints = {a.dest: getattr(a, "_typehint", a.type) for a in parser._actions}  # pyright: ignore
-    plain = {n: h for n, h in hints.items() if n != "help" and _is_plain(h)}
+    parser, plain = _parsed_as(cls)
+    listed = dict(given)
     for name, value in given.items():
         if name not in plain:
             raise ValueError(
@@ -100,21 +108,24 @@ def model_options(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
                 f"{', '.join(plain) or 'none'}"
             )
         if isinstance(value, str) and value[:1] != "[" and get_origin(plain[name]) in MANY:
-            given = {**given, name: f"[{value}]"}
+            listed[name] = f"[{value}]"
     try:
-        options = vars(parser.parse_object(given))
+        options = vars(parser.parse_object(listed))
     except ArgumentError as e:
-        what = " ".join(str(e).split())
-        if name := next((n for n in given if f'"{n}"' in what), None):
-            what = re.sub(r"<class '(\w+)'>", r"\1", what.partition(": ")[2])
-            expected = what.partition(". Got value")[0].strip()
-            raise ValueError(f"{PREFIX}{name} is {given[name]!r}; {expected.lower()}") from e
-        needed = what.rpartition("required: ")[2]
-        raise ValueError(f"the model {cls.name} needs {PREFIX}{needed}") from e
+        raise ValueError(_refused(cls, listed, " ".join(str(e).split()))) from e
     return {name: options[name] for name in plain}
 
 
-def _is_plain(hint: Any) -> bool:
+def _refused(cls: "type[Model]", given: Mapping[str, object], what: str) -> str:
+    """Returns in a sentence why the parser refuses the options of a model."""
+    if name := next((n for n in given if f'"{n}"' in what), None):
+        what = re.sub(r"<class '(\w+)'>", r"\1", what.partition(": ")[2])
+        expected = what.partition(". Got value")[0].strip()
+        return f"{PREFIX}{name} is {given[name]!r}; {expected.lower()}"
+    return f"the model {cls.name} needs {PREFIX}{what.rpartition('required: ')[2]}"
+
+
+def _is_plain(hint: object) -> bool:
     """Returns whether a type holds numbers, words and lists of them alone."""
     if hint in PLAIN or get_origin(hint) is Literal:
         return True
@@ -122,8 +133,16 @@ def _is_plain(hint: Any) -> bool:
     return many and all(map(_is_plain, get_args(hint)))
 
 
-def resolve(config: Namespace, options: dict[str, Any]) -> None:
-    """Puts the options of the model into the configuration, of the VAE under their own names."""
+def resolve(config: Namespace, options: Mapping[str, object]) -> None:
+    """Puts the options of the model into the configuration, of the VAE under their own names.
+
+    Args:
+        config: What the command line says besides; gains them.
+        options: Those of `--model.OPTION VALUE`, by name.
+
+    Raises:
+        ValueError: If the model takes no such option, or a program has any.
+    """
     short = {name: config[name] for name in VAE if config[name] is not None}
     if config.program:
         if of_vae := [name for name, value in short.items() if value != VAE[name]]:
@@ -140,7 +159,13 @@ def resolve(config: Namespace, options: dict[str, Any]) -> None:
         config[name] = value
 
 
-def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options of the model in a configuration that `resolve` has filled in."""
+def options_of(config: Mapping[str, object]) -> dict[str, object]:
+    """Returns the options of the model in a configuration that `resolve` has filled in.
+
+    A likelihood of the user's own is imported.
+    """
     options = config["model_options"]
-    return {name: config[name] for name in VAE} if options is None else options
+    found = dict(options) if isinstance(options, dict) else {name: config[name] for name in VAE}
+    if isinstance(family := found.get("likelihood"), str):
+        found["likelihood"] = likelihood_name(family)
+    return found

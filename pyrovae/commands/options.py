@@ -1,6 +1,6 @@
 """The parser of the command lines: options in groups, help without types, errors in a sentence."""
 
-__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common", "did_you_mean"]
+__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common", "add_own_code", "did_you_mean"]
 
 import re
 import sys
@@ -186,6 +186,32 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns the question for what may have been meant, "" where nothing is near."""
     near = get_close_matches(name, list(names), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def add_own_code(add: Callable[..., object]) -> None:
+    """Adds the options that name a user's own code of a run again, which no file can.
+
+    Args:
+        add: Adds an option to a group of the parser.
+    """
+    add(
+        "--program",
+        type=str | None,
+        metavar="MODULE:MAKE",
+        help="of a program, or of a run of one: make() returns (model, guide)",
+    )
+    add(
+        "--model",
+        type=str | None,
+        metavar="NAME",
+        help="of a run of your own model: package.module.Class",
+    )
+    add(
+        "--likelihood",
+        type=str | None,
+        metavar="NAME",
+        help="of a run with your own likelihood: package.module.Class",
+    )
 
 
 def add_common(parser: Parser) -> Callable[..., Any]:

@@ -1,15 +1,16 @@
 """Writes report.html, the page of a run, anew: python -m pyrovae report RUN."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyrovae.commands.common import guarded
-from pyrovae.commands.users import blamed, make_program, named_again, program_sha256
+from pyrovae.commands.named import estimator_name, own_code
+from pyrovae.commands.users import blamed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
 
     from pyrovae.commands.options import Parser
+    from pyrovae.runs import Run
 
 DOES = "Writes report.html, the page of a run, anew."
 EXAMPLES = (
@@ -21,14 +22,26 @@ EXAMPLES = (
 
 def parser() -> "Parser":
     """Returns the command line."""
-    from pyrovae.commands.options import Parser
+    from pyrovae.commands.options import Parser, add_own_code
 
     p = Parser("report", DOES, EXAMPLES, "RUN")
     p.add_argument("run", help="folder of python -m pyrovae.svi")
     add = p.add_argument_group("data and model").add_argument
     add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
-    add("--program", type=str | None, metavar="MODULE:MAKE", help="of the run, for its diagram")
-    add("--model", type=str | None, metavar="NAME", help="package.module.Class, of your own")
+    add_own_code(add)
+    add(
+        "--data",
+        type=str | None,
+        metavar="NAME",
+        help="of a run with your own data set: package.module.Name",
+    )
+    add(
+        "--estimators",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="of evidence by your own estimators: package.module.Class",
+    )
     return p
 
 
@@ -39,25 +52,32 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: "Namespace") -> int:
     """Writes the page, and prints where it is."""
-    from pyrovae import report, runs, storage
+    from pyrovae import report, runs
+    from pyrovae.commands.tasks import data_of, opened
     from pyrovae.runs.folder import worked_in
 
-    program = None
-    holds_program = runs.holds_program(Path(config.run))  # and a run at all
-    if config.program:
-        if not holds_program:
-            raise ValueError(f"{config.run} holds a model, which needs no --program; leave it out")
-        folder = Path(config.run)
-        program = make_program(config.program, runs.read_config(folder)["seed"], "cpu")
-        known = runs.load_evidence(folder)
-        if known.protocol.get("program_sha256", made := program_sha256(program)) != made:
-            raise storage.StateError(
-                f"{config.program} has changed since the evidence in {config.run} was computed; "
-                f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
-            )
-    if not holds_program:
-        named_again(config.model, runs.read_config(Path(config.run)))
-    with worked_in(config.run) as own, blamed(config.program or config.model):
-        own.claim([runs.REPORT])
-        print(report.write(config.run, root=config.root, program=program))
+    with blamed(*own_code(vars(config))):
+        opened_run = opened(config, needs_program=False)
+        for name in config.estimators:
+            estimator_name(name)
+        _check_program(config, opened_run)
+        with worked_in(config.run) as own:
+            own.claim([runs.REPORT])
+            splits = data_of(config, opened_run)
+            print(report.write(config.run, splits=splits, program=opened_run.program))
     return 0
+
+
+def _check_program(config: "Namespace", run: "Run") -> None:
+    """Raises StateError where a program is not the one that the evidence is of."""
+    from pyrovae import runs, storage
+    from pyrovae.commands.users import program_sha256
+
+    if run.program is None:
+        return
+    known = runs.load_evidence(run.folder)
+    if known.protocol.get("program_sha256", made := program_sha256(run.program)) != made:
+        raise storage.StateError(
+            f"{config.program} has changed since the evidence in {config.run} was computed; "
+            f"python -m pyrovae.evidence {config.run} --program {config.program} evaluates it"
+        )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrovae.commands.common import (
-    ESTIMATORS,
+    Asked,
     blocks_of,
     check_device,
-    check_local,
     guarded,
     interrupted,
 )
-from pyrovae.commands.users import blamed, check_takes, make_program, model_class, program_sha256
+from pyrovae.commands.named import check_again, data_source, model_class, own_code
+from pyrovae.commands.users import blamed, check_takes, make_program, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
@@ -44,6 +44,7 @@ EXAMPLES = (
 
 def parser() -> "Parser":
     """Returns the command line; what is not about this invocation also goes into config.yaml."""
+    from pyrovae.commands.estimators import add_estimators
     from pyrovae.commands.model_options import add_model
     from pyrovae.commands.options import AMOUNT, COUNT, SEED, Parser, add_common
 
@@ -103,14 +104,7 @@ def parser() -> "Parser":
     )
     add("--seed", type=SEED, default=0, metavar="N", help="of weights, training and evaluation")
     add = p.add_argument_group("evidence").add_argument
-    add(
-        "--estimators",
-        nargs="+",
-        default=["elbo", "importance", "prior"],
-        choices=ESTIMATORS,
-        metavar="NAME",
-        help=f"of {', '.join(ESTIMATORS)}",
-    )
+    add_estimators(add, ("elbo", "importance", "prior"))
     add(
         "--num-particles",
         type=COUNT,
@@ -140,42 +134,32 @@ def main(argv: list[str] | None = None) -> int:
 
 def _configured(argv: list[str]) -> "Namespace":
     """Returns what the command line asks for, of a run that is resumed as it was begun."""
-    from pyrovae.commands.model_options import resolve, without_model
+    from pyrovae.commands.dotted import estimator_options, without_dotted
+    from pyrovae.commands.model_options import resolve, with_options_shown
 
-    p = parser()
-    argv, options = without_model(argv)
+    p = with_options_shown(parser(), argv)
+    argv, dotted = without_dotted(argv)
     config = p.parse_args(argv)
     if config.resume and config.out and (Path(config.out) / "config.yaml").exists():
         from pyrovae.runs import read_config
 
         read_config(Path(config.out))
         config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
-    named = {a.partition("=")[0] for a in argv}
-    theirs = config.program and "program", "." in config.model and "model"
-    for option in filter(None, theirs):
-        if f"--{option}" not in named:
-            raise ValueError(
-                f"this is the configuration of the {option} {config[option]}, and no code is "
-                f"imported because a file names it; name it again: --{option} {config[option]}"
-            )
-    if config.program and (options or config.model != p.get_default("model")):
+    check_again(vars(config), {a.partition("=")[0].removeprefix("--") for a in argv})
+    if config.program and (dotted.model or config.model != p.get_default("model")):
         raise ValueError("a program is no model with options; give --program or --model")
-    with blamed(_code(config)):
-        resolve(config, options)
+    with blamed(*own_code(vars(config))):
+        resolve(config, dotted.model)
+    config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)
     config.binarize = config.binarize or ("none" if config.program else "dynamic")
     return config
-
-
-def _code(config: "Namespace") -> str | None:
-    """Returns the user's code that a configuration names."""
-    return config.program or (config.model if "." in config.model else None)
 
 
 def run(config: "Namespace", argv: list[str]) -> int:
     """Fits, evaluates, prints and writes the run folder; of several processes, rank 0 does."""
     from pyrovae.svi.distributed import joined
 
-    with joined(config.device) as (processes, config.device), blamed(_code(config)):
+    with joined(config.device) as (processes, config.device), blamed(*own_code(vars(config))):
         return _run(config, processes, argv)
 
 
@@ -240,6 +224,7 @@ def _fitted_and_evaluated(
     """Writes the run folder, and returns the result of the fit and the evidence."""
     import pyrovae as pv
     from pyrovae import report, runs, storage
+    from pyrovae.commands.estimators import estimators_asked, on_record
     from pyrovae.evidence.evaluate import planned
     from pyrovae.runs.saving import check_loadable
 
@@ -248,7 +233,12 @@ def _fitted_and_evaluated(
     if model:
         check_loadable(model)  # before training, too
     test = tuple(x.to(config.device) for x in task.arrays(splits.test))
-    options = {n: config[n] for n in ("estimators", "num_particles", "plate", "seed", "compile")}
+    options: Asked = {
+        "estimators": estimators_asked(config, ("num_particles",)),
+        "seed": config.seed,
+        "plate": config.plate,
+        "compile": config.compile,
+    }
     planned(*pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, processes)
     runs.write_config(folder.path, task.kept, notes)
@@ -258,7 +248,7 @@ def _fitted_and_evaluated(
     about = runs.about_model(task.kept)
     if not model:
         about = {"program": config.program, "program_sha256": task.program}
-    protocol = {**splits.protocol, "part": "test", **about}
+    protocol = {**splits.protocol, "part": "test", **about, **on_record(config)}
     protocol["saved_sha256"] = runs.saved_sha256(folder.path)
     blocks = blocks_of(folder, *pair, test, options, protocol)
     evidence = pv.evaluate(
@@ -310,10 +300,9 @@ def _fitted(
 def _splits(config: "Namespace") -> "Splits":
     import pyrovae as pv
 
-    check_local(config.data)
     load = pv.data.load_arrays if config.program else pv.data.load
     return load(
-        config.data,
+        data_source(config.data),
         root=config.root,
         binarize=config.binarize,
         valid_size=config.valid_size,

@@ -4,9 +4,8 @@ __all__ = [
     "ProgramError",
     "blamed",
     "check_takes",
+    "imported",
     "make_program",
-    "model_class",
-    "named_again",
     "program_sha256",
 ]
 
@@ -15,7 +14,7 @@ import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,7 +32,6 @@ OURS = f"{Path(pyrovae.__file__).parent}/"
 PATHS = "stdlib", "platstdlib", "purelib", "platlib"
 LIBRARIES = tuple(f"{sysconfig.get_path(p)}/" for p in PATHS)
 FORM = "give package.module:make, of a make() that returns (model, guide)"
-CLASS = "give package.module.Class, of a pyrovae.Model"
 
 
 def make_program(name: str, seed: int, device: str) -> "Pair":
@@ -62,10 +60,8 @@ def make_program(name: str, seed: int, device: str) -> "Pair":
         )
     if not (module and attribute):
         raise ProgramError(f"--program {name} names no function; {FORM}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     with seeded(seed), blamed(name):
-        function = _function(name, _imported(f"--program {name}", module, FORM), attribute)
+        function = _function(name, imported(f"--program {name}", module, FORM), attribute)
         pair = function()
     _check_pair(name, pair)
     if device != "cpu":
@@ -84,65 +80,29 @@ def _check_pair(name: str, pair: object) -> None:
             raise ProgramError(f"{name} returned a {who} of type {type(fn).__name__}; {FORM}")
 
 
-def model_class(name: str) -> Any:
-    """Returns the model class of a name, or that which `package.module.Class` is, imported.
-
-    Raises:
-        ValueError: If no model has that name.
-        ProgramError: If there is no such class, or importing it fails.
-    """
-    from pyrovae.models.base import Model, named
-
-    module, _, attribute = name.rpartition(".")
-    if not module:
-        return named(name)
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    with blamed(name):
-        found = getattr(_imported(f"--model {name}", module, CLASS), attribute, None)
-    if not (isinstance(found, type) and issubclass(found, Model) and "name" in vars(found)):
-        raise ProgramError(
-            f"--model {name} is no subclass of pyrovae.Model with a name of its own; {CLASS} that "
-            "has one, such as name = 'mine'"
-        )
-    if found.model is Model.model:
-        raise ProgramError(
-            f"--model {name} has no model; give the class a method model(self, *data), which "
-            "samples latents and observes the data, in a pyro.plate"
-        )
-    return found
-
-
-def named_again(name: str | None, kept: Mapping[str, Any]) -> Any:
-    """Returns the class of a run's model where a user names it, imported; else `None`.
+def imported(option: str, module: str, form: str) -> ModuleType:
+    """Returns a user's module, which is found from the working directory, too.
 
     Args:
-        name: What the user says.
-        kept: The run's options.
+        option: What names it, as the command line has it.
+        module: Its dotted name.
+        form: What is to be given instead, where there is no such module.
 
     Raises:
-        ValueError: If it is a user's and not named: no code is imported because a file names it.
+        ProgramError: If there is none, or importing it fails; the line is named.
     """
-    if name:
-        return model_class(name)
-    if "." in (known := str(kept.get("model"))):
-        raise ValueError(
-            f"this is a run of the model {known}, and no code is imported because a file names "
-            f"it; name it again: --model {known}"
-        )
-    return None
-
-
-def _imported(option: str, module: str, form: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name and f"{module}.".startswith(f"{e.name}."):
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    with blamed(option.partition(" ")[2]):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as e:
+            if not (e.name and f"{module}.".startswith(f"{e.name}.")):
+                raise
             raise ProgramError(
                 f"{option} cannot be had: there is no module {e.name!r} in the working directory, "
                 f"or installed; {form}"
             ) from None
-        raise
 
 
 def _function(name: str, module: ModuleType, attribute: str) -> Callable[[], Any]:
@@ -199,8 +159,12 @@ def program_sha256(pair: "Pair") -> str:
 
 
 @contextmanager
-def blamed(program: str | None) -> Iterator[None]:
-    """Runs its body; where a user's program makes it fail, says in which of their lines.
+def blamed(*names: str) -> Iterator[None]:
+    """Runs its body; where a user's code makes it fail, says in which of their lines.
+
+    Args:
+        names: Of what is theirs, `package.module:make` or `package.module.Name`; without any, an
+            error stays what it is.
 
     Raises:
         ProgramError: In place of an error, or exit, that came from or through a line of theirs.
@@ -208,33 +172,38 @@ def blamed(program: str | None) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as e:
-        place, ours = _place(e, program) if program else ("", False)
-        if not place or isinstance(e, DataError | ProgramError):
+        file, line, ours = _place(e, names) if names else ("", 0, False)
+        if not file or isinstance(e, DataError | ProgramError):
             raise
+        place = f"{file}, line {line}"
         what = e.msg if isinstance(e, SyntaxError) else str(e)
         what = re.split(r"\n\s*Trace Shapes:", what)[0].strip()  # Pyro adds a table
         if ours and isinstance(e, ValueError | TypeError):
             raise ProgramError(f"{what} ({place})") from e
         kind = f"{type(e).__name__}: {what}".partition("\n")[0].rstrip(": ")
-        raise ProgramError(f"{program} fails in its own code, {place}: {kind}") from e
+        name = next((n for n in names if _file(n) == file), names[0])
+        raise ProgramError(f"{name} fails in its own code, {place}: {kind}") from e
 
 
-def _place(error: BaseException, program: str) -> tuple[str, bool]:
+def _place(error: BaseException, names: Sequence[str]) -> tuple[str, int, bool]:
     """Returns file and line of an error in a user's code, "" without; and whether we raised it."""
-    if isinstance(error, SyntaxError) and _theirs(error.filename or "", program):
-        return f"{error.filename}, line {error.lineno}", False
+    if isinstance(error, SyntaxError) and _theirs(error.filename or "", names):
+        return error.filename or "", error.lineno or 0, False
     frames = [(f.f_code.co_filename, line) for f, line in walk_tb(error.__traceback__)]
-    own = [f"{file}, line {line}" for file, line in frames if _theirs(file, program)]
-    if own:
-        return own[-1], frames[-1][0].startswith(OURS)
+    if own := [frame for frame in frames if _theirs(frame[0], names)]:
+        return *own[-1], frames[-1][0].startswith(OURS)
     cause = error.__cause__
-    return (_place(cause, program)[0], True) if cause else ("", False)
+    return (*_place(cause, names)[:2], True) if cause else ("", 0, False)
 
 
-def _theirs(file: str, program: str) -> bool:
-    """Returns whether a file is a user's: of the program, or of no library."""
-    name = program.partition(":")[0] if ":" in program else program.rpartition(".")[0]
-    module = sys.modules.get(name)
-    if file == getattr(module, "__file__", None):
+def _theirs(file: str, names: Sequence[str]) -> bool:
+    """Returns whether a file is a user's: of what is named, or of no library."""
+    if file in [_file(name) for name in names]:
         return True
     return Path(file).is_file() and not file.startswith((OURS, *LIBRARIES))
+
+
+def _file(name: str) -> str | None:
+    """Returns the file of the module of a name, `None` while it is not imported."""
+    module = name.partition(":")[0] if ":" in name else name.rpartition(".")[0]
+    return getattr(sys.modules.get(module), "__file__", None)

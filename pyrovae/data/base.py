@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pyrovae.data.splits import Split
+from pyrovae.registry import enter
 
 Parts = Split | tuple[Split, ...]
 sets: "dict[str, type[DataSet]]" = {}
@@ -48,15 +49,7 @@ class DataSet:
         Raises:
             TypeError: If another class has that name.
         """
-        if "name" not in vars(cls):
-            return
-        other = sets.setdefault(cls.name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TypeError(
-                f"the name {cls.name!r} is that of {other.__module__}.{other.__qualname__}; give "
-                f"{cls.__qualname__} another"
-            )
-        sets[cls.name] = cls  # defined again, as a notebook does
+        enter(sets, cls)
 
     @property
     def label(self) -> str:

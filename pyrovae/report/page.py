@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from pyrovae import data, plots, runs, storage
+from pyrovae import plots, runs, storage
 from pyrovae.data import Split, Splits
 from pyrovae.data.rows import chosen
 from pyrovae.evidence.estimate import Estimate
@@ -57,15 +57,9 @@ def write(
             or other data than the run's.
     """
     folder = Path(folder)
-    config, evidence = runs.read_config(folder), runs.load_evidence(folder)
-    model = None if runs.holds_program(folder) else runs.load(folder)
-    load = data.load if model else data.load_arrays
-    splits = splits or load(
-        config["data"],
-        root=root or config["root"],
-        binarize=config["binarize"],
-        valid_size=config["valid_size"],
-    )
+    run, evidence = runs.read_run(folder, program), runs.load_evidence(folder)
+    config, model = run.config, run.model
+    splits = splits or run.splits(root=root)
     again = f"python -m pyrovae.evidence {folder} evaluates that"
     if splits.protocol["sha256_test"] != evidence.protocol.get("sha256_test"):
         raise storage.StateError(

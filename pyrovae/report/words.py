@@ -2,6 +2,7 @@
 
 __all__ = ["CAPTIONS", "commands", "number", "title", "trained"]
 
+import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ from pyrovae import runs
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Model
 from pyrovae.plots.figures import signed
+from pyrovae.registry import is_path
 
 CAPTIONS = {
     "evidence": "Estimates against the number of draws: flat is done, rising is not.",
@@ -74,7 +76,13 @@ def _model(model: Model, shape: tuple[int, int] | None) -> str:
         parts.append(f"a {family} likelihood")
     *first, last = [*parts, _count(sum(p.numel() for p in model.parameters()), "parameter")]
     having = f"{', '.join(first)} and {last}" if first else last
-    return f"A {type(model).__name__}{of} with {having}"
+    return f"{_article(type(model).__name__)}{of} with {having}"
+
+
+def _article(noun: str) -> str:
+    """Returns a noun with its article: "A VAE", "An AutoEncoder"."""
+    spelled = len(noun) > 1 and noun[:2].isupper()  # letter by letter: a VAE, an MLP
+    return f"{'An' if noun[:1] in ('AEFHILMNORSX' if spelled else 'AEIO') else 'A'} {noun}"
 
 
 def number(value: Any, form: str = "") -> str:
@@ -93,11 +101,10 @@ def commands(
 ) -> list[str]:
     """Returns the commands that make these numbers again, of a run with that configuration."""
     protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
-    program, model = config.get("program"), config.get("model") or ""
-    named = f" --program {quote(program)}" if program else ""
-    named += f" --model {quote(model)}" if "." in model else ""
+    named = _named(config, ("program", "model", "likelihood", "data"))
     lines = [*(f"# {note}" for note in notes)]
-    lines.append(f"python -m pyrovae.svi --config {path}{named}")
+    again = _named(config, ("objective", "estimators"))
+    lines.append(f"python -m pyrovae.svi --config {path}{named}{again}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
         names = ("num_particles", "tolerance", "max_particles", "num_temperatures", "num_chains")
         options = [
@@ -106,7 +113,29 @@ def commands(
             if n in protocol
         ]
         options += [f"--rows {quote(str(rows))}"] if rows != "all" else []
-        chosen_names = "--estimators " + " ".join(evidence.estimates)
+        estimators = protocol.get("estimators") or " ".join(evidence.estimates)
+        options += [f"--estimators {estimators}", *_own_options(protocol)]
         command = f"python -m pyrovae.evidence {quote(name)}{named}"
-        lines.append(" ".join([command, *options, chosen_names]))
+        lines.append(" ".join([command, *options]))
     return lines
+
+
+def _named(config: Mapping[str, object], options: Sequence[str]) -> str:
+    """Returns the options by which a run's code of the user's own is named again."""
+    text = ""
+    for option in options:
+        names = config.get(option)
+        listed = [str(n) for n in (names if isinstance(names, list) else [names]) if n]
+        if any(is_path(n) or option == "program" for n in listed):
+            text += f" --{option} {' '.join(map(quote, listed))}"
+    return text
+
+
+def _own_options(protocol: Mapping[str, object]) -> list[str]:
+    """Returns the options of estimators that the record has, as a command line says them."""
+    known = json.loads(str(protocol.get("estimator_options", "{}")))
+    return [
+        f"--estimators.{name}.{option} {quote(x if isinstance(x, str) else json.dumps(x))}"
+        for name, options in known.items()
+        for option, x in options.items()
+    ]

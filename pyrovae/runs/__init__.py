@@ -24,6 +24,7 @@ from pyrovae.runs.contents import (
     write_figures,
     write_metrics,
 )
+from pyrovae.runs.loading import Run, read_run
 from pyrovae.runs.pictures import best_epoch, overview
 from pyrovae.runs.saving import (
     MODEL,
@@ -46,6 +47,7 @@ __all__ = [
     "TABLE",
     "MODEL",
     "RUN_FILES",
+    "Run",
     "about_model",
     "best_epoch",
     "clear",
@@ -59,6 +61,7 @@ __all__ = [
     "read_config",
     "read_metrics",
     "read_notes",
+    "read_run",
     "save",
     "saved_sha256",
     "write_config",

@@ -4,6 +4,7 @@ __all__ = [
     "BLOCKS",
     "CHECKPOINT",
     "CONFIG",
+    "Config",
     "EVIDENCE",
     "EVIDENCE_FILES",
     "REPORT",
@@ -28,7 +29,7 @@ __all__ = [
 import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, cast
 
 import yaml
 from torch import Tensor
@@ -49,6 +50,24 @@ CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figure
 TABLE, BLOCKS, REPORT = "evidence.csv", "blocks", "report.html"
 OF_EVIDENCE = "evidence", "histogram", "khat_importance", "khat_prior", "two_estimates", "extremes"
 OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold"  # pictures
+
+
+class Config(TypedDict, total=False):
+    """The options of a run in `config.yaml`, those that are read again."""
+
+    data: Required[str]
+    root: Required[str]
+    binarize: Required[str]
+    batch_size: Required[int]
+    seed: Required[int]
+    valid_size: int | None
+    likelihood: str | None
+    program: str | None
+    model: str | None
+    model_options: dict[str, object] | None
+    plate: str
+
+
 OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "data": str,
     "root": str,
@@ -101,7 +120,7 @@ def drop_evidence(folder: Folder) -> None:
     folder.claim(EVIDENCE_FILES)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Config:
     """Returns what `write_config` wrote; StateError if it is not there, or something else is."""
     path = folder / CONFIG
     try:
@@ -111,7 +130,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, kinds in OPTIONS.items():
             if not isinstance(config.get(name, None if name in LATER else ...), kinds):
                 raise ValueError(f"{name} is {config.get(name, 'missing')!r}")
-        return config
+        return cast(Config, config)
     except (OSError, ValueError) as e:
         raise storage.StateError(f"{path} cannot be read: {said(e)}") from e
 

@@ -1,0 +1,85 @@
+"""Which estimators a command line asks for: by name or import path, with options of their own."""
+
+__all__ = ["add_estimators", "estimators_asked", "on_record"]
+
+import json
+from argparse import SUPPRESS
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from pyrovae.commands.named import estimator_name, written_names
+from pyrovae.commands.options import did_you_mean
+from pyrovae.registry import is_path
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import Namespace
+
+    from pyrovae.evidence.estimators.base import Estimator
+
+
+def add_estimators(add: Callable[..., object], default: Sequence[str]) -> None:
+    """Adds the options that say which estimators are asked for.
+
+    Args:
+        add: Adds an option to a group of the parser.
+        default: Names.
+    """
+    names = ", ".join(written_names("evidence/estimators"))
+    add(
+        "--estimators",
+        nargs="+",
+        default=list(default),
+        metavar="NAME",
+        help=f"of {names}; or package.module.Class of your own; --estimators.NAME.OPTION VALUE "
+        "for its options",
+    )
+    add("--estimator_options", type=dict | None, help=SUPPRESS)
+
+
+def estimators_asked(config: "Namespace", shared: Sequence[str]) -> "list[Estimator]":
+    """Returns the estimators of a configuration, a user's own imported.
+
+    Args:
+        config: With `estimators`, and `estimator_options` by their names.
+        shared: Options of `config` that go by one name for all estimators, such as
+            "num_particles"; those of an estimator's own go before.
+
+    Raises:
+        ValueError: If there is no such estimator, or option of it.
+        ProgramError: If a user's own cannot be had.
+    """
+    names = [estimator_name(name) for name in config.estimators]
+    options: Mapping[str, Mapping[str, object]] = config.estimator_options or {}
+    if other := [name for name in options if name not in names]:
+        raise ValueError(
+            f"--estimators.{other[0]} has options, but it is not asked for"
+            f"{did_you_mean(other[0], names) or '; add it to --estimators'}"
+        )
+    common = {name: config[name] for name in shared}
+    return [_made(name, options.get(name, {}), common) for name in names]
+
+
+def _made(name: str, options: Mapping[str, object], shared: Mapping[str, object]) -> "Estimator":
+    """Returns the estimator of a name with its options."""
+    import pyrovae.evidence.planning  # noqa: F401  # by which all of ours are known
+    from pyrovae.evidence.estimators.base import kind
+
+    cls = kind(name)
+    own = [f.name for f in fields(cls)]
+    for option in (o for o in options if o not in own):
+        raise ValueError(
+            f"the estimator {name} has no option {option}{did_you_mean(option, own)}; it takes "
+            f"{', '.join(own) or 'none'}"
+        )
+    return replace(cls.of_options(shared), **options)
+
+
+def on_record(config: "Namespace") -> dict[str, str]:
+    """Returns what the record says of estimators beside their own facts, to ask for them again."""
+    record = {}
+    if any(map(is_path, config.estimators)):
+        record["estimators"] = " ".join(config.estimators)
+    if config.estimator_options:
+        record["estimator_options"] = json.dumps(config.estimator_options)
+    return record

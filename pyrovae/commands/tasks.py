@@ -1,0 +1,186 @@
+"""What `pyrovae.evidence` evaluates: a run, or a user's program, with data."""
+
+__all__ = ["Task", "data_of", "of_program", "of_run", "opened"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyrovae.commands.named import check_again, data_source, likelihood_name, model_class
+from pyrovae.commands.users import check_takes, make_program, program_sha256
+from pyrovae.registry import is_path
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import Namespace
+    from torch import Tensor
+
+    from pyrovae.data import Split, Splits
+    from pyrovae.data.rows import Rows
+    from pyrovae.runs import Run
+    from pyrovae.runs.saving import Pair
+
+
+class Task(NamedTuple):
+    """What is to be evaluated: a program, its data, and what is known of both.
+
+    Attributes:
+        pair: Model and guide.
+        data: What they take, `(N, ...)` each.
+        image_shape: Height and width of a row of x, or `None`.
+        protocol: What is on record of both.
+        folder: Where the results go.
+        plate: Name of the plate over the data.
+        splits: Of the run, where the task is its own test part and its own folder; else `None`.
+    """
+
+    pair: "Pair"
+    data: "tuple[Tensor | Rows, ...]"
+    image_shape: tuple[int, int] | None
+    protocol: dict[str, object]
+    folder: Path
+    plate: str
+    splits: "Splits | None" = None
+
+
+class Part(NamedTuple):
+    """Rows to be evaluated.
+
+    Attributes:
+        rows: The rows.
+        image_shape: Height and width of a row of x, or `None`.
+        protocol: What is on record of them.
+        splits: Of which they are the test part; `None` where they are all rows of a file.
+    """
+
+    rows: "Split"
+    image_shape: tuple[int, int] | None
+    protocol: Mapping[str, object]
+    splits: "Splits | None" = None
+
+
+def opened(config: "Namespace", needs_program: bool = True) -> "Run":
+    """Returns the run of a folder, the user's own code that it is of named again and imported.
+
+    Args:
+        config: With `run`, and what names code: `program`, `model`, `likelihood`.
+        needs_program: Whether a run of a program is of use only with that.
+
+    Raises:
+        ValueError: If code of the user's own is not named, or something else is.
+    """
+    from pyrovae import runs
+
+    folder = Path(config.run)
+    program = runs.holds_program(folder)
+    kept = runs.read_config(folder)
+    if config.program and not program:
+        raise ValueError(
+            f"{folder} holds a model, which needs no --program; give a run folder, or --program, "
+            "one of them"
+        )
+    given = [name for name in ("program", "model", "likelihood") if config[name]]
+    if program and not (config.program or needs_program):
+        return runs.read_run(folder)
+    check_again(kept, given, ("program",) if program else ("model", "likelihood"))
+    if program:
+        pair = make_program(config.program, kept["seed"], config.get("device", "cpu"))
+        return runs.read_run(folder, pair)
+    cls = model_class(config.model) if config.model else None
+    likelihood_name(config.likelihood or "")
+    run = runs.read_run(folder, device=config.get("device", "cpu"))
+    if cls and type(run.model) is not cls:
+        raise ValueError(f"{folder} holds a {type(run.model).__name__}, not a {config.model}")
+    return run
+
+
+def of_run(config: "Namespace") -> Task:
+    """Returns what a run folder holds with its test data, or with others."""
+    from pyrovae import runs
+
+    run = opened(config)
+    kept = run.config
+    binarize = config.binarize or kept["binarize"]
+    own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
+    part = _part_of_run(config, run, binarize, own)
+    protocol = {**part.protocol}
+    arrays = run.arrays(part.rows)
+    if run.model:
+        pair = run.trained()
+        protocol |= runs.about_model(kept)
+    else:
+        assert run.program
+        check_takes(run.program, arrays, f"--data {config.data or kept['data']}")
+        protocol |= {"program": config.program, "program_sha256": program_sha256(run.program)}
+        some = (x[: kept["batch_size"]].to(config.device) for x in arrays)
+        pair = run.trained(*some)
+    protocol |= {"saved_sha256": runs.saved_sha256(run.folder)}
+    default = run.folder if own else run.folder / f"evidence-{_stem(config.data or kept['data'])}"
+    out = Path(config.out) if config.out else default
+    splits = part.splits if own and out.resolve() == run.folder.resolve() else None
+    plate = config.plate or kept.get("plate", "data")
+    return Task(pair, arrays, part.image_shape, protocol, out, plate, splits)
+
+
+def _part_of_run(config: "Namespace", run: "Run", binarize: str, own: bool) -> Part:
+    """Returns the test part of a run's data or of others, of a file all rows."""
+    if config.data and config.data != run.config["data"] and Path(config.data).exists():
+        return _all_rows(config.data, binarize, program=run.model is None)
+    return _test_part(data_of(config, run, binarize, own))
+
+
+def data_of(
+    config: "Namespace", run: "Run", binarize: str | None = None, own: bool = True
+) -> "Splits":
+    """Returns the data of a run, or others that are named, divided as they would be for it.
+
+    Args:
+        config: With `data` and `root`.
+        run: The run.
+        binarize: Otherwise than the run.
+        own: Whether they are its own.
+
+    Raises:
+        ValueError: If they are of the user's own code, and not named again.
+    """
+    check_again(run.config, ("data",) if config.data else (), ("data",))
+    source = data_source(config.data or run.config["data"])
+    return run.splits(source, own=own, root=config.root, binarize=binarize)
+
+
+def of_program(config: "Namespace") -> Task:
+    """Returns a user's program with a user's data."""
+    import pyrovae as pv
+
+    if not config.data:
+        raise ValueError("--program needs --data: a .npy or .npz, or a data set by name")
+    pair = make_program(config.program, config.seed, config.device)
+    binarize = config.binarize or "none"
+    if Path(config.data).exists():
+        part = _all_rows(config.data, binarize, program=True)
+    else:
+        root = config.root or "data"
+        source = data_source(config.data)
+        part = _test_part(pv.data.load_arrays(source, root=root, binarize=binarize))
+    check_takes(pair, part.rows.arrays, f"--data {config.data}")
+    protocol = {"program": config.program, **part.protocol}
+    made = config.program.partition(":")[2]
+    folder = Path(config.out or f"runs/evidence-{made}-{_stem(config.data)}")
+    plate = config.plate or "data"
+    return Task(pair, part.rows.arrays, part.image_shape, protocol, folder, plate)
+
+
+def _all_rows(path: str, binarize: str, program: bool) -> Part:
+    """Returns all rows of a file."""
+    import pyrovae as pv
+
+    return Part(*pv.data.load_rows(path, binarize, program=program))
+
+
+def _test_part(splits: "Splits") -> Part:
+    """Returns the test part of a data set."""
+    return Part(splits.test, splits.image_shape, {**splits.protocol, "part": "test"}, splits)
+
+
+def _stem(data: str) -> str:
+    """Returns data's name as that of a folder."""
+    return data.rpartition(".")[2] if is_path(data) else Path(data).stem
