@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from math import log, log10
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +34,12 @@ def psis(log_w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     them; its shape k-hat tells how heavy the tail of the weights is. Smoothing lowers variance; it
     brings back no mass that the proposal never visits.
 
+    .. math::
+        \Pr(w > u + y \mid w > u) \approx (1 + k y / \sigma)^{-1/k}
+
+    for the T = min(S/5, 3 sqrt(S)) largest weights, above the next one u. Weights have finite
+    moments up to 1/k: a variance for k < 1/2, a mean for k < 1.
+
     k-hat is 0 where the largest weights are all equal but for rounding, 1e-3 nats (a perfect
     proposal), and infinite where fewer than five positive weights make up the tail.
 
@@ -50,8 +55,8 @@ def psis(log_w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     log_w = np.asarray(log_w, dtype=np.float64)
     if log_w.ndim != 2 or np.isnan(log_w).any():
         raise ValueError(f"log_w has shape {log_w.shape}; give (particles, data) without NaN")
-    rows = np.ascontiguousarray(log_w.T)
-    largest = rows.max(axis=1, keepdims=True)
+    rows = np.ascontiguousarray(log_w.T)  # (N, S)
+    largest = rows.max(axis=1, keepdims=True)  # (N, 1)
     rows = rows - np.where(np.isfinite(largest), largest, 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         smoothed = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
@@ -59,7 +64,7 @@ def psis(log_w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     tail = min(size - 1, int(_tail_length(size)))
     k = np.full(len(rows), np.inf)
     for n, row in enumerate(rows):
-        order = np.argsort(row)[size - 1 - tail :]
+        order = np.argsort(row)[size - 1 - tail :]  # (T + 1,), ascending
         above, k[n] = _fitted(row[order])
         row[order[1:]] = above
         if np.isfinite(k[n]):
@@ -68,8 +73,12 @@ def psis(log_w: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pareto_k(log_w: ArrayLike) -> np.ndarray:
-    """Returns the Pareto k-hat `(N,)` of log-weights `(S, N)`; see `psis`."""
-    rows = np.ascontiguousarray(np.asarray(log_w, dtype=np.float64).T)
+    """Returns the Pareto k-hat `(N,)` of log-weights; see `psis`, of which it smooths nothing.
+
+    Args:
+        log_w: Log-weights, `(S, N)`: a tensor or array; -inf is legal.
+    """
+    rows = np.ascontiguousarray(np.asarray(log_w, dtype=np.float64).T)  # (N, S)
     size = min(rows.shape[1], tail_length(rows.shape[1]) + 1)
     return tail_khat(np.partition(rows, -size, axis=1)[:, -size:], rows.shape[1])
 
@@ -78,6 +87,7 @@ def tail_khat(largest: ArrayLike, num_draws: int) -> np.ndarray:
     """Returns the k-hat `(N,)` of S weights each, from the logs of their largest `(N, L)`.
 
     The tail that k-hat is fitted to are the `tail_length` largest; L is greater. See `psis`.
+    Nothing else of the S weights enters, so that a table of them need not be kept.
 
     Args:
         largest: The logs of each datum's L largest weights, `(N, L)`, in any order.
@@ -92,7 +102,7 @@ def tail_khat(largest: ArrayLike, num_draws: int) -> np.ndarray:
 
 
 def tail_length(num_draws: int) -> int:
-    """Returns how many of S weights the tail is fitted to: min(S/5, 3 sqrt(S)), at most 1000.
+    """Returns T, how many of S weights the tail is fitted to: min(S/5, 3 sqrt(S)), at most 1000.
 
     ArviZ has no such limit, which S > 111,000 reach: what lies deeper in the tail than its 1000
     largest weights need not be kept to know its shape.
@@ -102,6 +112,9 @@ def tail_length(num_draws: int) -> int:
 
 def khat_threshold(num_particles: int) -> float:
     """Returns min(1 - 1/log10(S), 0.7), not below 0: a larger k-hat of S weights is bad.
+
+    From there on so many weights are too few for the central limit theorem to hold of their mean,
+    and with more than 0.7 hardly any number would do.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), https://jmlr.org/papers/v25/19-556.html
@@ -138,7 +151,7 @@ def shrunk_khat(k: ArrayLike, num_draws: ArrayLike) -> np.ndarray:
     finite = np.isfinite(k)
     if finite.sum() < 3:
         return k
-    tail = np.minimum(TAIL, _tail_length(num_draws))
+    tail = np.minimum(TAIL, _tail_length(num_draws))  # M, (N,)
     mean = k[finite].mean()
     chance = (1 + max(mean, 0)) ** 2 / np.broadcast_to(tail, k.shape)[finite]
     between = max(0.0, k[finite].var(ddof=1) - chance.mean())
@@ -187,7 +200,7 @@ def _fitted(row: np.ndarray) -> tuple[np.ndarray, float]:
 
     The tail is what follows the first of the row `(T + 1,)`, in order, the last one 0. ArviZ fits
     only what is above both that first one and the least weight that a double holds: of others 0.23
-    makes nothing, and 1.x NaN.
+    makes nothing, and 1.x NaN. Where that is flat, there is nothing to fit: k-hat is 0.
     """
     cut = max(row[0], LEAST)
     above = row[1:] > cut
@@ -218,7 +231,7 @@ def _psislw(tail: np.ndarray, cut: float) -> tuple[np.ndarray, float]:
 
 
 @cache
-def _arviz() -> tuple[Callable[..., Any], int]:
+def _arviz() -> tuple[Callable[[np.ndarray, float], tuple[np.ndarray, float]], int]:
     """Returns ArviZ's `psislw`, and the sign in which it takes log-weights: 1.x negates them."""
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported

@@ -1,4 +1,9 @@
-"""Random streams: fixed by a seed, and handed back to the caller as they were."""
+"""Random streams: fixed by a seed, and handed back to the caller as they were.
+
+One seed gives many streams that are independent of each other, by numbers: of a part of the
+computation, then of a block's first row. So a block's draws depend on neither the blocks before it
+nor on who computes it.
+"""
 
 __all__ = ["draw_seed", "seeded", "stream_seed"]
 
@@ -39,11 +44,17 @@ def seeded(seed: int | None, *stream: int) -> Iterator[None]:
 
 
 def stream_seed(seed: int, *stream: int) -> int:
-    """Returns what torch is seeded with for the stream of these numbers.
+    """Returns what torch is seeded with for the stream of these numbers, 0 to 2^63 - 1.
+
+    NumPy's `SeedSequence` hashes the seed and the numbers, its `spawn_key`, so that neighbours are
+    as unlike as any two.
 
     Args:
         seed: Of the whole computation.
         stream: Numbers of this part of it.
+
+    References:
+        https://numpy.org/doc/stable/reference/random/parallel.html
     """
     state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)
     return int(state[0]) >> 1
@@ -51,6 +62,11 @@ def stream_seed(seed: int, *stream: int) -> int:
 
 def draw_seed(seed: int | None) -> int:
     """Returns `seed`, or one drawn from torch's current stream where it is `None`.
+
+    That stream then moves on by one number, so that calls without a seed differ.
+
+    Args:
+        seed: As the user gave it.
 
     Raises:
         ValueError: If it is no integer, or negative.

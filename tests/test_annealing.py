@@ -189,7 +189,7 @@ def test_without_the_acceptance_step_weights_are_biased(monkeypatch):
 
 
 def test_pilot_decides_and_is_frozen():
-    """Tuning draws from streams of its own: the runs see its step sizes, never its chains."""
+    """Tuning draws from streams of its own: the runs see its step sizes, never its particles."""
     scenario = LinearGaussian.make()
     x = scenario.data(70)
     program = pv.program.inspect(scenario.model, scenario.mean_field, x)

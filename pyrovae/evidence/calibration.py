@@ -27,7 +27,8 @@ class Calibration(ByContent):
     """What `calibrate` found; as a string, a short report.
 
     Attributes:
-        ranks: Rank of the z that made x among the guide's draws, `(N, d)`, 0 to `num_samples`.
+        ranks: Rank of the z that made x among the guide's draws, `(N, d)`, 0 to `num_samples`,
+            of each dimension of z by itself, unconstrained.
         names: The d latent dimensions: site and index.
         num_samples: The guide's draws per datum.
         band: Lower and upper edge of a 95 % band of the ranks' ECDF, `(2, num_samples + 1)`,
@@ -43,23 +44,28 @@ class Calibration(ByContent):
 
     @property
     def ecdf(self) -> np.ndarray:
-        """Returns the share of ranks up to 0, 1, ..., num_samples, `(num_samples + 1, d)`."""
+        """The share of ranks up to 0, 1, ..., num_samples, `(num_samples + 1, d)`."""
+        # (N, 1, d) against (L + 1, 1)
         return (self.ranks[:, None] <= np.arange(self.num_samples + 1)[:, None]).mean(0)
 
     @property
     def outside(self) -> np.ndarray:
-        """Returns which dimensions' ECDF leaves the band, `(d,)`."""
+        """Which dimensions' ECDF leaves the band, `(d,)`."""
         low, high = self.band[:, :, None]
         return ((self.ecdf < low) | (self.ecdf > high)).any(0)
 
     def verdict(self) -> list[str]:
-        """Returns for each dimension "ok", or how the guide is off: narrow, wide or shifted."""
-        place = (self.ranks + 0.5) / (self.num_samples + 1)
-        error = np.sqrt(1 / 12 / len(place))
-        lean = (place.mean(0) - 0.5) / error
-        spread = (np.square(place - 0.5).mean(0) - 1 / 12) / np.sqrt(1 / 180 / len(place))
+        """Returns for each dimension "ok", or how the guide is off: narrow, wide or shifted.
+
+        "ok" where its ECDF stays in the band. Else what is further, in its standard errors, from
+        what uniform ranks have: their mean, 1/2 (shifted), or their variance, 1/12 (too narrow
+        where it is larger, as ranks heap at both ends).
+        """
+        place = (self.ranks + 0.5) / (self.num_samples + 1)  # (N, d), between 0 and 1
+        lean = (place.mean(0) - 0.5) / np.sqrt(1 / 12 / len(place))  # (d,)
+        breadth = (np.square(place - 0.5).mean(0) - 1 / 12) / np.sqrt(1 / 180 / len(place))
         words = []
-        for out, a, b in zip(self.outside, lean, spread, strict=True):
+        for out, a, b in zip(self.outside, lean, breadth, strict=True):
             off = "shifted" if abs(a) > abs(b) else "too narrow" if b > 0 else "too wide"
             words.append(off if out else "ok")
         return words
@@ -97,8 +103,12 @@ def calibrate(
 ) -> Calibration:
     r"""Returns how well the guide is calibrated on data simulated from the model, and BDMC's gap.
 
-    Simulation-based calibration: z ~ p(z), x ~ p(x|z), then L draws from q(z|x). Were the guide
-    the posterior, the rank of each dimension of z among its draws would be uniform. Ranks heaped
+    .. math::
+        r_{ni} = \sum_{l=1}^L [z_{lni} < z^*_{ni}], \quad z^*_n \sim p(z), \quad
+        x_n \sim p(x | z^*_n), \quad z_{ln} \sim q(z | x_n)
+
+    Simulation-based calibration: were the guide the posterior, the rank r of each dimension of the
+    z* that made x among L draws of the guide would be uniform on 0 to L. Ranks heaped
     at both ends tell of a guide too narrow, in the middle too wide, at one end shifted. It sees
     each dimension alone, on average over data: a guide that misses correlations can pass.
 
@@ -107,8 +117,8 @@ def calibrate(
         guide: Another.
         data: They give sizes and covariates only: what the program observes is drawn from it.
         num_samples: L, the guide's draws per datum.
-        num_temperatures: Of BDMC's annealing.
-        num_particles: Of BDMC's annealing, per datum.
+        num_temperatures: T of BDMC's annealing, see `bdmc`.
+        num_particles: S, particles that BDMC anneals per datum, forward and in reverse.
         seed: Fixes the draws; `None` draws a seed.
         plate: Name of the plate over the data.
 
@@ -131,6 +141,7 @@ def calibrate(
     for rows, z in zip(program.blocks(size), latents, strict=True):
         with reproducible(seed, STREAM, rows.start):
             path = GeometricPath(program, rows)
+            # (L, n, d) against (n, d)
             ranks.append((path.start(num_samples) < path.unconstrain(z)).sum(0))
             labels = tuple(path.labels)
     kernel = tune(program, num_temperatures, "tuned", run.num_leapfrog, seed)

@@ -1,6 +1,6 @@
 """Annealing against importance sampling on a trained run: python tests/benchmarks/evidence.py RUN.
 
-Prints, for 100 evenly spaced test images: AIS from the guide (100 temperatures x 8 chains) and
+Prints, for 100 evenly spaced test images: AIS from the guide (100 temperatures x 8 particles) and
 importance sampling with K = 20,000, in turn, twice; and BDMC on data of the model's own. Before
 that, AIS of the whole test part, and the peak of memory. MNIST on two cores: 6 minutes.
 """

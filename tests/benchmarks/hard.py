@@ -90,7 +90,7 @@ TEXT = """# Verdicts on models with known log p(x)
 The promise of a verdict: where it says *ok*, the stated 95 % interval covers. Here are models
 whose log p(x) is known exactly: the easy ones, on which most data deserve an *ok*, above the hard
 ones, which are meant to deceive. Each row is {replicates} runs of `pv.evaluate` on {rows} data
-with 1,000 draws, and 100 temperatures x 8 chains where it does not say otherwise; errors are in
+with 1,000 draws, and 100 temperatures x 8 particles where it does not say otherwise; errors are in
 nats. `covers` is the share of intervals that hold the truth; the last three columns are of the
 data called ok alone. `make hard` makes this page.
 
