@@ -1,4 +1,9 @@
-"""Atomic, checked reading and writing of state: the only module that writes it."""
+"""Atomic, checked reading and writing of state: the only module that writes it.
+
+State is nested dictionaries and lists of tensors and JSON values. It becomes one safetensors file,
+whose header holds the structure and a SHA-256 of it and of the tensors. Nothing is pickled, so a
+file can be broken or false, but runs no code.
+"""
 
 __all__ = [
     "StateError",
@@ -16,11 +21,11 @@ __all__ = [
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import safetensors.torch
@@ -31,6 +36,11 @@ from torch import Tensor
 from pyrovae.arrays import said, size_of
 from pyrovae.errors import StateError
 
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+State: TypeAlias = "Tensor | None | bool | int | float | str | list[State] | dict[str, State]"
 FORMAT = "pyrovae-1"
 ENTRIES = 8_000_000  # of lists and dictionaries in a file of state, at most
 OPTIONS, DEPTH = 2**16, 20  # bytes of a configuration, and levels of its nesting, at most
@@ -40,7 +50,12 @@ STATE, PARTIAL = ".safetensors", ".partial"  # how names of state end, and of wh
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path` and moves it there once it is on the disk.
 
-    At every moment `path` holds the old content or the new one, whole.
+    At every moment `path` holds the old content or the new one, whole: a process that is killed
+    leaves at most the temporary file, whose name ends in ".partial".
+
+    Args:
+        path: Of the file; its folder is made if it does not exist.
+        write: Called with the path of the temporary file.
 
     Raises:
         OSError: If it cannot be written: the disk is full, the folder read-only.
@@ -48,8 +63,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside: Any = {"dir": path.parent, "prefix": f".{path.name}.", "suffix": PARTIAL}
-        with NamedTemporaryFile(**beside, delete=False) as file:
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
+        ) as file:
             temporary = Path(file.name)
         write(temporary)
         with temporary.open("rb") as file:
@@ -65,21 +81,36 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes text, one string a line, atomically."""
+    """Writes text, one string a line, atomically, in UTF-8.
+
+    Args:
+        path: Of the file.
+        lines: Without their ends.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     text = "".join(f"{line}\n" for line in lines)
     write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def write_dataset(path: Path, dataset: Any) -> None:
+def write_dataset(path: Path, dataset: "Dataset") -> None:
     """Writes an xarray Dataset as netCDF, atomically, with a `sha256` of its variables.
 
     HDF5 itself writes to memory: on a full disk it takes the process with it.
+
+    Args:
+        path: Of the file.
+        dataset: To be written.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     data = dataset.assign_attrs(sha256=dataset_digest(dataset)).to_netcdf(engine="h5netcdf")
     write_atomic(path, lambda p: p.write_bytes(data))
 
 
-def dataset_digest(dataset: Any) -> str:
+def dataset_digest(dataset: "Dataset") -> str:
     """Returns the SHA-256 of a Dataset's variables, the same before it is written and after."""
     digest = hashlib.sha256()
     for name, variable in sorted(dataset.variables.items()):
@@ -93,10 +124,19 @@ def dataset_digest(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, object]) -> None:
     """Writes nested dicts and lists of tensors and JSON values as a safetensors file, atomically.
 
-    The structure and a SHA-256 of the tensors stand in the file's header; no pickle.
+    The structure and a SHA-256 of it and the tensors stand in the file's header; no pickle. Equal
+    states are equal bytes. Tuples come back as lists, tensors on the CPU.
+
+    Args:
+        path: Of the file.
+        state: Tensors of any shapes, and JSON values, by names.
+
+    Raises:
+        OSError: If it cannot be written.
+        TypeError: If a value is neither a tensor nor one that JSON holds.
     """
     tensors: dict[str, Tensor] = {}
     structure = _take_tensors(state, "", tensors)
@@ -106,15 +146,21 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_atomic(path, lambda p: p.write_bytes(data))
 
 
-def digest(state: dict[str, Any]) -> str:
-    """Returns the SHA-256 of what `save_state` would write."""
+def digest(state: Mapping[str, object]) -> str:
+    """Returns the SHA-256 of what `save_state` would write, 64 hexadecimal digits."""
     tensors: dict[str, Tensor] = {}
     structure = _take_tensors(state, "", tensors)
     return _digest(json.loads(json.dumps(structure)), tensors)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, State]:
     """Returns what `save_state` wrote; keys that are not strings come back as strings.
+
+    Tensors are on the CPU, at addresses like those of tensors that torch makes: what is computed
+    with them is the same to the last bit.
+
+    Args:
+        path: Of the file. One that is replaced meanwhile is read again.
 
     Raises:
         StateError: (a `ValueError`) If the file is missing, truncated, altered or of another
@@ -137,7 +183,8 @@ def _which(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _loaded(path: Path) -> dict[str, Any]:
+def _loaded(path: Path) -> dict[str, State]:
+    """Returns the state of a file, read once; StateError where it is none of ours, whole."""
     if not path.exists():
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
     try:
@@ -172,8 +219,11 @@ def read_text(path: Path, limit: int = 2**28) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Json:
     """Returns what a file of plain YAML says.
+
+    Args:
+        path: Of the file: 64 KiB and 20 levels of nesting are the most.
 
     Raises:
         OSError: If it cannot be read.
@@ -193,8 +243,8 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"it is no plain YAML: {' '.join(str(e).split())[:300]}") from e
 
 
-def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Moves the tensors below `node` into `tensors` and returns it with names in their place."""
+def _take_tensors(node: object, path: str, tensors: dict[str, Tensor]) -> dict[str, object]:
+    """Moves the tensors below `node` into `tensors`; returns {kind: content}, names for them."""
     if isinstance(node, Tensor):
         tensors[path] = node.detach().to("cpu", copy=True).contiguous()
         return {"tensor": path}
@@ -207,18 +257,22 @@ def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return {"value": node}
 
 
-def _put_tensors(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    [(kind, content)] = node.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {k: _put_tensors(v, tensors) for k, v in content.items()}
-    if kind == "list":
-        return [_put_tensors(v, tensors) for v in content]
-    return content
+def _put_tensors(node: Json, tensors: dict[str, Tensor]) -> State:
+    """Returns what `_take_tensors` made of a node, with the tensors in their places again."""
+    match node:
+        case {"tensor": str(name)}:
+            return tensors[name]
+        case {"dict": dict(content)}:
+            return {k: _put_tensors(v, tensors) for k, v in content.items()}
+        case {"list": list(content)}:
+            return [_put_tensors(v, tensors) for v in content]
+        case {"value": value}:
+            return cast("State", value)
+    raise ValueError("it holds neither a tensor, a dictionary, a list nor a value")
 
 
-def _digest(structure: Any, tensors: dict[str, Tensor]) -> str:
+def _digest(structure: object, tensors: dict[str, Tensor]) -> str:
+    """Returns the SHA-256 of a structure, and of the tensors by name, with types and shapes."""
     digest = hashlib.sha256(json.dumps(structure).encode())
     for name in sorted(tensors):
         t = tensors[name]
@@ -228,6 +282,7 @@ def _digest(structure: Any, tensors: dict[str, Tensor]) -> str:
 
 
 def _umask() -> int:
+    """Returns the process's mask of permissions, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

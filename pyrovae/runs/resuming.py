@@ -39,9 +39,8 @@ def read_checkpoint(
     """
     path = folder / CHECKPOINT
     state = storage.load_state(path)
-    kinds = {"optimizer": dict, "data": dict, "elbo": list, "best_epoch": int}
-    whole = all(isinstance(state.get(name), kind) for name, kind in kinds.items())
-    if not whole or any(k not in data or data[k] != v for k, v in state["data"].items()):
+    done = _done(state, data)
+    if done is None:
         raise StateError(f"{path} is no training state of these data")
     before = state.get("config") or read_config(folder)
     notes = state.get("notes", [])
@@ -49,7 +48,6 @@ def read_checkpoint(
         raise StateError(f"{path} is no training state of these data")
     changed = _changed(before, config)
     _check_epochs(state, config, changed)
-    done = len(state["elbo"])
     notes = list(map(str, notes))
     if changed and done:
         had = ", ".join(f"{name} {before[name]}" for name in changed)
@@ -57,6 +55,14 @@ def read_checkpoint(
     if done and state.get("program", program) != program:
         notes.append(f"up to epoch {done}: the program as it was before")
     return Checkpoint(state, notes)
+
+
+def _done(state: Mapping[str, object], data: Mapping[str, object]) -> int | None:
+    """Returns how many epochs a state of training has done; `None` of no state of the data."""
+    known, elbo = state.get("data"), state.get("elbo")
+    of_data = isinstance(known, dict) and all(k in data and data[k] == known[k] for k in known)
+    whole = isinstance(state.get("optimizer"), dict) and isinstance(state.get("best_epoch"), int)
+    return len(elbo) if of_data and whole and isinstance(elbo, list) else None
 
 
 def _changed(before: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
