@@ -207,6 +207,10 @@ def outside(x):
         pyro.sample("x", dist.Normal(0.0, 1.0).expand([4]).to_event(1), obs=x)
 
 
+def draws_w(x):
+    pyro.sample("w", dist.Normal(0.0, 1.0))
+
+
 def plateless(x):
     pyro.sample(
         "x",
@@ -223,8 +227,16 @@ def drawn(x):
 @pytest.mark.parametrize(
     ("model", "guide", "words"),
     [
-        (outside, lambda x: pyro.sample("w", dist.Normal(0.0, 1.0)), "'w' stands outside the"),
-        (plateless, None, "needs a plate 'data' over the rows, and there is none"),
+        (
+            outside,
+            lambda x: pyro.sample("w", dist.Normal(0.0, 1.0)),
+            "one plate .* and site 'w' is in none",
+        ),
+        (
+            plateless,
+            None,
+            "all sites in one plate over the .* rows it is given, and site 'x' is in none",
+        ),
         (mixture()[0], drawn, "'k' is Categorical, whose draws have no gradient"),
         (mixture()[0], None, "the guide does not draw site 'k'"),
     ],
@@ -271,7 +283,7 @@ def test_options_are_known_by_name_and_type():
     vae, x = pv.VAE(4, 2), data()
     with pytest.raises(TypeError, match="fit has no option 'batchsize'; did you mean batch_size?"):
         fit(vae.model, vae.guide, x, batchsize=3)
-    with pytest.raises(TypeError, match="fit has no option 'zzz'; choose from num_epochs, "):
+    with pytest.raises(TypeError, match="fit has no option 'zzz'; choose from valid, num"):
         fit(vae.model, vae.guide, x, zzz=3)
     named = ["num_epochs", "batch_size", "lr", "seed"]
     assert [f.name for f in fields(Settings)] == [*named, *Options.__annotations__]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,11 @@ def test_training():
     assert low < -3.1
     assert high > -1.5
     assert len(plots.training([-1.0], [], 1).axes[0].get_lines()) == 1
+    [axes] = plots.training([-3.0, -2.0], [-math.inf, -2.5], 2, "iwae").axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0].startswith("iwae, training")
+    assert labels[1].startswith("ELBO, validation")
+    assert axes.get_ylabel() == "nats per datum"
 
 
 def test_latent_space():

@@ -345,3 +345,9 @@ def test_a_run_of_a_program_asks_for_the_program_and_refuses_another(program, tm
     assert r"net$$$out.bias float32 (2,) for none" in capsys.readouterr().err
     job("svi", "--config", run / runs.CONFIG, "--out", tmp_path / "other", code=2)
     assert "name it again: --program own_program:make" in capsys.readouterr().err
+
+
+def test_the_best_epoch_is_one_with_a_finite_validation_elbo():
+    history = {"elbo": [-3.0] * 4, "valid_elbo": [float("nan"), -2.0, -1.0, float("inf")]}
+    assert runs.best_epoch(history) == 3
+    assert runs.best_epoch({"elbo": [-3.0] * 4}) == 4

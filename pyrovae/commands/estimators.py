@@ -18,21 +18,26 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.evidence.estimators.base import Estimator
 
 
-def add_estimators(add: Callable[..., object], default: Sequence[str]) -> None:
+def add_estimators(
+    add: Callable[..., object], default: Sequence[str], unguided: Sequence[str] = ()
+) -> None:
     """Adds the options that say which estimators are asked for.
 
     Args:
         add: Adds an option to a group of the parser.
         default: Names.
+        unguided: Those of a model without a guide, where it decides; the parser then leaves open
+            which.
     """
     names = ", ".join(written_names("evidence/estimators"))
+    by_guide = f"{' '.join(default)}; of a model without a guide: {' '.join(unguided)}"
     add(
         "--estimators",
         nargs="+",
-        default=list(default),
+        default=None if unguided else list(default),
         metavar="NAME",
         help=f"of {names}; or package.module.Class of your own; --estimators.NAME.OPTION VALUE "
-        "for its options",
+        f"for its options{f' (default: {by_guide})' if unguided else ''}",
     )
     add("--estimator_options", type=dict | None, help=SUPPRESS)
 

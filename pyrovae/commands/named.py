@@ -6,6 +6,7 @@ __all__ = [
     "estimator_name",
     "likelihood_name",
     "model_class",
+    "objective_named",
     "own_code",
     "written_names",
 ]
@@ -23,6 +24,7 @@ from pyrovae.registry import is_path
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.data.sets import Source
     from pyrovae.models.base import Model
+    from pyrovae.svi.objectives import Objective
 
 T = TypeVar("T")
 NAMING = "program", "model", "likelihood", "data", "objective", "estimators"  # options that may
@@ -82,6 +84,21 @@ def estimator_name(name: str) -> str:
     if not is_path(name):
         return name
     return _class("estimators", name, Estimator, "pyrovae.Estimator").name
+
+
+def objective_named(name: str) -> "Objective":
+    """Returns the objective of a name, or that of a user's class, imported, with its defaults.
+
+    Raises:
+        TypeError: If it cannot be made without arguments.
+        ValueError: If no objective has that name.
+        ProgramError: If there is no such class, or importing it fails.
+    """
+    from pyrovae.svi.objectives import Objective, objective_of
+
+    if "." not in name:
+        return objective_of(name)
+    return objective_of(_class("objective", name, Objective, "pyrovae.Objective"))
 
 
 def data_source(name: str) -> "Source":

@@ -113,7 +113,7 @@ def of_run(config: "Namespace") -> Task:
         protocol |= {"program": config.program, "program_sha256": program_sha256(run.program)}
         some = (x[: kept["batch_size"]].to(config.device) for x in arrays)
         pair = run.trained(*some)
-    protocol |= {"saved_sha256": runs.saved_sha256(run.folder)}
+    protocol |= {**runs.about_training(kept), "saved_sha256": runs.saved_sha256(run.folder)}
     default = run.folder if own else run.folder / f"evidence-{_stem(config.data or kept['data'])}"
     out = Path(config.out) if config.out else default
     splits = part.splits if own and out.resolve() == run.folder.resolve() else None

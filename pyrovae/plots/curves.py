@@ -101,22 +101,31 @@ def bars(values: Mapping[str, float], *, ylabel: str, title: str, xlabel: str = 
     return figure
 
 
-def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int) -> Figure:
+def training(
+    elbo: Sequence[float],
+    valid_elbo: Sequence[float],
+    best_epoch: int,
+    objective: str = "elbo",
+) -> Figure:
     """Returns the curve: ELBO against epoch, nats per datum, training and validation data.
 
     Of more than 20 epochs the lowest 2 % of numbers may lie below the picture: the first epochs
     of a long run would squeeze all that follows.
 
     Args:
-        elbo: Of the training data by epoch, nats per datum.
-        valid_elbo: Of the validation data, likewise; or empty.
+        elbo: Of the training data by epoch, nats per datum; or what was maximised instead.
+        valid_elbo: ELBO of the validation data, likewise; or empty.
         best_epoch: Whose parameters were kept, from 1.
+        objective: Name of what was maximised.
     """
+    whose = ("", "") if objective == "elbo" else (f"{objective}, ", "ELBO, ")
     figure, axes = canvas(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
-    axes.plot(epochs, elbo, color=BLUE, label="training data, mean over the epoch")
+    axes.plot(epochs, elbo, color=BLUE, label=f"{whose[0]}training data, mean over the epoch")
     if len(valid_elbo):
-        axes.plot(epochs, valid_elbo, color=ORANGE, label="validation data, after the epoch")
+        axes.plot(
+            epochs, valid_elbo, color=ORANGE, label=f"{whose[1]}validation data, after the epoch"
+        )
         axes.plot(
             best_epoch,
             valid_elbo[best_epoch - 1],
@@ -125,15 +134,18 @@ def training(elbo: Sequence[float], valid_elbo: Sequence[float], best_epoch: int
             label=f"kept: epoch {best_epoch}",
         )
     both = np.concatenate([elbo, valid_elbo])
-    low, high = np.quantile(both, 0.02 if len(elbo) > 20 else 0), both.max()
+    both = both[np.isfinite(both)]
+    low, high = np.quantile(both, (0.02 if len(elbo) > 20 else 0, 1))
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Training by SVI")
+    unit = "ELBO (nats per datum)" if objective == "elbo" else "nats per datum"
+    axes.set(xlabel="epoch", ylabel=unit, title="Training by SVI")
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
-    text = f"ELBO in nats per datum, epochs 1 to {len(elbo)}: training data from {elbo[0]:.2f} to "
-    text += f"{elbo[-1]:.2f}"
+    what = "ELBO" if objective == "elbo" else f"{objective}, of validation data the ELBO,"
+    text = f"{what} in nats per datum, epochs 1 to {len(elbo)}: training data from "
+    text += f"{elbo[0]:.2f} to {elbo[-1]:.2f}"
     if len(valid_elbo):
         text += f", validation data from {valid_elbo[0]:.2f} to {valid_elbo[-1]:.2f}, highest "
-        text += f"{max(valid_elbo):.3f}"
+        text += f"{valid_elbo[best_epoch - 1]:.3f}"
     return told(figure, f"{text}; kept: epoch {best_epoch}.")

@@ -25,9 +25,7 @@ def no_guide(*data: object) -> None:
     """Draws nothing: the guide of a model in which nothing is left to guess."""
 
 
-def log_weights(
-    model: Fn, guide: Fn | None, *data: Tensor, num_particles: int = 1, plate: str = "data"
-) -> Tensor:
+def log_weights(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int = 1) -> Tensor:
     r"""Returns the log-weights `(S, N)` of S draws for each datum, in nats, with their gradient.
 
     .. math::
@@ -42,12 +40,10 @@ def log_weights(
         guide: Another; `None` draws nothing.
         data: A batch, `(N, ...)` each.
         num_particles: S.
-        plate: Name of the plate over the data.
 
     Raises:
-        ValueError: If there is no such plate over as many rows as it is given, a site stands
-            outside it, a latent is left out by the guide, or its draws have no gradient where one
-            is asked for.
+        ValueError: If not all sites stand in one plate over the rows that it is given, the guide
+            leaves a latent out, or its draws have no gradient where one is asked for.
     """
     rows = num_particles * len(data[0])
     copies = tuple(d.repeat(num_particles, *[1] * (d.ndim - 1)) for d in data)  # (S N, ...)
@@ -64,7 +60,7 @@ def log_weights(
     for s in p:
         if not (s["is_observed"] or s["name"] in drawn or s["infer"].get("_dim_to_id")):
             raise ValueError(f"the guide does not draw site {s['name']!r}; {ADVICE}")
-    frame = _plate_over(rows, plate, [*p, *q])
+    frame = _plate_over(rows, [*p, *q])
     log_p, log_q = (sum_sites(sites, (), rows, frame.dim, log_prob) for sites in (p, q))
     return (log_p - log_q).unflatten(0, (num_particles, -1))  # (S, N)
 
@@ -163,21 +159,14 @@ def _check_gradient(site: Site) -> None:
         )
 
 
-def _plate_over(rows: int, plate: str, sites: list[Site]) -> CondIndepStackFrame:
+def _plate_over(rows: int, sites: list[Site]) -> CondIndepStackFrame:
     """Returns the plate over so many rows that all sites stand in; ValueError without."""
-    frames = {f for s in sites for f in s["cond_indep_stack"] if f.name == plate}
-    sizes = {f.size for f in frames if f.vectorized}
-    if sizes != {rows}:
-        size = ", ".join(map(str, sizes))
-        found = f"it has {size} elements where {rows} are given" if sizes else "there is none"
-        raise ValueError(
-            f"an objective of each datum needs a plate {plate!r} over the rows, and {found}; "
-            f"write `with pyro.plate({plate!r}, len(x)):`, or take the objective 'elbo'"
-        )
-    for s in sites:
-        if not frames & set(s["cond_indep_stack"]):
-            raise ValueError(
-                f"site {s['name']!r} stands outside the plate {plate!r}, and an objective of each "
-                "datum cannot have it; take the objective 'elbo'"
-            )
-    return next(iter(frames))
+    over = [{f for f in vectorized(s) if f.size == rows} for s in sites]
+    if common := set.intersection(*over):
+        return min(common, key=lambda f: f.name != "data")
+    outside = [s["name"] for s, plates in zip(sites, over, strict=True) if not plates]
+    raise ValueError(
+        f"an objective of each datum needs all sites in one plate over the {rows} rows it is "
+        f"given, and site {outside[0] if outside else sites[-1]['name']!r} is in none; write "
+        "`with pyro.plate('data', len(x)):` around it, or take the objective 'elbo'"
+    )

@@ -133,7 +133,8 @@ def render(
     figures = runs.overview(model, x, shape, history, evidence)
     if pair := program or (model and (model.model, model.guide)):
         n = len(evidence.best().value)  # for the N of the plate
-        everything = (torch.as_tensor(a[:1]).expand(n, *a.shape[1:]) for a in (x, *test.more))
+        arrays = model.arrays(test) if model else test.arrays
+        everything = (torch.as_tensor(a[:1]).expand(n, *a.shape[1:]) for a in arrays)
         figures["program"] = plots.plates(*pair, *everything)
     best = evidence.best()
     if first := figures.get("reconstructions"):

@@ -17,7 +17,7 @@ from pyrovae.registry import is_path
 
 CAPTIONS = {
     "evidence": "Estimates against the number of draws: flat is done, rising is not.",
-    "training": "The lower bound that SVI raises.",
+    "training": "What SVI raises, epoch by epoch.",
     "reconstructions": "Test data, and what P(X|z) makes of the mean of Q(z|X).",
     "samples": "E[X|z] for z from the prior: no encoder takes part.",
     "program": "The program, from what running it shows: what is observed is shaded, dots are "
@@ -54,6 +54,8 @@ def trained(
     text = f"{what}, trained on {of}{data}"
     if epochs := len(history.get("elbo", ())):
         text += f" for {_count(epochs, 'epoch')}"
+    if (objective := config.get("objective", "elbo")) != "elbo":
+        text += f" with the objective {objective}"
     if rows["valid"]:
         text += f", validated on {rows['valid']:,}; epoch {runs.best_epoch(history)} was kept"
     return f"{text}."

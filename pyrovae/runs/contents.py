@@ -12,6 +12,7 @@ __all__ = [
     "TABLE",
     "Blocks",
     "about_model",
+    "about_training",
     "clear",
     "drop_blocks",
     "drop_evidence",
@@ -79,6 +80,7 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "program": str | None,
     "model": str | None,
     "model_options": dict | None,
+    "objective": str | None,
 }
 LATER = (
     "valid_size",
@@ -86,6 +88,7 @@ LATER = (
     "model",
     "model_options",
     "likelihood",
+    "objective",
 )  # need not be there
 
 
@@ -139,6 +142,11 @@ def about_model(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the protocol says of the model of these options."""
     named = "likelihood" if config.get("likelihood") else "model"
     return {named: config.get(named)}
+
+
+def about_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the protocol says of how the model of these options was trained."""
+    return {name: config[name] for name in ("objective",) if name in config}
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:

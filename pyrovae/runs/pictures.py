@@ -3,6 +3,7 @@
 __all__ = ["best_epoch", "of_evidence", "of_run", "overview"]
 
 from collections.abc import Mapping
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -52,7 +53,9 @@ def of_evidence(
 def best_epoch(history: Mapping[str, Any]) -> int:
     """Returns the epoch that is kept: of the highest validation ELBO, without any the last."""
     valid = history.get("valid_elbo")
-    return 1 + valid.index(max(valid)) if valid else len(history.get("elbo", ()))
+    if not valid:
+        return len(history.get("elbo", ()))
+    return 1 + max(range(len(valid)), key=lambda i: valid[i] if isfinite(valid[i]) else -inf)
 
 
 @torch.no_grad()
@@ -69,7 +72,8 @@ def overview(
         figures["evidence"] = plots.convergence(evidence)
     if elbo := history.get("elbo"):
         valid = history.get("valid_elbo") or []
-        figures["training"] = plots.training(elbo, valid, best_epoch(history))
+        objective = str(evidence.protocol.get("objective", "elbo"))
+        figures["training"] = plots.training(elbo, valid, best_epoch(history), objective)
     if not (shape and isinstance(model, Decodes)):
         return figures
     if isinstance(model, Encodes):

@@ -11,7 +11,16 @@ from pyrovae.errors import StateError
 from pyrovae.runs.contents import CHECKPOINT, read_config
 
 # what the model is, and where its random streams began; data and binarization are in the protocol
-FIXED = "model", "model_options", "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
+FIXED = (
+    "model",
+    "model_options",
+    "likelihood",
+    "sigma",
+    "z_dim",
+    "hidden_dims",
+    "seed",
+    "objective",
+)
 CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm"  # what takes effect from then on
 
 

@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_options
 from pyrovae.errors import Diverged
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import (
@@ -110,7 +111,8 @@ def fit(
         >>> fit(vae.model, vae.guide, x, num_epochs=3, seed=0, progress=False).best_epoch
         3
     """
-    how = Settings.of(num_epochs=num_epochs, batch_size=batch_size, lr=lr, seed=seed, **options)
+    check_options(options, Options, fit)
+    how = Settings(num_epochs, batch_size, lr, seed, **options)
     check_callables(model, guide)
     objective = objective_of(how.objective)
     model, guide = with_constants(model, data), guide and with_constants(guide, data)

@@ -8,7 +8,6 @@ __all__ = ["ELBO", "Loss", "Objective", "named", "objective_of"]
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import ClassVar, cast
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes, shown
 from pyrovae.program import SummedOut, log_weights, negative_elbo, no_guide, summing_out
+from pyrovae.registry import enter, find
 
 Fn = Callable[..., object]  # a Pyro callable
 _known: dict[str, type["Objective"]] = {}
@@ -37,23 +37,11 @@ class Objective(ABC):
         name: The name a user writes.
     """
 
-    name: ClassVar[str] = ""
+    name: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        """Makes the class known by its name, where it has one of its own.
-
-        Raises:
-            TypeError: If another class has that name.
-        """
-        if not vars(cls).get("name"):
-            return
-        other = _known.setdefault(cls.name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TypeError(
-                f"the name {cls.name!r} is that of {other.__module__}.{other.__qualname__}; give "
-                f"{cls.__qualname__} another"
-            )
-        _known[cls.name] = cls  # defined again, as a notebook does
+        """Makes the class known by its name, where it has one of its own."""
+        enter(_known, cls)
 
     @abstractmethod
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
@@ -287,13 +275,8 @@ def named(name: str) -> type[Objective]:
         raise ValueError(
             f"{name} is no subclass of pyrovae.Objective; give package.module.Class of one"
         )
-    if name not in _known:
-        near = get_close_matches(name, _known, n=3) or sorted(_known)
-        raise ValueError(
-            f"there is no objective named {name!r}; did you mean {' or '.join(near)}? (a class of "
-            "your own is known once its module is imported; or give package.module.Class)"
-        )
-    return _known[name]
+    hint = "a class of your own is known once its module is imported; or give package.module.Class"
+    return find(_known, name, "objective", hint)
 
 
 def _made(cls: type[Objective]) -> Objective:

@@ -3,10 +3,9 @@
 __all__ = ["Options", "Settings"]
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import pyro.infer
 import torch
@@ -100,13 +99,3 @@ class Settings:
             raise ValueError(
                 f"lr_schedule is {self.lr_schedule!r}; choose {' or '.join(SCHEDULES)}"
             )
-
-    @classmethod
-    def of(cls, **given: object) -> Self:
-        """Returns the settings of what `fit` was called with; TypeError for an unknown option."""
-        known = [field.name for field in fields(cls)]
-        if unknown := [name for name in given if name not in known]:
-            near = get_close_matches(unknown[0], [*known, "valid"], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-            raise TypeError(f"fit has no option {unknown[0]!r}; {hint}")
-        return cls(**given)  # pyright: ignore[reportArgumentType]  # which are checked

@@ -1,0 +1,171 @@
+"""The command line of `python -m pyrovae.svi`, and what a run that is resumed was begun with."""
+
+__all__ = ["GUIDED", "UNGUIDED", "Config", "configured", "kept", "parser"]
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrovae.commands.named import check_again, own_code
+from pyrovae.commands.users import blamed
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import Namespace
+
+    from pyrovae.commands.options import Parser
+
+Config = dict[str, Any]  # of values as YAML has them
+INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
+DOES = (
+    "Fits a VAE, or another model or program, by SVI, and says what log P(X) of held-out data is."
+)
+EXAMPLES = (
+    ("--data mnist --download --z-dim 50 --out runs/mnist", "a VAE of MNIST"),
+    ("--out runs/mnist --resume --num-epochs 500", "the same run, further"),
+    ("--model conv-vae --model.channels 16 32", "another model, with its options"),
+    ("--model mine.Model --data x.npy", "your own: a subclass of pyrovae.Model in mine.py"),
+    ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
+)
+# estimators of a program with a guide, and without one
+GUIDED, UNGUIDED = ("elbo", "importance", "prior"), ("exact",)
+
+
+def parser() -> "Parser":
+    """Returns the command line; what is not about this invocation also goes into config.yaml."""
+    from pyrovae.commands.options import Parser, add_common
+
+    p = Parser("svi", DOES, EXAMPLES)
+    for group in (_add_data, _add_program, _add_training, _add_evidence, _add_folder, add_common):
+        group(p)
+    return p
+
+
+def _add_data(p: "Parser") -> None:
+    """Adds what is trained on."""
+    from pyrovae.commands.options import COUNT
+
+    add = p.add_argument_group("data").add_argument
+    add(
+        "--data",
+        default="digits",
+        help="data set by name, or the path of a .npy or .npz (of a program: its arrays in order)",
+    )
+    add("--root", default="data", metavar="FOLDER", help="that holds the named data sets")
+    add("--download", action="store_true", help="fetch a torchvision data set that is not there")
+    add(
+        "--binarize",
+        choices=["static", "dynamic", "threshold", "none"],
+        help="(default: dynamic; of a program: none)",
+    )
+    add(
+        "--valid-size",
+        type=COUNT | None,
+        metavar="N",
+        help="training rows held out for validation (default: a fifth of the rows; 10,000 of the "
+        "MNIST family)",
+    )
+
+
+def _add_program(p: "Parser") -> None:
+    """Adds what is trained: a model with its options, or a program."""
+    from pyrovae.commands.model_options import add_model
+
+    add = p.add_argument_group("model").add_argument
+    add_model(add)
+    add(
+        "--program",
+        type=str | None,
+        metavar="MODULE:MAKE",
+        help="instead of a model: make() returns (model, guide)",
+    )
+    add("--plate", default="data", metavar="NAME", help="of a program's plate over the data")
+
+
+def _add_training(p: "Parser") -> None:
+    """Adds how it is trained."""
+    from pyrovae.commands.options import AMOUNT, COUNT, SEED
+
+    add = p.add_argument_group("training").add_argument
+    add(
+        *("-n", "--num-epochs"),
+        type=COUNT,
+        default=300,
+        metavar="N",
+        help="passes over the training data",
+    )
+    add("--batch-size", type=COUNT, default=128, metavar="N", help="rows of a step")
+    add(
+        "--objective",
+        default="elbo",
+        metavar="NAME",
+        help="what is maximised, by name, or package.module.Class of your own",
+    )
+    add(
+        "--lr",
+        type=AMOUNT,
+        default=1e-3,
+        metavar="X",
+        help="learning rate; the highest one of one-cycle",
+    )
+    add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
+    add("--clip-norm", type=AMOUNT | None, metavar="X", help="largest norm of the gradient")
+    add(
+        "--patience",
+        type=COUNT | None,
+        metavar="N",
+        help="epochs to wait for a better validation ELBO",
+    )
+    add("--seed", type=SEED, default=0, metavar="N", help="of weights, training and evaluation")
+
+
+def _add_evidence(p: "Parser") -> None:
+    """Adds how log P(X) is estimated in the end."""
+    from pyrovae.commands.estimators import add_estimators
+    from pyrovae.commands.options import COUNT
+
+    add = p.add_argument_group("evidence").add_argument
+    add_estimators(add, GUIDED, UNGUIDED)
+    add("--num-particles", type=COUNT, default=5_000, metavar="K", help="samples per datum")
+
+
+def _add_folder(p: "Parser") -> None:
+    """Adds where the run lies."""
+    add = p.add_argument_group("run folder").add_argument
+    add("--out", type=str | None, metavar="FOLDER", help="(default: runs/<time>-<data>)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--overwrite", action="store_true", help="replace the run in --out")
+    add("--config", action="config", metavar="FILE", help="YAML of options; flags override it")
+
+
+def configured(argv: list[str]) -> "Namespace":
+    """Returns what the command line asks for, of a run that is resumed as it was begun.
+
+    Raises:
+        ValueError: If a file names code of a user's that the command line does not name, or a
+            program comes with a model's options.
+    """
+    from pyrovae.commands.dotted import estimator_options, without_dotted
+    from pyrovae.commands.model_options import resolve, with_options_shown
+
+    p = with_options_shown(parser(), argv)
+    argv, dotted = without_dotted(argv)
+    config = p.parse_args(argv)
+    if config.resume and config.out and (Path(config.out) / "config.yaml").exists():
+        from pyrovae.runs import read_config
+
+        read_config(Path(config.out))
+        config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
+    check_again(vars(config), {a.partition("=")[0].removeprefix("--") for a in argv})
+    if config.program and (dotted.model or config.model != p.get_default("model")):
+        raise ValueError("a program is no model with options; give --program or --model")
+    with blamed(*own_code(vars(config))):
+        resolve(config, dotted.model)
+    config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)
+    config.binarize = config.binarize or ("none" if config.program else "dynamic")
+    return config
+
+
+def kept(config: "Namespace") -> Config:
+    """Returns what goes into config.yaml: all that decides the numbers, as plain values."""
+    # through JSON, which makes plain numbers of the parser's restricted ones
+    return json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))
