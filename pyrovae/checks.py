@@ -41,7 +41,12 @@ def shown(value: object) -> str:
 
 
 def is_at_least(x: object, least: float) -> bool:
-    """Returns whether x is a real number, of Python or NumPy, that is at least so large."""
+    """Returns whether x is a real number, of Python or NumPy, that is at least so large.
+
+    Args:
+        x: As the user gave it.
+        least: What it has to reach.
+    """
     return isinstance(x, Real) and not isinstance(x, bool) and float(x) >= least
 
 

@@ -5,7 +5,7 @@ __all__ = ["to_arviz"]
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,14 @@ from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 STREAM = 30
+Variables = dict[str, tuple[list[str], np.ndarray]]  # dimensions and values by name
+
+
+class Groups(Protocol):
+    """What ArviZ makes of groups of draws: its InferenceData, or xarray's DataTree from 1.0 on."""
+
+    def __getitem__(self, name: str) -> xr.Dataset: ...
+    def __getattr__(self, name: str) -> xr.Dataset: ...
 
 
 @one_at_a_time
@@ -40,11 +48,15 @@ def to_arviz(
     seed: int | None = None,
     plate: str = "data",
     block_size: int = 64,
-) -> Any:
+) -> Groups:
     r"""Returns posterior, prior and predictive draws as ArviZ's InferenceData (1.x: DataTree).
 
     The posterior's draws are those of the guide, resampled by their importance weights w. Where
     k-hat is bad they follow the guide more than the posterior: it stands beside them.
+
+    .. math::
+        z_n = z_{sn} \text{ with probability } w_{sn} / \textstyle\sum_{s'} w_{s'n}, \quad
+        z_{sn} \sim q(z | x_n), \quad s = 1, \ldots, S
 
     Groups: `posterior`, `prior` (latents), `posterior_predictive` (x drawn anew), `log_likelihood`
     (log p(x|z) of each datum, nats), `observed_data`, and `sample_stats`: `log_weight` of each
@@ -57,7 +69,7 @@ def to_arviz(
         guide: Another.
         data: Tensors of equal length N, as the program takes them.
         num_samples: Draws kept, per datum.
-        num_particles: Draws of the guide that they are chosen from, per datum.
+        num_particles: S, particles of the guide that they are chosen from, per datum.
         seed: Fixes the draws; `None` draws a seed.
         plate: Name of the plate over the data.
         block_size: Data per block.
@@ -105,8 +117,11 @@ def to_arviz(
 
 def _block(
     program: Program, rows: range, num_samples: int, num_particles: int, seed: int
-) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
-    """Returns a block's variables by group and name: dimensions without chain, and values."""
+) -> dict[str, Variables]:
+    """Returns a block's variables by group: dimensions without chain, and values, `(L, n, ...)`.
+
+    L = `num_samples` are kept of S = `num_particles`, for n rows.
+    """
     with reproducible(seed, STREAM, rows.start):
         program.check_observed(rows)
         weights, chosen, kept = _resampled(program, rows, num_samples, num_particles)
@@ -143,8 +158,12 @@ def _resampled(
     """Returns draws of the posterior of these rows, chosen by their weights from the guide's.
 
     Returns:
-        The log-weights of the guide's S draws, `(S, n)`; the numbers of those chosen,
-        `(draws, n)`; and their latents by site, `(draws, ..., event)`.
+        The log-weights of the guide's S particles, `(S, n)`; the numbers of those chosen,
+        `(L, n)`; and their latents by site, `(L, ..., event)`.
+
+    References:
+        Bayesian statistics without tears: a sampling-resampling perspective (Smith and Gelfand,
+        1992), https://doi.org/10.1080/00031305.1992.10475856
     """
     z, log_q = program.propose(rows, num_particles)
     size = max(1, at_once(program, torch.get_num_threads()) // len(rows))
@@ -152,8 +171,8 @@ def _resampled(
     log_w = torch.cat([_log_joint(program, z, rows, part) - log_q[part] for part in parts])
     check_weights(log_w, rows)
     weights = LogWeights(log_w)
-    share = weights.log_w.softmax(0)
-    chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (draws, n)
+    share = weights.log_w.softmax(0)  # (S, n)
+    chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (L, n)
     latent = [s for s in program.sites.model if s["name"] in z and not s["is_observed"]]
     index = chosen.to(log_q.device)
     kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
@@ -161,12 +180,13 @@ def _resampled(
 
 
 def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
+    """Returns log p(x, z) `(s, n)`, nats, of some of the particles z `(S, ..., event)`."""
     z = {name: value[part] for name, value in z.items()}
     return program.log_joint(z, rows, len(next(iter(z.values()))))
 
 
 def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor:
-    """Returns the draws of a site's value `(S, ..., event)` that were chosen for each datum."""
+    """Returns the draws of a site's value `(S, ..., event)` chosen for each datum, `(L, n)`."""
     index = program.align(chosen, site, value)
     return value.gather(0, index.expand(-1, *value.shape[1:]))
 
@@ -174,7 +194,10 @@ def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor
 def _labelled(
     program: Program, site: Site, value: Tensor, rows: range
 ) -> tuple[list[str], np.ndarray]:
-    """Returns a site's values with the data second, then plates by name, then the event."""
+    """Returns a site's values with the data second, then plates by name, then the event.
+
+    Their dimensions' names come first: "draw", "datum", the plates, "<site>_dim_<i>".
+    """
     event_dim = site["fn"].event_dim
     plates = {(f.dim or 0) - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
     data = program.sites.axis(site)
@@ -189,7 +212,11 @@ def _labelled(
     return ["draw", "datum", *names], value.cpu().numpy()
 
 
-def _from_dict(groups: Any, coords: Any, dims: Any) -> Any:
+def _from_dict(
+    groups: dict[str, dict[str, np.ndarray]],
+    coords: dict[str, np.ndarray],
+    dims: dict[str, list[str]],
+) -> Groups:
     """Returns ArviZ's groups; its 1.x takes them as one dictionary."""
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported

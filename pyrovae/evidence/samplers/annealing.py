@@ -8,7 +8,6 @@ from functools import partial
 from math import inf, log, sqrt
 from typing import Unpack
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -27,12 +26,11 @@ from pyrovae.program import (
     GeometricPath,
     Program,
     Values,
-    evaluation,
     inspect,
     reproducible,
     simulate,
 )
-from pyrovae.rng import draw_seed, seeded
+from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 SCALE, FORWARD, REVERSE, SIMULATED = 11, 12, 13, 14  # random streams
@@ -245,7 +243,7 @@ def sandwich(
     """
     blocks = program.blocks(size)
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
-    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+    with reproducible(seed):
         starts = [
             GeometricPath(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)
         ]
@@ -290,30 +288,29 @@ def anneal(
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
     rates, forward = torch.empty(len(step), dtype=torch.float64), exact is None
-    with evaluation(), pyro.validation_enabled(False):
-        with seeded(seed, SCALE, rows.start):
-            program.check_observed(rows)
-            path = GeometricPath(program, rows)
-            scale, states = scale_of(path), partial(hmc.at, path)
-            if program.is_compiled:  # after the draws, as the program is run once more
-                states = partial(
-                    _compiled, GeometricPath(program.padded(rows), range(program.block_size))
-                )
+    with reproducible(seed, SCALE, rows.start):
+        program.check_observed(rows)
+        path = GeometricPath(program, rows)
+        scale, states = scale_of(path), partial(hmc.at, path)
+        if program.is_compiled:  # after the draws, as the program is run once more
+            states = partial(
+                _compiled, GeometricPath(program.padded(rows), range(program.block_size))
+            )
 
-        with seeded(seed, FORWARD if forward else REVERSE, rows.start):
-            if exact is None:
-                u = path.start(num_particles)  # (S, n, d)
-            else:
-                u = exact.expand(num_particles, *scale.shape)
-            state = states(u)
-            log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
-            for t in range(len(step) + 1) if forward else range(len(step), -1, -1):
-                log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
-                i = t if forward else t - 1  # the transition between this increment and the next
-                if 0 <= i < len(step):
-                    width = float(step[i]) * scale
-                    state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)
-                    rates[i] = rate.mean().cpu()
+    with reproducible(seed, FORWARD if forward else REVERSE, rows.start):
+        if exact is None:
+            u = path.start(num_particles)  # (S, n, d)
+        else:
+            u = exact.expand(num_particles, *scale.shape)
+        state = states(u)
+        log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
+        for t in range(len(step) + 1) if forward else range(len(step), -1, -1):
+            log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
+            i = t if forward else t - 1  # the transition between this increment and the next
+            if 0 <= i < len(step):
+                width = float(step[i]) * scale
+                state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)
+                rates[i] = rate.mean().cpu()
     check_weights(log_w, rows)
     return log_w, rates
 

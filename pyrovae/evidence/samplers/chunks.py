@@ -51,7 +51,12 @@ def drawn_at_once(program: Program, num_data: int, chunk_size: int) -> tuple[int
 
 
 def pieces(total: int, size: int) -> Iterator[int]:
-    """Yields `size`, at least 1, as often as it fits into `total`, then the rest."""
+    """Yields `size`, at least 1, as often as it fits into `total`, then the rest.
+
+    Args:
+        total: What all pieces add up to.
+        size: Of a piece.
+    """
     size = max(1, size)
     yield from [size] * (total // size)
     if total % size:

@@ -1,4 +1,8 @@
-"""Draws and log-densities from compiled graphs, each of one number of particles and rows."""
+"""Draws and log-densities from compiled graphs, each of one number of particles and rows.
+
+Graphs are kept by the program, under a name, and are the same for all blocks; to other shapes than
+theirs, the program answers as it is written. n are the rows of a block, S its particles.
+"""
 
 __all__ = ["guide_graph", "joint_graph", "likelihood_graph", "makes_draws"]
 
@@ -12,12 +16,26 @@ from pyrovae.program import Program, Values
 
 
 def makes_draws(program: Program, rows: range) -> bool:
-    """Returns whether a graph may make a block's draws: of no other shape are they the same."""
+    """Returns whether a graph may make a block's draws: of no other shape are they the same.
+
+    Args:
+        program: The pair; where it is not compiled, there is no graph.
+        rows: The n rows of the block, as many as a full block has or fewer.
+    """
     return program.is_compiled and len(rows) == program.block_size
 
 
 def guide_graph(program: Program, rows: range, most: int) -> Sampler:
-    """Returns what draws from the guide, by a graph where it is asked for as many as `most`."""
+    """Returns what draws from the guide, by a graph where it is asked for as many as `most`.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows of a full block.
+        most: S of the graph.
+
+    Returns:
+        A function of S that gives z by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, nats.
+    """
     block = program.padded(rows)
 
     def propose(data: tuple[Tensor, ...]) -> tuple[Values, Tensor]:
@@ -32,7 +50,16 @@ def guide_graph(program: Program, rows: range, most: int) -> Sampler:
 
 
 def likelihood_graph(program: Program, rows: range, most: int) -> Callable[[int], Tensor]:
-    """Returns what gives log p(x|z) `(S, n)` at draws of the prior, by a graph of S = `most`."""
+    """Returns what gives log p(x|z) at draws of the prior, by a graph where they are `most`.
+
+    Args:
+        program: The model and its data.
+        rows: The n rows of a full block.
+        most: S of the graph.
+
+    Returns:
+        A function of S that gives log p(x|z), `(S, n)`, nats.
+    """
     block = program.padded(rows)
 
     def log_likelihood(data: tuple[Tensor, ...]) -> Tensor:
@@ -51,8 +78,16 @@ def joint_graph(
 ) -> Callable[[Values, range, int], Tensor]:
     """Returns what `Program.log_joint` does, from a graph of full blocks and chunks.
 
-    z, `(s, n, ..., event)` by site, is filled up to that shape, and what is too much of log
-    p(x, z) left out.
+    z, `(s, ..., event)` by site, is filled up to that shape, and what is too much of log p(x, z)
+    left out.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows of a block, most of a full one.
+        chunk: Particles of the graph.
+
+    Returns:
+        A function of z, the rows and s that gives log p(x, z), `(s, n)`, nats.
     """
     block = program.padded(rows)
 

@@ -9,7 +9,6 @@ from functools import partial
 from time import time
 from typing import Unpack
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -37,7 +36,6 @@ from pyrovae.program import (
     SHARED_ROWS,
     Program,
     draw_latents,
-    evaluation,
     inspect,
     log_likelihood_of_all,
     reproducible,
@@ -162,7 +160,10 @@ def prior_sampling(
 
 @dataclass(frozen=True)
 class ImportanceSampler:
-    """Draws particles from a guide, a proposal made of it or the prior, and weighs them.
+    r"""Draws particles from a guide, a proposal made of it or the prior, and weighs them.
+
+    .. math::
+        \log w_{sn} = \log p(x_n, z_{sn}) - \log r(z_{sn} | x_n), \quad z_{sn} \sim r(z | x_n)
 
     A block's draws depend on the seed, the proposal and the block's first row alone; under
     `max_seconds`, on the clock as well.
@@ -191,7 +192,16 @@ class ImportanceSampler:
         seed: int | None,
         run: Run,
     ) -> "ImportanceSampler":
-        """Returns the sampler of a pair of callables, which are run once to be checked."""
+        """Returns the sampler of a pair of callables, which are run once to be checked.
+
+        Args:
+            model: Any Pyro callable of `*data`.
+            guide: Another; `None` draws from the prior.
+            data: Tensors of equal length N, as the program takes them.
+            scheme: How particles are drawn.
+            seed: Fixes the draws; `None` draws a seed.
+            run: How the run is done.
+        """
         program = inspect(model, guide, *data, plate=run.plate, block_size=run.block_size)
         if guide is None and not scheme.qmc:
             program = sharing(program)
@@ -201,7 +211,13 @@ class ImportanceSampler:
         return cls(program, scheme, draw_seed(seed), chunk_size, time())
 
     def log_weights(self, rows: range) -> LogWeights:
-        """Returns the log-weights `(S, n)` of a block of rows; `(S,)` of all data as one."""
+        """Returns the log-weights `(S, n)` of a block of rows; `(S,)` of all data as one.
+
+        Under "auto", S is that of the datum with most particles, and -inf fills up the others.
+
+        Raises:
+            ValueError: For data outside their support, or NaN weights, datum named.
+        """
         self._check(rows)
         if self.scheme.num_particles == "auto":
             return self._adaptive(rows)
@@ -258,7 +274,10 @@ class ImportanceSampler:
         return self._from_guide(rows, num_particles)
 
     def _from_guide(self, rows: range, num_particles: int) -> Iterator[Tensor]:
-        """Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many."""
+        """Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many.
+
+        One run of the proposal gives up to `most` particles, which the model decodes in chunks.
+        """
         most, chunk = drawn_at_once(self.program, len(rows), self.chunk_size)
         propose, log_joint = self._proposal(rows, most), self.program.log_joint
         if self.program.is_compiled and 2 * len(rows) > self.program.block_size:  # else not worth
@@ -347,7 +366,7 @@ class ImportanceSampler:
 
 def sharing(program: Program) -> Program:
     """Returns the program with its draws from the prior shared by all data, if they can be."""
-    with evaluation(), pyro.validation_enabled(False), torch.random.fork_rng():
+    with reproducible(0):
         return program.sharing() if shares_latents(program) else program
 
 

@@ -14,10 +14,11 @@ __all__ = [
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log, log1p
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae.checks import check_positive, check_sizes, is_at_least, shown
@@ -33,18 +34,31 @@ class Proposal(Protocol):
     """What `importance_sampling(proposal=...)` takes, beside any Pyro guide."""
 
     def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns a function of S that draws z ~ r(z|x) for a block: these rows of `program.data`.
+        """Returns a function of S that draws z ~ r(z|x) for a block of rows.
 
-        It gives z by site, `(S, ..., event)`, and log r(z|x), `(S, n)`, in nats. Called once for a
-        block, under a random stream of the block's own; what it learns there may shape r, as later
-        draws do not depend on it.
+        Called once for a block, under a random stream of the block's own; what it learns there may
+        shape r, as later draws do not depend on it.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of the block.
+
+        Returns:
+            Takes S to z by site, `(S, ..., event)`, and log r(z|x), `(S, n)`, nats.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Widened:
-    """The guide with its normal sites' scales multiplied, or with Student-t tails as well.
+    r"""The guide with its normal sites' scales multiplied, or with Student-t tails as well.
+
+    .. math::
+        z \sim \mathrm{N}(m, c^2 s^2) \quad \text{or} \quad \mathrm{t}_\nu(m, c^2 s^2), \qquad
+        q(z | x) = \mathrm{N}(m, s^2)
+
+    A guide fitted by the ELBO is often narrower than the posterior, and weights then have heavy
+    tails. Factors a little above 1 cure that; in many dimensions they cost ESS.
 
     Attributes:
         scale: Factor of every scale.
@@ -58,13 +72,22 @@ class Widened:
         check_positive(scale=self.scale, df=1.0 if self.df is None else self.df)
 
     def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns draws from the widened guide; ValueError at a site that is not normal."""
+        """Returns what draws from the widened guide.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+
+        Raises:
+            ValueError: By what is returned, at a site of the guide that is not normal.
+        """
         assert program.guide is not None
         guide = Replaced(self._widen)(program.guide)
         wider = replace(program, guide=guide)
         return lambda num_particles: wider.propose(rows, num_particles)
 
-    def _widen(self, name: str, fn: Any) -> Any:
+    def _widen(self, name: str, fn: TorchDistribution) -> TorchDistribution:
+        """Returns a site's distribution widened, through what wraps it; points stay points."""
         if isinstance(fn, dist.Delta):
             return fn
         if isinstance(fn, dist.Independent):
@@ -90,12 +113,17 @@ class Widened:
 
 @dataclass(frozen=True)
 class Defensive:
-    """A mixture of guide and prior, (1 - weight) q(z|x) + weight p(z).
+    r"""A mixture of guide and prior.
 
-    It bounds the weights by p(x|z) / weight; each draw costs three runs of the model.
+    .. math::
+        r(z | x) = (1 - \alpha) \, q(z | x) + \alpha \, p(z), \quad
+        w = \frac{p(x, z)}{r(z | x)} \le \frac{p(x | z)}{\alpha}
+
+    The bound makes the weights' variance finite wherever p(x|z) is bounded; each draw costs three
+    runs of the model.
 
     Attributes:
-        weight: The prior's share, between 0 and 1.
+        weight: The prior's share alpha, between 0 and 1.
 
     References:
         Safe and effective importance sampling (Owen and Zhou, 2000),
@@ -110,7 +138,15 @@ class Defensive:
             raise ValueError(f"weight is {self.weight}; give a share between 0 and 1")
 
     def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns draws from the mixture; ValueError where the guide has no density of its own."""
+        """Returns what draws from the mixture.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+
+        Raises:
+            ValueError: If the guide has no density at draws of the prior.
+        """
         latent = {s["name"] for s in program.sites.model if not s["is_observed"]}
         if extra := sorted({s["name"] for s in program.sites.guide} - latent):
             raise ValueError(
@@ -119,16 +155,16 @@ class Defensive:
             )
 
         def draw(num_particles: int) -> tuple[Values, Tensor]:
-            z, log_q = program.propose(rows, num_particles)
+            z, log_q = program.propose(rows, num_particles)  # {site: (S, ..., event)}, (S, n)
             prior = program.propose_prior(rows, num_particles)
-            from_prior = torch.rand_like(log_q) < self.weight
+            from_prior = torch.rand_like(log_q) < self.weight  # (S, n), for all sites alike
             for s in program.sites.guide:
                 name = s["name"]
                 yes = program.align(from_prior, s, z[name])
                 z[name] = torch.where(yes, prior[name], z[name])
             log_q = program.log_guide(z, rows, num_particles) + log1p(-self.weight)
             log_p = program.log_prior(z, rows, num_particles) + log(self.weight)
-            return z, torch.logaddexp(log_q, log_p)
+            return z, torch.logaddexp(log_q, log_p)  # (S, n), nats
 
         return draw
 
@@ -138,15 +174,17 @@ class Refined:
     r"""The guide, shifted and stretched for each datum by a few gradient steps on its ELBO.
 
     .. math::
-        u' = m + s \odot a + e^b \odot (u - m), \quad u \sim q(u | x)
+        u' = m + s \odot a + e^b \odot (u - m), \quad u \sim q(u | x), \quad
+        \log r(z' | x) = \log q(u | x) - \sum_i b_i - \log \left|\frac{dz'}{du'}\right|
 
-    in unconstrained space, with the guide's mean m and scale s; Adam moves a and b, `(n, d)`, by
-    the gradient of :math:`\log p(x, z(u')) |dz/du'| + \sum b`: semi-amortised inference.
+    in unconstrained space, with the guide's mean m and scale s, from 256 draws; Adam moves a and
+    b, `(n, d)`, by the reparameterized gradient of
+    :math:`\log p(x, z(u')) |dz/du'| + \sum b`: semi-amortised inference.
 
     Attributes:
         num_steps: Steps of Adam.
         lr: Their size, in units of the guide's scale.
-        num_particles: Draws per datum and step.
+        num_particles: S of a step, particles per datum.
 
     References:
         Semi-amortized variational autoencoders (Kim et al., 2018), https://arxiv.org/abs/1802.02550
@@ -161,27 +199,36 @@ class Refined:
         check_positive(lr=self.lr)
 
     def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns draws from the refined guide; ValueError for latents without a gradient."""
+        """Returns what draws from the refined guide, which it fits to these rows.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+
+        Raises:
+            ValueError: If log p(x, z) has no gradient in the latents.
+        """
         path = GeometricPath(program, rows)
         path.check_gradient()
-        draws = path.start(SCALE_DRAWS)
-        mean, scale = draws.mean(0), draws.std(0)
+        draws = path.start(SCALE_DRAWS)  # (256, n, d)
+        mean, scale = draws.mean(0), draws.std(0)  # (n, d)
         shift, stretch = (torch.zeros_like(mean, requires_grad=True) for _ in range(2))
         optimizer = torch.optim.Adam([shift, stretch], lr=self.lr)
 
-        def move(u: Tensor) -> Tensor:
+        def move(u: Tensor) -> Tensor:  # (S, n, d)
             return mean + scale * shift + stretch.exp() * (u - mean)
 
         for _ in range(self.num_steps):
             u = path.start(self.num_particles)
             with torch.enable_grad():
+                # (n,): up to the entropy of the guide, which does not move
                 elbo = path(move(u))[1].mean(0) + stretch.sum(-1)
                 shift.grad, stretch.grad = torch.autograd.grad(-elbo.sum(), [shift, stretch])
             optimizer.step()
 
         def draw(num_particles: int) -> tuple[Values, Tensor]:
-            u = path.start(num_particles)
-            _, log_q, _ = path.latents(u)
+            u = path.start(num_particles)  # (S, n, d)
+            _, log_q, _ = path.latents(u)  # of u, not of z: (S, n)
             z, _, log_det = path.latents(move(u))
             return z, log_q - stretch.sum(-1) - log_det
 
@@ -193,7 +240,7 @@ class Scheme:
     """How particles are drawn: how many, from which proposal, at random or quasi-random.
 
     Attributes:
-        num_particles: S, draws per datum; or "auto", see `importance_sampling`.
+        num_particles: S, particles per datum; or "auto", see `importance_sampling`.
         proposal: Made of the guide; `None` draws from the guide itself, or the prior without one.
         qmc: Draw scrambled Sobol points.
         tolerance, max_particles, max_seconds: What "auto" aims at, see `AdaptiveOptions`.
