@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.estimators.base import Estimator as Estimator
     from pyrovae.evidence.estimators.exact import Exact as Exact
     from pyrovae.evidence.estimators.importance import ELBO as ELBO
+    from pyrovae.evidence.estimators.importance import IWAE as IWAE
     from pyrovae.evidence.estimators.importance import Importance as Importance
     from pyrovae.evidence.estimators.importance import Jackknife as Jackknife
     from pyrovae.evidence.estimators.naive import Naive as Naive
@@ -63,6 +64,7 @@ _NAMES = {
     "Estimator": "evidence.estimators.base",
     "Evidence": "evidence.results",
     "Exact": "evidence.estimators.exact",
+    "IWAE": "evidence.estimators.importance",
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",
     "LinearGaussian": "models.linear",

@@ -13,8 +13,9 @@ from torch import Tensor
 class ByContent:
     """A base of dataclasses that hold tensors; they need `eq=False`.
 
-    One is equal to another of its class where all fields are, by `same`: the `==` that a dataclass
-    makes would ask a tensor of truth values for one. As tensors do not, it has no hash.
+    One is equal to another of its class where all fields are, by `same`, but for those of
+    `compare=False`: the `==` that a dataclass makes would ask a tensor of truth values for one. As
+    tensors do not, it has no hash.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -37,8 +38,14 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if is_dataclass(one) and type(one) is type(other):
-        return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+        return same(_compared(one), _compared(other))
     return bool(one == other or (one != one and other != other))  # the latter of NaN alone
+
+
+def _compared(value: object) -> list[object]:
+    """Returns the values of a dataclass's fields, but for those of `compare=False`."""
+    assert is_dataclass(value)
+    return [getattr(value, f.name) for f in fields(value) if f.compare]
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

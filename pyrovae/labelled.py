@@ -1,38 +1,48 @@
 """Labelled arrays of xarray: made of results, and read back from files."""
 
-__all__ = ["read_dataset", "to_xarray"]
+__all__ = ["Dataset", "Variable", "read_dataset", "to_xarray"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from pyrovae.arrays import DENSE, room_of, size_of
 from pyrovae.storage import dataset_digest
 
+Dataset: TypeAlias = xr.Dataset
+Variable: TypeAlias = tuple[tuple[str, ...], ArrayLike | Tensor, str]  # dimensions, values, what
+
 
 def to_xarray(
-    variables: Mapping[str, tuple[tuple[str, ...], Any, str]],
-    coords: Mapping[str, Any],
-    attrs: Mapping[str, Any],
-) -> xr.Dataset:
-    """Returns a Dataset of variables given as name: (dimensions, array, what it is and unit).
+    variables: Mapping[str, Variable],
+    coords: Mapping[str, Sequence[object]],
+    attrs: Mapping[str, object],
+) -> Dataset:
+    """Returns a Dataset of variables, each with what it is as its `long_name`.
 
     Args:
-        variables: `(dimensions, array, what it is and unit)` by name.
+        variables: `(dimensions, array, what it is and its unit)` by name.
         coords: Coordinates by dimension.
         attrs: Of the Dataset.
+
+    Example:
+        >>> table = to_xarray({"x": (("datum",), [1.0, 2.0], "data, m")}, {"datum": [0, 1]}, {})
+        >>> table["x"].attrs
+        {'long_name': 'data, m'}
     """
     data = {
         name: xr.Variable(dims, np.asarray(values), {"long_name": what})
         for name, (dims, values, what) in variables.items()
     }
-    return xr.Dataset(data, dict(coords), dict(attrs))
+    return Dataset(data, dict(coords), dict(attrs))
 
 
-def read_dataset(path: Path) -> xr.Dataset:
+def read_dataset(path: Path) -> Dataset:
     """Returns the Dataset of a netCDF file, in memory.
 
     Raises:

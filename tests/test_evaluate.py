@@ -345,7 +345,7 @@ def test_annealing_is_read_where_importance_sampling_fails():
         num_particles=200, seed=0,
     )  # fmt: skip
     text = evidence.reading()
-    assert "by annealing, 100 temperatures x 8 chains" in text
+    assert "by annealing, 100 temperatures x 8 particles" in text
     assert "Importance sampling, K = 200, " in text
     assert "A second way c" in text
     assert "on 48 of 512 data simulated from the model" in text
@@ -369,8 +369,8 @@ def test_auto():
     assert (evidence["prior"].num_draws == 5000).all()
     assert evidence.num_samples == ()
     assert e.path.shape == (0, 50)
-    assert e.draws() == f"K = {e.num_draws.min():,} to {e.num_draws.max():,}"
-    assert e.draws() in evidence.reading()
+    assert evidence.budget(e) == f"K = {e.num_draws.min():,} to {e.num_draws.max():,}"
+    assert evidence.budget(e) in evidence.reading()
     direct = pv.importance_sampling(
         scenario.model, scenario.guide, x, num_particles="auto", tolerance=0.03, seed=0
     )
@@ -462,8 +462,8 @@ def test_estimators_of_a_kind_stand_beside_each_other():
     assert f"{again}" == f"{evidence}"
     annealed = [pv.AIS(3, 2), pv.AIS(6, 2)]
     words = pv.evaluate(scenario.model, scenario.guide, x, estimators=annealed, seed=0).reading()
-    assert "3 temperatures x 2 chains" in words
-    assert "6 temperatures x 2 chains" in words
+    assert "3 temperatures x 2 particles" in words
+    assert "6 temperatures x 2 particles" in words
 
 
 def test_an_estimator_of_ones_own(monkeypatch):
@@ -477,7 +477,7 @@ def test_an_estimator_of_ones_own(monkeypatch):
         name: ClassVar[str] = "smallest"
         label: ClassVar[str] = "one draw"
         needs_guide: ClassVar[bool] = True
-        flat: ClassVar[dict[str, str]] = {"num_smallest": "num_draws"}
+        keywords: ClassVar[dict[str, str]] = {"num_smallest": "num_draws"}
 
         def weights(self, program, rows, work):
             with evaluation(), seeded(work.seed, 99, rows.start):
@@ -528,7 +528,7 @@ def test_what_is_summed_out_is_exact():
     torch.testing.assert_close(evidence["exact"].value, torch.stack(both).logsumexp(0))
     assert set(evidence["exact"].verdict()) == {"ok"}
     assert evidence.best().name == "exact"
-    assert evidence.how(evidence["exact"]) == ""
+    assert evidence.budget(evidence["exact"]) == ""
     assert "It is exact" in evidence.reading()
     scenario = BernoulliDecoder()
     with pytest.raises(ValueError, match="'exact' sums out all latents, and here it cannot"):

@@ -177,7 +177,7 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
         (["--data", "mnist", "--root", "/nowhere"], 3, "searched /nowhere/MNIST/raw"),
         (["--binarize", "none"], 3, "outside {0, 1} but site 'x' is Bernoulli"),
         (["--likelihood", "bernouli"], 2, "did you mean bernoulli"),
-        (["--estimators", "elbo", "annealing"], 2, "there is no estimator 'annealing'; choose"),
+        (["--estimators", "elbo", "annealing"], 2, "no estimator named 'annealing'; did you"),
         (["--estimators", "elbo", "imporance"], 2, "did you mean importance"),
         (["--estimators.elbo", "3"], 2, "--estimators.elbo names no estimator; write"),
         (["--estimators.ais.num_leapfrog", "3"], 2, "ais has options, but it is not asked for"),

@@ -118,7 +118,7 @@ class Twice(pv.Estimator):
 
     name: ClassVar[str] = "test-twice"
     needs_guide: ClassVar[bool] = True
-    rank: ClassVar[int | None] = 9
+    rank: ClassVar[int] = 9
 
     def weights(self, program, rows, work):
         size = int(self.factor * self.num_particles)

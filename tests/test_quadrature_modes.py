@@ -9,7 +9,7 @@ import torch
 from scipy.stats import nbinom
 
 import pyrovae as pv
-from pyrovae.evidence.evaluate import contradicted
+from pyrovae.evidence.estimate import contradicted
 
 
 class SpikeAndHill:

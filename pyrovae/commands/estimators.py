@@ -5,7 +5,6 @@ __all__ = ["add_estimators", "estimators_asked", "on_record"]
 import json
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from pyrovae.commands.named import estimator_name, written_names
@@ -54,6 +53,8 @@ def estimators_asked(config: "Namespace", shared: Sequence[str]) -> "list[Estima
         ValueError: If there is no such estimator, or option of it.
         ProgramError: If a user's own cannot be had.
     """
+    from pyrovae.evidence.estimators.names import estimator
+
     names = [estimator_name(name) for name in config.estimators]
     options: Mapping[str, Mapping[str, object]] = config.estimator_options or {}
     if other := [name for name in options if name not in names]:
@@ -62,22 +63,7 @@ def estimators_asked(config: "Namespace", shared: Sequence[str]) -> "list[Estima
             f"{did_you_mean(other[0], names) or '; add it to --estimators'}"
         )
     common = {name: config[name] for name in shared}
-    return [_made(name, options.get(name, {}), common) for name in names]
-
-
-def _made(name: str, options: Mapping[str, object], shared: Mapping[str, object]) -> "Estimator":
-    """Returns the estimator of a name with its options."""
-    import pyrovae.evidence.planning  # noqa: F401  # by which all of ours are known
-    from pyrovae.evidence.estimators.base import kind
-
-    cls = kind(name)
-    own = [f.name for f in fields(cls)]
-    for option in (o for o in options if o not in own):
-        raise ValueError(
-            f"the estimator {name} has no option {option}{did_you_mean(option, own)}; it takes "
-            f"{', '.join(own) or 'none'}"
-        )
-    return replace(cls.of_options(shared), **options)
+    return [estimator(name, options.get(name), **common) for name in names]
 
 
 def on_record(config: "Namespace") -> dict[str, str]:

@@ -186,7 +186,7 @@ def _fitted_and_evaluated(
     """Writes the run folder, and returns the result of the fit and the evidence."""
     from pyrovae import report, runs, storage
     from pyrovae.commands.estimators import estimators_asked
-    from pyrovae.evidence.evaluate import planned
+    from pyrovae.evidence.planning import plan
     from pyrovae.runs.saving import check_loadable
 
     config, path = task.config, folder.path
@@ -200,7 +200,7 @@ def _fitted_and_evaluated(
         "plate": config.plate,
         "compile": config.compile,
     }
-    planned(*task.pair, *test, **options)  # what would be refused is refused before training
+    plan(*task.pair, *test, **options)  # what would be refused is refused before training
     result, notes = _fitted(task, folder, processes)
     runs.write_config(path, task.kept, notes)
     runs.write_metrics(path, vars(result))  # killed after its last epoch, it has none left

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import getclosurevars, isfunction
 from io import BytesIO
 from threading import Thread
@@ -21,9 +21,12 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import BACKENDS, get_active_backend
 from torch import Tensor
 
-from pyrovae.evidence.estimators.base import FIELDS, Estimator, Work
+from pyrovae.evidence.estimators.base import Estimator, Work
+from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.program import Program
+from pyrovae.program.batching import Batching
 
+Record = dict[str, Tensor]  # of a block
 HERE = uuid4().hex  # another in every process that imports this; a fork has another number
 THREADS = (
     "{}, and those share torch's random numbers; take one of processes: loky, dask, ray or spark"
@@ -44,28 +47,45 @@ class Job:
     readers: dict[str, dict[str, Estimator]]
     works: dict[str, Work]
 
-    def __call__(self, program: Program, source: str, rows: range) -> dict[str, Tensor]:
-        """Returns a block's results under flat names, with the seconds that they took."""
+    def __call__(self, program: Program, source: str, rows: range) -> Record:
+        """Returns a block's results.
+
+        Args:
+            program: Of these rows, or more.
+            source: The word for whose weights are computed.
+            rows: Of the block, n of them.
+
+        Returns:
+            The columns of each reader, `(..., n)`, as "importance.value"; where data share draws,
+            estimates by batch of these, `(B, n)`, as "batches"; and the "seconds" it took.
+        """
         start = perf_counter()
         work = self.works[source]
         weights = self.sources[source].weights(program, rows, work)
         record = {
             f"{name}.{field}": column
             for name, estimator in self.readers[source].items()
-            for field, column in zip(FIELDS, estimator.columns(weights, work.grid), strict=True)
+            for field, column in estimator.columns(weights, work.grid)._asdict().items()
         }
-        if (batches := self.sources[source].batches(program, weights)) is not None:
-            record["batches"] = batches
+        shared = program.particles.shared or bool(program.sites.common_latents)
+        if isinstance(weights, StreamedWeights) and shared:
+            record["batches"] = weights.batches()
         return record | {"seconds": torch.tensor(perf_counter() - start, dtype=torch.float64)}
 
 
 def mapped(
     job: Job, programs: dict[str, Program], todo: Sequence[tuple[str, range]], workers: int | None
-) -> Iterator[dict[str, Tensor]]:
-    """Yields the results of blocks, `(source, rows)`, in order.
+) -> Iterator[Record]:
+    """Yields the results of blocks in order.
 
     joblib maps them: over processes, or over whatever `joblib.parallel_config` names. Asked for a
     number of workers, each computes with one thread, so that their number changes no bit.
+
+    Args:
+        job: What is computed of each.
+        programs: Of all data, by source.
+        todo: Source and rows of each block.
+        workers: Processes; `None` computes here, or wherever joblib is configured to.
 
     Raises:
         ValueError: If the program cannot be sent to another process, or workers are threads.
@@ -81,14 +101,14 @@ def mapped(
         raise ValueError(THREADS.format(f"joblib's backend {type(backend).__name__} runs threads"))
     packed = {source: _packed(program) for source, program in programs.items()}
     parts = ((programs[source].holding(rows), source, rows) for source, rows in todo)
-    watched: Any = {}
+    parallel = partial(Parallel, n_jobs=workers, return_as="generator")
     if isinstance(backend, BACKENDS["loky"]):
-        watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
-    results: Any = Parallel(n_jobs=workers, return_as="generator", **watched)(
+        parallel = partial(parallel, initializer=_end_with, initargs=(os.getpid(),))
+    records: Any = parallel()(
         delayed(_in_worker)(packed[source], part.batching, job, source, rows, _process())
         for part, source, rows in parts
     )
-    yield from results
+    yield from records
 
 
 def _end_with(parent: int) -> None:
@@ -103,18 +123,25 @@ def _end_with(parent: int) -> None:
 
 
 def _process() -> tuple[str, int]:
+    """Returns what tells this process from all others."""
     return HERE, os.getpid()
 
 
 def _in_worker(
-    packed: bytes, part: Any, job: Job, source: str, rows: range, parent: tuple[str, int]
-) -> Any:
+    packed: bytes,
+    batching: Batching,
+    job: Job,
+    source: str,
+    rows: range,
+    parent: tuple[str, int],
+) -> Record:
+    """Returns a block's results, in a worker; `batching` holds its data."""
     if parent == _process():  # of a Dask cluster with processes=False
         raise ValueError(THREADS.format("the workers are threads of this very process"))
     program, store, dtype = _unpacked(packed)
     pyro.get_param_store().set_state(store)  # another evaluation's may have been there since
     with settings(1, dtype):
-        return job(replace(program, batching=part), source, rows)
+        return job(replace(program, batching=batching), source, rows)
 
 
 @lru_cache(maxsize=4)
@@ -139,13 +166,15 @@ def _packed(program: Program) -> bytes:
 class _Pickler(Pickler):
     """Leaves out what Pyro hangs on a parameter when it is registered: a weak reference."""
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
+        """Returns how a parameter is made again; of all else what cloudpickle does."""
         if isinstance(obj, torch.nn.Parameter):
             return torch.nn.Parameter, (obj.detach(), obj.requires_grad)
         return super().reducer_override(obj)
 
 
-def _dumps(value: Any) -> bytes:
+def _dumps(value: object) -> bytes:
+    """Returns a value as bytes."""
     with BytesIO() as file:
         _Pickler(file).dump(value)
         return file.getvalue()
@@ -169,7 +198,12 @@ def _culprit(program: Program) -> str:
 
 @contextmanager
 def settings(threads: int | None, dtype: torch.dtype) -> Iterator[None]:
-    """Runs its body with so many threads (`None`: as many as before) and a default dtype."""
+    """Runs its body with so many threads and a default dtype.
+
+    Args:
+        threads: Of torch; `None`: as many as before.
+        dtype: Of new tensors.
+    """
     before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(threads or before[0])
     torch.set_default_dtype(dtype)

@@ -5,7 +5,7 @@ __all__ = ["Cost", "cost"]
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heapify, heapreplace
@@ -13,15 +13,14 @@ from math import inf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
-from typing import Any
+from typing import TypeVar, Unpack
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyrovae.evidence.blocks import settings
-from pyrovae.evidence.estimators.base import Probe
-from pyrovae.evidence.evaluate import planned
-from pyrovae.evidence.planning import Plan
+from pyrovae.evidence.blocks import Record, settings
+from pyrovae.evidence.estimators.base import Effort, Estimator, Guide, Probe
+from pyrovae.evidence.planning import DEFAULT, Data, Options, Plan, plan
 from pyrovae.program import Program
 from pyrovae.progress import duration
 from pyrovae.threads import one_at_a_time
@@ -29,6 +28,7 @@ from pyrovae.threads import one_at_a_time
 PROBE = 0.5  # seconds
 GROWTH = 4  # of a probe's runs
 WORKERS = 1, 2, 4, 8, 16, 32, 64
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Cost:
         start = self.start * workers / busy if workers > 1 else 0.0  # they import side by side
         return self.once + start + max(ends)
 
-    def rows(self) -> dict[str, Any]:
+    def rows(self) -> dict[str, object]:
         """Returns the table as JSON values."""
         cores = os.cpu_count() or 1
         return {
@@ -125,66 +125,89 @@ class Cost:
 
 @one_at_a_time
 def cost(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, *data: Any, **options: Any
+    model: Callable[..., object],
+    guide: Guide,
+    *data: Data,
+    estimators: Iterable[Estimator | str] = DEFAULT,
+    seed: int | None = None,
+    **options: Unpack[Options],
 ) -> Cost:
     """Returns what `evaluate` with these arguments will cost, from half a second of it.
 
-    A block of each source is run with few samples, then with more until half a second has gone
+    A block of each source is run with few particles, then with more until half a second has gone
     and they are what takes the time, on one thread and on all; what is left grows with their
     number. Annealing's pilot is run as it will be: nobody knows beforehand how long it takes.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; or `None`.
+        data: As `evaluate` takes them.
+        estimators: Objects or names.
+        seed: Fixes the draws; `None` draws a seed.
+        **options: As of `evaluate`; of `workers` all numbers are told.
+
+    Raises:
+        TypeError, ValueError: As `evaluate`.
     """
-    options = {**options, "workers": None}
     start = perf_counter()
-    alone = planned(model, guide, *data, **options)
+    planned = partial(plan, model, guide, estimators=list(estimators), seed=seed)
+    alone = planned(*data, **{**options, "workers": None})
     once = perf_counter() - start
     held = next(iter(alone.programs.values())).data
-    worker = planned(model, guide, *held, **{**options, "workers": 1})
+    worker = planned(*held, **{**options, "workers": 1})
     parts, second = {}, 0.0
     for source, program in alone.programs.items():
         start = perf_counter()
         alone.prepared(source)
         once += perf_counter() - start
         blocks = [rows for name, rows in alone.blocks.values() if name == source]
-        share = len(program) / len(blocks[0])
         probe = _probed(alone, source, program, blocks[0])
-        own = _probed(worker, source, worker.programs[source], blocks[0])
+        parts[source] = _part(alone, worker, source, blocks, probe)
         once += probe.first
-        estimator = alone.job.sources[source]
-        unit, count = estimator.counted(program, len(blocks))
-        parts[source] = Part(
-            unit,
-            count,
-            _flops(alone, source, blocks[0]) * share,
-            [own.seconds * len(rows) / len(blocks[0]) for rows in blocks],
-            probe.seconds * share,
-        )
-        again = partial(_probed, alone, source)
-        second += estimator.second_seconds(program, blocks[0], probe, again)
-    bound = any(e.tolerance_asked < inf for e in alone.estimators.values())
+        effort = _effort(alone, source, program, blocks[0])
+        second += effort.confirmation(probe, partial(_probed, alone, source))
+    bound = alone.tolerance < inf
     return Cost(parts, _start(), once, _memory(alone), bound, second)
 
 
-def _some(plan: Plan, source: str, program: Program, rows: range, amount: int) -> Any:
-    """Does a part of a block's work."""
-    job = plan.job
-    estimator, rows, work = job.sources[source].smaller(amount, rows, job.works[source])
-    part = replace(
-        job,
-        sources={**job.sources, source: estimator},
-        works={**job.works, source: work},
+def _effort(own: Plan, source: str, program: Program, rows: range) -> Effort:
+    """Returns what there is to do for a block."""
+    return own.job.sources[source].effort(program, rows, own.job.works[source])
+
+
+def _part(alone: Plan, worker: Plan, source: str, blocks: list[range], probe: Probe) -> Part:
+    """Returns what the blocks of a source cost, by probes of the first, here and in a worker."""
+    program, first = alone.programs[source], blocks[0]
+    efforts = [_effort(alone, source, program, rows) for rows in blocks]
+    share = len(program) / len(first)
+    own = _probed(worker, source, worker.programs[source], first)
+    return Part(
+        efforts[0].unit,
+        sum(effort.count for effort in efforts),
+        _flops(alone, source, first) * share,
+        [own.seconds * len(rows) / len(first) for rows in blocks],
+        probe.seconds * share,
     )
-    return part(program, source, rows)
 
 
-def _probed(plan: Plan, source: str, program: Program, rows: range) -> Probe:
+def _some(own: Plan, source: str, program: Program, rows: range, amount: int) -> Record:
+    """Returns the results of so many units of a block's work."""
+    job = own.job
+    estimator, rows, work = _effort(own, source, program, rows).part(amount)
+    sources, works = {**job.sources, source: estimator}, {**job.works, source: work}
+    return replace(job, sources=sources, works=works)(program, source, rows)
+
+
+def _probed(own: Plan, source: str, program: Program, rows: range) -> Probe:
     """Returns what a block takes, from runs of it that grow until draws are most of their time.
 
     What does not grow with them, such as k-hat, would be priced once a draw otherwise.
     """
-    amount = plan.job.sources[source].amount(rows)
-    run = partial(_some, plan, source, program.holding(rows), rows)
-    with settings(plan.workers, torch.get_default_dtype()):
-        made = min(amount, plan.job.sources[source].few)
+    effort = _effort(own, source, program, rows)
+    amount, part = effort.amount, program.holding(rows)
+    with settings(own.workers, torch.get_default_dtype()):
+        run = partial(_some, own, source, part, rows)
+        made = min(amount, effort.least)
         first = _timed(run, made)
         spent = seconds = _timed(run, made)
         first, slope, fixed = max(0.0, first - seconds), seconds / made, True
@@ -197,27 +220,27 @@ def _probed(plan: Plan, source: str, program: Program, rows: range) -> Probe:
     return Probe(seconds + slope * (amount - made), first, slope)
 
 
-def _flops(plan: Plan, source: str, rows: range) -> float:
+def _flops(own: Plan, source: str, rows: range) -> float:
     """Returns the operations of a block, as torch counts them: linear in the work."""
-    program = plan.programs[source].holding(rows).uncompiled()
-    amount = plan.job.sources[source].amount(rows)
+    program = own.programs[source].holding(rows).uncompiled()
+    amount = _effort(own, source, program, rows).amount
     counts = []
     for some in (min(amount, 2), min(amount, 3)):
         with FlopCounterMode(display=False) as counter:
-            _some(plan, source, program, rows, some)
+            _some(own, source, program, rows, some)
         counts.append(counter.get_total_flops())
     return counts[0] + (counts[1] - counts[0]) * (amount - 2)
 
 
-def _memory(plan: Plan) -> float:
+def _memory(own: Plan) -> float:
     """Returns the bytes that this process has taken at most, and those of the results."""
     status = Path("/proc/self/status")
     peak = getrusage(RUSAGE_SELF).ru_maxrss
     if status.exists():  # ru_maxrss begins with the peak of the process that started this one
         lines = status.read_text().splitlines()
         peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    numbers = len(plan.estimators) * (5 + 2 * len(plan.grid))
-    return 1024 * peak + 2 * 8 * numbers * len(next(iter(plan.programs.values())))
+    numbers = len(own.estimators) * (5 + 2 * len(own.grid))
+    return 1024 * peak + 2 * 8 * numbers * len(next(iter(own.programs.values())))
 
 
 def _start() -> float:
@@ -228,7 +251,8 @@ def _start() -> float:
     )
 
 
-def _timed(run: Callable[[Any], Any], argument: Any) -> float:
+def _timed(run: Callable[[T], object], argument: T) -> float:
+    """Returns the seconds that a call takes."""
     start = perf_counter()
     run(argument)
     return perf_counter() - start

@@ -1,38 +1,43 @@
 """One estimator's results: what it found for each datum, and what that is worth."""
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "contradicted"]
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import hypot, inf, sqrt
 
 import torch
 from torch import Tensor
 
+from pyrovae.equality import ByContent
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.estimators.base import Estimator, kind
+from pyrovae.evidence.estimators.base import Estimator, known, unnumbered
 from pyrovae.evidence.weights import VERDICTS, interval, thresholds
 
 
-@dataclass(frozen=True, repr=False)
-class Estimate:
-    """One estimator's results, per datum, in nats.
+@dataclass(frozen=True, repr=False, eq=False)
+class Estimate(ByContent):
+    """One estimator's results for N data, in nats.
+
+    Equal are those of equal names and numbers, NaN to NaN, however long they took.
 
     Attributes:
         name: As `evaluate` knows it.
         value: The estimate for each datum, `(N,)`: in expectation a lower bound of log p(x), but
             for the jackknife, which is no bound, and quadrature, which is exact.
         std_error: Its Monte Carlo standard error, `(N,)`; of quadrature, its error estimate.
-        ess: Effective sample size, `(N,)`; NaN where nothing is weighed.
+        ess: Effective sample size, `(N,)`, 1 to S; NaN where nothing is weighed.
         pareto_k: Pareto k-hat, `(N,)`; NaN likewise, and of fewer than 25 annealing runs.
-        num_draws: K, draws made for each datum, `(N,)`.
-        path: Estimates with fewer samples, `(G, N)`, as `Evidence.num_samples` lists them: means
-            over disjoint subsets of the samples; NaN where there are none.
+        num_draws: S, particles of each datum, `(N,)`; 0 where nothing is drawn.
+        path: Estimates of fewer particles, `(G, N)`, as `Evidence.num_samples` lists them: means
+            over disjoint groups of particles; NaN where there are none.
         path_std_error: Standard error of one such estimate, `(G, N)`.
-        seconds: Time for the draws and reductions of its proposal, shared between its estimators.
-        tolerance: Standard error that a verdict asks for.
-        batches: Estimates by batch of draws, `(B, N)`, where all data were scored on the same
-            draws; else `None`.
+        seconds: Time for the particles and their reductions, shared between those that read them.
+        tolerance: Standard error that a verdict asks for, nats.
+        batches: Estimates by batch of particles, `(B, N)`, where all data were scored on the same
+            ones; else `None`.
         confirmation: What a second way says of it.
+        label: What it is called in words; by default as its kind is.
     """
 
     name: str
@@ -43,21 +48,22 @@ class Estimate:
     num_draws: Tensor
     path: Tensor
     path_std_error: Tensor
-    seconds: float
+    seconds: float = field(compare=False)
     tolerance: float = inf
     batches: Tensor | None = None
     confirmation: Confirmation = Confirmation(reason="no second way was tried")
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            own = unnumbered(self.name)
+            number = self.name.removeprefix(own).replace("_", " ")
+            object.__setattr__(self, "label", f"{self.kind.label or own}{number}")
 
     @property
     def kind(self) -> type[Estimator]:
-        """The class of the estimator."""
-        return kind(self.name)
-
-    @property
-    def label(self) -> str:
-        """What it is called, in words."""
-        number = self.name.removeprefix(self.kind.name).replace("_", " ")
-        return f"{self.kind.label}{number}"
+        """The class of the estimator; the plain `Estimator` where its module was not imported."""
+        return known().get(unnumbered(self.name), Estimator)
 
     @property
     def mean(self) -> float:
@@ -66,49 +72,59 @@ class Estimate:
 
     @property
     def monte_carlo_error(self) -> float:
-        """Error of `mean` from finitely many samples: what more samples would move.
+        r"""Error of `mean` from finitely many particles: what more of them would move, nats.
 
-        It is sqrt(standard error^2 + bias^2). The log of an unbiased estimate is by about half
-        its squared standard error too low, which many data average over, but not out.
+        .. math::
+            \sqrt{\mathrm{se}^2 + \mathrm{bias}^2}, \quad
+            \mathrm{bias} = \tfrac12 \tfrac1N \sum_n \mathrm{se}_n^2
+
+        The log of an unbiased estimate is by about half its squared standard error too low, which
+        many data average over, but not out. Of others the bias is 0.
         """
-        bias = self.std_error.square().mean().item() / 2 if self.kind.biased else 0.0
+        lower = self.kind.bound == "lower"
+        bias = self.std_error.square().mean().item() / 2 if lower else 0.0
         return hypot(self._spread, bias)
 
     @property
     def _spread(self) -> float:
-        """Standard error of `mean` over other draws.
+        """Standard error of `mean` over other particles, nats.
 
-        On shared draws the data's errors go together. The delta method then asks for the spread of
-        the mean over data of w / mean(w), which is taken between batches of draws.
+        On shared particles the data's errors go together. The delta method then asks for the
+        spread of the mean over data of w / mean(w), which is taken between batches of them.
         """
-        if self.batches is not None and self.kind.is_mean:
+        if self.batches is not None and self.kind.bound == "mean":
             return self.std_error.mean().item()  # errors that go together are at most that
         if self.batches is not None:
-            share = (self.batches - self.value).exp().mean(1)
+            share = (self.batches - self.value).exp().mean(1)  # (B,)
             return share.std().item() / sqrt(len(share)) if len(share) > 1 else torch.nan
+        return self._apart
+
+    @property
+    def _apart(self) -> float:
+        """Standard error of `mean` if each datum had particles of its own, nats."""
         return self.std_error.square().sum().sqrt().item() / len(self.value)
 
     def interval(self, prob: float = 0.95) -> tuple[Tensor, Tensor]:
         """Returns the ends of an interval that is to hold log p(x), `(N,)` each.
 
         Student's quantile times the standard error to both sides: of the eight runs of annealing
-        it is 2.4, of many draws 2. It means what it says where the verdict is ok.
+        it is 2.4, of many particles 2. It means what it says where the verdict is ok.
         """
-        many = self.num_draws + 1_000 if self.kind.exact else self.num_draws.clamp(min=2)
+        exact = self.kind.bound == "exact"
+        many = self.num_draws + 1_000 if exact else self.num_draws.clamp(min=2)
         return interval(self.value, self.std_error, many, prob)
 
     @property
     def path_error(self) -> Tensor:
-        """Standard error of the path's means over data, `(G,)`."""
+        """Standard error of the path's means over data, `(G,)`, nats."""
         apart = self.path_std_error.square().sum(1).sqrt() / self.path.shape[1]
         if self.batches is None:
             return apart
-        together = self._spread / (self.std_error.square().sum().sqrt() / len(self.value))
-        return apart * together  # as much as draws in common change the error of all of them
+        return apart * (self._spread / self._apart)  # as much as shared particles change it at S
 
     @property
     def data_error(self) -> float:
-        """Standard error of `mean` from finitely many data: what other data would move."""
+        """Standard error of `mean` from finitely many data: what other data would move, nats."""
         return (
             self.value.std().item() / sqrt(len(self.value)) if len(self.value) > 1 else torch.nan
         )
@@ -124,16 +140,20 @@ class Estimate:
 
         By the datum's own weights it is "not contradicted" at best; else of sampling "more
         samples" or "use ais" (see `pyrovae.evidence.weights.verdicts`), of annealing "more
-        temperatures", where less than a quarter of the runs count. What is not contradicted is
-        "ok" only where a second, different way agrees with it, see `confirmation`, and was tried
-        on such data; and where that contradicts it, "use ais" or "more temperatures". Of
-        quadrature: "ok" within 1e-3 nats, or "use ais". The ELBO is "a bound".
+        temperatures", where less than a quarter of the particles count. What is not contradicted
+        is "ok" only where a second, different way agrees with it, see `confirmation`, and was
+        tried on such data; and where that contradicts it, "use ais" or "more temperatures". Of
+        quadrature: "ok" within 1e-3 nats, or "use ais". ELBO and IWAE are "a bound".
         """
-        return self.kind.verdict(self)
+        return self.kind.reading.verdict(self)
 
     def own_verdict(self) -> list[str]:
         """Returns what the weights of each datum say alone, in words: at best not contradicted."""
-        return self.kind.own_verdict(self)
+        return self.kind.reading.of_weights(self)
+
+    def budget(self, protocol: Mapping[str, object]) -> str:
+        """Returns what was spent on each datum, "K = 5,000", by an evaluation's protocol."""
+        return self.kind.reading.budget(self, protocol)
 
     @property
     def good(self) -> Tensor:
@@ -149,6 +169,22 @@ class Estimate:
         """Returns the share of data with this verdict."""
         return self.verdict().count(word) / len(self.value)
 
-    def draws(self) -> str:
-        """Returns the number of draws in words: "K = 5,000", or "K = 128 to 40,000"."""
-        return Estimator.how(self, {})
+
+def contradicted(exact: Estimate, others: Iterable[Estimate]) -> Estimate:
+    r"""Returns an exact estimate with what lies beyond it as its error, where something does.
+
+    An unbiased estimate of p(x) is above it by chance less often than by 4 of its standard errors:
+
+    .. math::
+        \log \hat p(x) + \log(1 - 4 \, \mathrm{se}) > \log p(x) + \mathrm{error}
+
+    Args:
+        exact: Quadrature's, which may have missed a mode.
+        others: All estimates of the same data.
+    """
+    value, error = exact.value, exact.std_error
+    for other in others:
+        if other.kind.bound == "lower":
+            least = other.value + (1 - 4 * other.std_error).clamp(min=0).log()
+            error = torch.where(least > value + error, other.value - value, error)
+    return replace(exact, std_error=error)

@@ -1,39 +1,54 @@
-"""What an evaluation will do: checked, and cut into blocks."""
+"""What an evaluation will do: estimators and programs, checked, and cut into blocks."""
 
-__all__ = ["BLOCK_SIZE", "BUILT_IN", "Plan", "plan"]
+__all__ = ["Options", "Plan", "plan"]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from time import time
-from typing import Any
+from typing import Unpack
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyrovae.checks import check_sizes
-from pyrovae.data.rows import spooled
+from pyrovae.data.rows import Rows, spooled
 from pyrovae.evidence.blocks import Job
-from pyrovae.evidence.estimators.ais import AIS
-from pyrovae.evidence.estimators.base import Estimator, Guide, Work, made, path_grid
-from pyrovae.evidence.estimators.exact import Exact
-from pyrovae.evidence.estimators.importance import ELBO, Importance, Jackknife
-from pyrovae.evidence.estimators.naive import Naive
-from pyrovae.evidence.estimators.quadrature import Quadrature
-from pyrovae.program import Program, inspect
+from pyrovae.evidence.estimators.base import Estimator, Guide, Work, inspecting, path_grid
+from pyrovae.evidence.estimators.names import named
+from pyrovae.evidence.samplers.chunks import at_once
+from pyrovae.evidence.samplers.options import Run, RunOptions, options_of
+from pyrovae.program import Program
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.threads import one_at_a_time
 
-BUILT_IN = (
-    ELBO,
-    Importance,
-    Jackknife,
-    Naive,
-    AIS,
-    Quadrature,
-    Exact,
-)  # known by name, once imported
-BLOCK_SIZE = 64  # data per block
+Data = Tensor | Rows | DataLoader[object]
+DEFAULT = "elbo", "importance", "prior"  # estimators
+
+
+class Options(RunOptions, total=False):
+    """Options of an evaluation, beside estimators and seed: how it is done, and what names mean.
+
+    Attributes:
+        workers: Processes that share the blocks; `None` for none.
+        num_particles: S of estimators that are named; or "auto".
+        tolerance: Standard error that "auto" draws for, nats.
+        max_particles: Particles per datum that "auto" draws at most.
+        max_seconds: Time after which "auto" asks for no more.
+        num_temperatures: T of "ais".
+        num_chains: S of "ais".
+        iwae_k: k of "iwae".
+    """
+
+    workers: int | None
+    num_particles: int | str
+    tolerance: float
+    max_particles: int
+    max_seconds: float | None
+    num_temperatures: int
+    num_chains: int
+    iwae_k: int
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,13 @@ class Plan:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Numbers of draws of the estimates' paths."""
+        """Numbers of particles of the estimates' paths."""
         return next(iter(self.job.works.values())).grid
 
     @property
     def tolerance(self) -> float:
-        """Standard error that verdicts ask for, nats: the least that an estimator does."""
-        return min(e.tolerance_asked for e in self.estimators.values())
+        """Standard error that verdicts ask for, nats: the least that an estimator draws for."""
+        return min(e.target.tolerance for e in self.estimators.values())
 
     def source(self, name: str) -> str:
         """Returns the word for the source of an estimator's weights."""
@@ -75,73 +90,76 @@ class Plan:
     def prepared(self, source: str) -> "Plan":
         """Returns the plan with what the source prepares once, unless it has."""
         work = self.job.works[source]
-        if work.once is None:
+        if work.prepared is None:
             once = self.job.sources[source].prepared(self.programs[source], self.seed)
-            works = {**self.job.works, source: replace(work, once=once)}
+            works = {**self.job.works, source: replace(work, prepared=once)}
             return replace(self, job=replace(self.job, works=works))
         return self
 
 
+@one_at_a_time
 def plan(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: Sequence[Any],
-    *,
-    estimators: Iterable[Estimator | str] = ("elbo", "importance", "prior"),
+    model: Callable[..., object],
+    guide: Guide,
+    *data: Data,
+    estimators: Iterable[Estimator | str] = DEFAULT,
     seed: int | None = None,
-    plate: str | None = "data",
-    block_size: int = BLOCK_SIZE,
-    chunk_size: int | None = None,
-    compile: bool = False,
-    workers: int | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Plan:
-    """Returns the plan of what `evaluate` is asked for; arguments and errors are its."""
-    given = {"chunk_size": chunk_size, "workers": workers}
-    named = made(estimators, options)
-    if guide is None and (needy := [name for name, e in named.items() if e.needs_guide]):
-        raise ValueError(
-            f"estimator {needy[0]!r} needs a guide; pass one, or ask for 'prior' alone"
-        )
-    check_sizes(block_size=block_size)
-    check_sizes(**{name: size for name, size in given.items() if size is not None})
-    seed, start = draw_seed(seed), time()
-    data = _at_hand(data, seed)
+    """Returns the plan of what `evaluate` is asked for, having made all of its checks.
 
-    sources, readers = _sources(named)
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; or `None`.
+        data: As `evaluate` takes them.
+        estimators: Objects or names.
+        seed: Fixes the draws; `None` draws a seed.
+        **options: See `Options`.
+
+    Raises:
+        TypeError, ValueError: As `evaluate`.
+    """
+    run, workers = options_of(Run, options), options.get("workers")
+    chosen = named(estimators, options, Options.__optional_keys__)
+    for e in chosen.values():
+        e.check_guide(guide)
+    check_sizes(workers=1 if workers is None else workers)
+    seed, start = draw_seed(seed), time()
+    held = _at_hand(data, seed)
+    sources, readers = _sources(chosen)
     programs = {}
     for word, e in sources.items():
-        size = e.block_size(block_size)
-        inspected = partial(_inspected, model, data, plate, size)
-        programs[word] = e.program(guide, inspected)
-    if compile:
+        size = e.block_size(run.block_size)
+        programs[word] = e.program(guide, inspecting(model, held, run.plate, size))
+    if run.compile:
         programs = {word: program.compiled() for word, program in programs.items()}
     blocks = {
         f"{word}-{rows.start}": (word, rows)
         for word, e in sources.items()
-        for rows in programs[word].blocks(e.block_size(block_size))
+        for rows in programs[word].blocks(e.block_size(run.block_size))
     }
     threads, grid = 1 if workers else torch.get_num_threads(), _grid(sources.values())
     works = {
-        word: Work(seed, start, chunk_size or e.chunk(programs[word], threads), grid)
-        for word, e in sources.items()
+        word: Work(
+            seed,
+            start,
+            run.chunk_size or at_once(programs[word], threads),
+            grid,
+            _group_sizes(readers[word].values()),
+        )
+        for word in sources
     }
-    return Plan(named, programs, blocks, Job(sources, readers, works), seed, block_size, workers)
-
-
-def _inspected(
-    model: Callable[..., Any], data: Sequence[Any], plate: str | None, size: int, guide: Guide
-) -> Program:
-    return inspect(model, guide, *data, plate=plate, block_size=size)
+    job = Job(sources, readers, works)
+    return Plan(chosen, programs, blocks, job, seed, run.block_size, workers)
 
 
 def _sources(
-    named: dict[str, Estimator],
+    chosen: dict[str, Estimator],
 ) -> tuple[dict[str, Estimator], dict[str, dict[str, Estimator]]]:
     """Returns what is drawn, by a word for it, and what is read of each."""
     words: dict[Estimator, str] = {}
     readers: dict[str, dict[str, Estimator]] = {}
-    for name, e in named.items():
+    for name, e in chosen.items():
         if e.source not in words:
             count = sum(source.draws_from == e.source.draws_from for source in words)
             words[e.source] = e.source.draws_from + (f"_{count + 1}" if count else "")
@@ -150,17 +168,25 @@ def _sources(
 
 
 def _grid(sources: Iterable[Estimator]) -> tuple[int, ...]:
-    """Returns the numbers of draws of all paths: none where a pilot finds how many are due."""
-    auto = any(e.tolerance_asked < inf for e in sources)
-    sizes = [] if auto else [e.sizes for e in sources if e.sizes is not None]
-    return path_grid(max(sizes)) if sizes else ()
+    """Returns the numbers of particles of all paths: none where a pilot finds how many are due."""
+    targets = [e.target for e in sources]
+    sizes = [t.num_particles for t in targets if t.num_particles is not None]
+    auto = any(t.tolerance < inf for t in targets)
+    return path_grid(max(sizes)) if sizes and not auto else ()
 
 
-def _at_hand(data: Sequence[Any], seed: int) -> Sequence[Any]:
+def _group_sizes(readers: Iterable[Estimator]) -> tuple[int, ...]:
+    """Returns every k of which log-mean-exp is read by groups."""
+    sizes = (e.target.group_size for e in readers)
+    return tuple(sorted({k for k in sizes if k is not None}))
+
+
+def _at_hand(data: Sequence[Data], seed: int) -> Sequence[object]:
     """Returns the data, those of a DataLoader on disk: all estimators have to see the same."""
-    if not any(isinstance(d, DataLoader) for d in data):
+    loaders = [d for d in data if isinstance(d, DataLoader)]
+    if not loaders:
         return data
     if len(data) > 1:
         raise TypeError("the data are a DataLoader and more; give one whose batches hold them all")
     with seeded(seed):
-        return spooled(data[0])
+        return spooled(loaders[0])

@@ -2,44 +2,33 @@
 
 __all__ = ["Evidence"]
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import isnan, log, sqrt
 from textwrap import fill
 from typing import Any
 
-import numpy as np
 import torch
 
-from pyrovae.evidence.confirmed import Confirmation
+from pyrovae.equality import ByContent
 from pyrovae.evidence.estimate import Estimate
-from pyrovae.evidence.estimators.base import kind
-from pyrovae.labelled import to_xarray
+from pyrovae.evidence.stored import from_dataset, to_dataset
+from pyrovae.labelled import Dataset
 
-TABLES = {  # of an estimate in a Dataset: dimensions, and what it is
-    "value": (("datum",), "estimate of log p(x), nats"),
-    "std_error": (("datum",), "Monte Carlo standard error, nats"),
-    "ess": (("datum",), "effective sample size"),
-    "num_draws": (("datum",), "draws made"),
-    "pareto_k": (("datum",), "Pareto k-hat of the weights"),
-    "path": (("samples", "datum"), "estimate from fewer samples, nats"),
-    "path_std_error": (
-        ("samples", "datum"),
-        "standard error of one estimate from fewer samples, nats",
-    ),
-}
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
 
 
-@dataclass(frozen=True, repr=False)
-class Evidence:
+@dataclass(frozen=True, repr=False, eq=False)
+class Evidence(ByContent):
     """What `evaluate` found; printed, it is the table, its reading and the protocol.
+
+    Equal are those of equal numbers and protocols, however long they took.
 
     Attributes:
         estimates: The estimators' results by name.
-        num_samples: Numbers of samples, from 1 to K, of the estimates' paths; none under "auto".
-        protocol: What the numbers depend on: K, seed, rows, dtype, versions, model hash, and what
+        num_samples: The G numbers of particles, from 1 to S, of the estimates' paths; none under
+            "auto", which finds S by itself.
+        protocol: What the numbers depend on: S, seed, rows, dtype, versions, model hash, and what
             the caller knows of the data.
     """
 
@@ -56,24 +45,22 @@ class Evidence:
         return self.estimates[name]
 
     def best(self) -> Estimate:
-        """Returns the estimate to go by: quadrature, or the lower bound to be trusted most.
+        """Returns the estimate to go by: an exact one, or the lower bound to be trusted most.
 
-        That is the first of importance sampling, annealing and naive sampling that is ok for
-        nearly all data, else that nothing contradicts, else that nothing contradicts for most;
-        else of annealing and importance sampling the higher: naive sampling may only have been
-        lucky. One trusted as much that is clearly higher contradicts the first. ELBO and
-        jackknife only stand beside.
+        That is the first, by rank, that is ok for nearly all data, else that nothing contradicts,
+        else that nothing contradicts for most; else of all that look at the datum the one of the
+        last rank, annealing before importance sampling: naive sampling may only have been lucky.
+        One trusted as much that is clearly higher contradicts the first. Means of logs, such as
+        the ELBO, and what is no bound only stand beside: of bounds alone the highest counts.
         """
         estimates = self.ranked()
         if not estimates:
-            bounds = [e for e in self.estimates.values() if e.kind.is_mean]
-            return (bounds or list(self.estimates.values()))[0]
-        if estimates[0].kind.exact:
+            bounds = self._means() or list(self.estimates.values())[:1]
+            return max(bounds, key=lambda e: e.mean)
+        if estimates[0].kind.bound == "exact":
             return estimates[0]
-        trusted = [e for e in estimates if e.share("ok") >= 1 - FEW]
-        for least in (1 - FEW, MANY):
-            trusted = trusted or [e for e in estimates if e.trusted >= least]
-        rivals = trusted or [e for e in reversed(estimates) if not e.kind.lucky]
+        trusted = _trusted(estimates)
+        rivals = trusted or [e for e in reversed(estimates) if not e.kind.blind]
         best = (rivals or estimates)[0]
         for other in rivals:  # all are lower bounds: a clearly higher one is nearer
             gap, error = self._difference(other.name, best.name)
@@ -82,8 +69,12 @@ class Evidence:
 
     def ranked(self) -> list[Estimate]:
         """Returns the estimates that can answer the question, in the order of their ranks."""
-        able = [e for e in self.estimates.values() if e.kind.rank is not None]
-        return sorted(able, key=lambda e: e.kind.rank or 0)
+        able = [e for e in self.estimates.values() if e.kind.bound in ("exact", "lower")]
+        return sorted(able, key=lambda e: e.kind.rank)
+
+    def _means(self) -> list[Estimate]:
+        """Returns the bounds that are means of logs: ELBO and IWAE."""
+        return [e for e in self.estimates.values() if e.kind.bound == "mean"]
 
     def count(self) -> str:
         """Returns how many data these are, and of how many where rows were chosen."""
@@ -137,15 +128,11 @@ class Evidence:
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers."""
-        estimates = self.ranked()
-        if not estimates:
-            return (
-                "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
-                f"too low ({self.count()})."
-            )
+        if not self.ranked():
+            return self._only_bounds()
         best = self.best()
         lines = [
-            f"log P(X) of these {self.count()} by {best.label}{self.how(best)}: "
+            f"log P(X) of these {self.count()} by {best.label}{self._spent(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
             f"+- {best.data_error:.3f} (data)."
         ]
@@ -154,15 +141,26 @@ class Evidence:
                 "The estimate is the predictive density, given what the guide knows of "
                 f"{common}, common to all data; naive sampling draws that from the prior."
             )
-        if "elbo" in self.estimates:
-            gap, error = self._difference(best.name, "elbo")
-            least = "" if best.share("ok") >= 1 - FEW else "at least "
-            lines.append(
-                f"The ELBO lies {gap:.3f} +- {error:.3f} nats below the estimate. The guide costs "
-                f"{least}that much: the mean of KL(q(z|x) || p(z|x))."
-            )
-        lines += [self._beside(other, best) for other in estimates if other is not best]
+        for bound in self._means():
+            gap, error = self._difference(best.name, bound.name)
+            text = f"The {bound.label} lies {gap:.3f} +- {error:.3f} nats below the estimate."
+            if bound.name == "elbo":
+                least = "" if best.share("ok") >= 1 - FEW else "at least "
+                text += f" The guide costs {least}that much: the mean of KL(q(z|x) || p(z|x))."
+            lines.append(text)
+        lines += [self._beside(other, best) for other in self.ranked() if other is not best]
         return "\n".join([*lines, self._trust(best)])
+
+    def _only_bounds(self) -> str:
+        """Returns what is to be said where nothing but bounds was asked for, or no bounds."""
+        if set(self.estimates) == {"elbo"}:
+            return (
+                "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
+                f"too low ({self.count()})."
+            )
+        best = self.best()
+        what = "a lower bound of log P(X), by an unknown gap" if self._means() else "no bound"
+        return f"The {best.label}, {best.mean:.3f} nats per datum, is {what} ({self.count()})."
 
     def to_csv(self) -> list[str]:
         """Returns the per-datum results as lines of CSV: a datum a row, columns by estimator."""
@@ -173,75 +171,21 @@ class Evidence:
             columns[f"{name}_verdict"] = e.verdict()
         return [",".join(map(str, row)) for row in (columns, *zip(*columns.values(), strict=True))]
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> Dataset:
         """Returns the per-datum results as an xarray Dataset, the protocol as its attributes."""
-        names = list(self.estimates)
-        variables: dict[str, tuple[tuple[str, ...], Any, str]] = {
-            v: (
-                ("estimator", *dims),
-                torch.stack([getattr(self[name], v) for name in names]),
-                text,
-            )
-            for v, (dims, text) in TABLES.items()
-        }
-        words = [self[name].verdict() for name in names]
-        variables["verdict"] = (
-            ("estimator", "datum"),
-            np.array(words),
-            "what the estimate is worth",
-        )
-        variables["seconds"] = (
-            ("estimator",),
-            torch.tensor([self[name].seconds for name in names]),
-            "wall time, s",
-        )
-        variables["tolerance"] = (
-            ("estimator",),
-            torch.tensor([self[name].tolerance for name in names]),
-            "standard error that a verdict asks for, nats",
-        )
-        for f in fields(Confirmation):
-            column = [getattr(self[name].confirmation, f.name) for name in names]
-            text = f"of the second way: {f.name.replace('_', ' ')}"
-            variables[f"second_{f.name}"] = (("estimator",), np.array(column), text)
-        for name in names:
-            if (batches := self[name].batches) is not None:
-                text = "estimate by batch of the draws that all data share, nats"
-                variables[f"{name}_batches"] = (("batch", "datum"), batches, text)
-        num_data = len(self[names[0]].value)
-        coords = {"estimator": names, "samples": list(self.num_samples), "datum": range(num_data)}
-        flat = {
-            k: json.dumps(v) if isinstance(v, bool) or not isinstance(v, int | float | str) else v
-            for k, v in self.protocol.items()
-        }
-        return to_xarray(variables, coords, flat)
+        return to_dataset(self.estimates, self.num_samples, self.protocol)
 
     @classmethod
-    def from_xarray(cls, dataset: Any) -> "Evidence":
+    def from_xarray(cls, dataset: Dataset) -> "Evidence":
         """Returns the evidence of which `to_xarray` made this Dataset, as of an `evidence.nc`.
+
+        Of an estimator whose module was not imported the results are read as those of plain
+        weights; no file has code imported.
 
         Raises:
             KeyError, ValueError: If it is another: something is missing, or of another kind.
         """
-        estimates = {}
-        for name in dataset["estimator"].values.tolist():
-            kind(str(name))  # which knows it
-            one = dataset.sel(estimator=name)
-            for f, (dims, _) in TABLES.items():
-                letter = "i" if f == "num_draws" else "f"
-                if one[f].dims != dims or one[f].dtype.kind != letter:
-                    raise ValueError(f"{f} of {name!r} is {one[f].dtype} over {one[f].dims}")
-            columns = {f: torch.from_numpy(one[f].values.copy()) for f in TABLES}
-            if f"{name}_batches" in dataset:
-                columns["batches"] = torch.from_numpy(dataset[f"{name}_batches"].values.copy())
-            scalars = {f: one[f].item() for f in ("seconds", "tolerance")}
-            if "second_reason" in dataset:  # evidence of before has none
-                second = [f.name for f in fields(Confirmation) if f"second_{f.name}" in dataset]
-                kept = {f: one[f"second_{f}"].item() for f in second}
-                scalars["confirmation"] = Confirmation(**kept)
-            estimates[name] = Estimate(name, **columns, **scalars)
-        protocol = {k: _plain(v) for k, v in dataset.attrs.items() if k != "sha256"}
-        return cls(estimates, tuple(dataset["samples"].values.tolist()), protocol)
+        return cls(*from_dataset(dataset))
 
     def _bits_per_dim(self, e: Estimate) -> float | None:
         dims = self.protocol.get("dims")
@@ -252,25 +196,29 @@ class Evidence:
         d = self[one].value - self[other].value
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
-    def how(self, e: Estimate) -> str:
-        """Returns how an estimate was made, as it follows its label: ", K = 5,000", or ""."""
-        how = e.kind.how(e, self.protocol)
-        return f", {how}" if how else ""
+    def budget(self, e: Estimate) -> str:
+        """Returns what was spent on each datum: "K = 5,000", "100 temperatures x 8 particles"."""
+        return e.budget(self.protocol)
+
+    def _spent(self, e: Estimate) -> str:
+        """Returns the same as it follows a label."""
+        budget = self.budget(e)
+        return f", {budget}" if budget else ""
 
     def _beside(self, other: Estimate, best: Estimate) -> str:
         """Returns how another estimator compares with the best."""
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"
-        how = self.how(other)
-        text = f"{other.label.capitalize()}{how}{',' * bool(how)} " + (
+        spent = self._spent(other)
+        text = f"{other.label[:1].upper()}{other.label[1:]}{spent}{',' * bool(spent)} " + (
             f"falls {short} short"
             if gap > 2 * error
             else higher
             if gap < -2 * error
             else f"agrees ({abs(gap):.3f} +- {error:.3f} nats {'below' if gap > 0 else 'above'})"
         )
-        if not other.kind.weighed:
+        if not other.kind.reading.compares_weights:
             return f"{text}."
         return (
             f"{text}; its median ESS is {other.ess.median():.1f}, and its own Monte Carlo error "
@@ -281,18 +229,18 @@ class Evidence:
         """Returns whether the best estimate can be trusted, and for which data it cannot."""
         words = best.verdict()
         counts = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(["ok", *words]))
-        if best.kind.exact:
+        if best.kind.bound == "exact":
             worst = f"estimated error at most {best.std_error.max():.1e} nats"
             left = set(words) != {"ok"}
             return f"It is not exact everywhere ({counts})." if left else f"It is exact: {worst}."
-        facts = f"{best.kind.facts(best)} (verdicts: {counts})"
+        facts = f"{best.kind.reading.facts(best)} (verdicts: {counts})"
         second = f"{best.confirmation}" if best.trusted or not best.confirmation.reason else ""
         if best.share("ok") >= 1 - FEW:
             text = f"The estimate can be trusted: {facts}."
         elif best.trusted >= 1 - FEW:
             text = f"Nothing contradicts the estimate, as a lower bound: {facts}."
         elif best.share("use ais") <= MANY:
-            text = f"Trust it as a lower bound: {facts}; {best.kind.advice}."
+            text = f"Trust it as a lower bound: {facts}; {best.kind.reading.advice}."
         else:
             text = (
                 f"It cannot be trusted as more than a lower bound: {facts}; the proposal misses "
@@ -301,11 +249,16 @@ class Evidence:
         return f"{text} {second}".rstrip()
 
 
-def _plain(value: Any) -> Any:
-    """Returns an attribute of a Dataset as it was before `to_xarray` made it fit for netCDF."""
-    if isinstance(value, str):
-        return json.loads(value) if value in ("true", "false", "null") else value
-    return value.item() if isinstance(value, np.generic) else value
+def _trusted(estimates: list[Estimate]) -> list[Estimate]:
+    """Returns those that are ok for nearly all data, else not contradicted, else mostly so."""
+    for least, share in (
+        (1 - FEW, lambda e: e.share("ok")),
+        (1 - FEW, lambda e: e.trusted),
+        (MANY, lambda e: e.trusted),
+    ):
+        if trusted := [e for e in estimates if share(e) >= least]:
+            return trusted
+    return []
 
 
 def _defined(value: float) -> float | None:

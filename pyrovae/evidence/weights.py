@@ -302,6 +302,13 @@ class LogWeights(ByContent, Reductions):
         """
         return self.subsets(k).mean(0)
 
+    def iwae_std_error(self, k: int) -> Tensor:
+        """Returns the Monte Carlo standard error of `iwae`, `(N,)`, nats; NaN for one subset."""
+        subsets = self.subsets(k)
+        if len(subsets) == 1:
+            return torch.full(self.log_w.shape[1:], torch.nan, dtype=torch.float64)
+        return subsets.std(0) / sqrt(len(subsets))
+
     def subsets(self, k: int) -> Tensor:
         """Returns log-mean-exp of each disjoint subset of k successive particles, `(S // k, N)`.
 

@@ -79,7 +79,7 @@ def convergence(evidence: "Evidence") -> Figure:
         axes.set_xscale("log")
         axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
         axes.spines[["top", "right"]].set_visible(False)
-    means = [e.mean for e, _ in shown if not e.kind.lucky] or [e.mean for e, _ in shown]
+    means = [e.mean for e, _ in shown if not e.kind.blind] or [e.mean for e, _ in shown]
     margin = max(max(means) - min(means), 0.01)
     near.set(
         ylim=(min(means) - margin / 2, max(means) + margin / 2), title="the same, near the ELBO"
@@ -104,14 +104,14 @@ def _courses(evidence: "Evidence") -> str:
 def _shown(evidence: "Evidence") -> "list[tuple[Estimate, str]]":
     """Returns the mean and what answers the question, with colours, those of a course first."""
     others = iter(MUTED * len(evidence.estimates))
-    able = [e for e in evidence.estimates.values() if e.kind.rank is not None or e.kind.is_mean]
+    able = [e for e in evidence.estimates.values() if e.kind.bound != "none"]
     able.sort(key=lambda e: not _has_course(e))
     return [(e, COLORS.get(e.name) or next(others)) for e in able]
 
 
 def _has_course(e: "Estimate") -> bool:
     """Returns whether it has estimates of fewer draws, and those are not all the same mean."""
-    return len(e.path) > 0 and not e.kind.is_mean and bool(e.path[0].isfinite().all())
+    return len(e.path) > 0 and e.kind.bound != "mean" and bool(e.path[0].isfinite().all())
 
 
 def against(evidence: "Evidence", one: str, other: str) -> Figure:

@@ -37,7 +37,7 @@ def of_evidence(
     for name in ("importance", "prior"):
         if name in evidence.estimates:
             figures[f"khat_{name}"] = plots.khats(evidence, name)
-    bounds = [e for e in evidence.estimates.values() if e.kind.is_mean]
+    bounds = [e for e in evidence.estimates.values() if e.kind.bound == "mean"]
     for e in [e for e in (*evidence.ranked(), *bounds) if e.name != best.name][:1]:
         figures["two_estimates"] = plots.against(evidence, e.name, best.name)
     if shape:

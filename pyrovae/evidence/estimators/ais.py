@@ -4,31 +4,25 @@ __all__ = ["AIS"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.confirmation import (
-    ANNEALED,
-    LONGER,
-    SCREENED,
-    Confirmation,
-    confirm_annealing,
-)
+from pyrovae.evidence.confirmation import ANNEALED, LONGER, SCREENED, confirm_annealing
+from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.base import (
     Columns,
+    Effort,
     Estimator,
     Guide,
     Inspected,
     Probe,
-    Results,
     Work,
-    no_path,
-    table,
 )
+from pyrovae.evidence.estimators.reading import Reading, Results
 from pyrovae.evidence.samplers.annealing import AnnealedWeights, ais, anneal
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG, AnnealingRun
 from pyrovae.evidence.samplers.tuning import Kernel, tune
@@ -36,9 +30,43 @@ from pyrovae.evidence.weights import FEWEST, LogWeights, annealed_verdicts
 from pyrovae.program import Program
 
 
+class Annealed(Reading):
+    """How the weights of few annealing runs are read."""
+
+    contradicted: ClassVar[str] = "more temperatures"
+    advice: ClassVar[str] = "anneal with more temperatures"
+    compares_weights: ClassVar[bool] = False
+
+    def of_weights(self, e: Results) -> list[str]:
+        """Returns "more temperatures" where less than a quarter of the particles count."""
+        return annealed_verdicts(e.ess, e.num_draws, e.std_error, e.tolerance)
+
+    def budget(self, e: Results, protocol: Mapping[str, object]) -> str:
+        """Returns temperatures x particles.
+
+        Args:
+            e: The results.
+            protocol: Of the evaluation, which names the temperatures.
+        """
+        own = "num_temperatures" + ("" if e.name == AIS.name else f"_{e.name}")
+        steps = f"{protocol[own]} temperatures x " if own in protocol else ""
+        return f"{steps}{int(e.num_draws.max())} particles"
+
+    def facts(self, e: Results) -> str:
+        """Returns how many particles count."""
+        return f"median ESS {e.ess.median():.1f} of {int(e.num_draws.max())} particles"
+
+
 @dataclass(frozen=True)
-class AIS(Estimator):
-    """Annealed importance sampling: in expectation a lower bound of log p(x), see `pyrovae.ais`.
+class AIS(Estimator[LogWeights]):
+    r"""Annealed importance sampling: in expectation a lower bound of log p(x), nats.
+
+    .. math::
+        \log \tfrac1S \sum_s w_s, \quad \log w_s = \sum_{t=1}^T (b_t - b_{t-1})
+        \log \frac{p(x, z_{s,t-1})}{q(z_{s,t-1} | x)}
+
+    with z_{s,0} from the guide, or prior without one, and HMC towards each temperature between;
+    the table is `(S, N)`. See `pyrovae.ais`.
 
     Attributes:
         num_temperatures: T, steps of the path.
@@ -57,31 +85,41 @@ class AIS(Estimator):
 
     name: ClassVar[str] = "ais"
     label: ClassVar[str] = "annealing"
-    rank: ClassVar[int | None] = 2
-    biased: ClassVar[bool] = True
-    weighed: ClassVar[bool] = False
-    worse: ClassVar[str] = "more temperatures"
-    advice: ClassVar[str] = "anneal with more temperatures"
-    flat: ClassVar[Mapping[str, str]] = {
+    rank: ClassVar[int] = 2
+    reading: ClassVar[Reading] = Annealed()
+    keywords: ClassVar[Mapping[str, str]] = {
         "num_temperatures": "num_temperatures",
         "num_chains": "num_particles",
     }
 
     def __post_init__(self) -> None:
-        sizes = {name: getattr(self, own) for name, own in self.flat.items()}
+        sizes = {word: getattr(self, own) for word, own in self.keywords.items()}
         check_sizes(**sizes, num_leapfrog=self.num_leapfrog)
         if not isinstance(self.schedule, str | tuple):
             object.__setattr__(self, "schedule", tuple(self.schedule))
 
-    def alone(
-        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
+    def __call__(
+        self,
+        model: Callable[..., object],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
     ) -> AnnealedWeights:
-        """Returns the weights of annealing runs, `(S, N)`, as `ais`."""
-        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ais(model, *data, guide=guide, **options, **how)
+        """Returns the weights of annealing runs, `(S, N)`, nats, as `ais`.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Where the path begins; `None` begins at the prior.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Fixes the draws; `None` draws a seed.
+            plate: Name of the plate over the data; `None` for all data as one, `(S,)`.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ais(model, *data, guide=guide, **own, seed=seed, plate=plate)
 
     def block_size(self, asked: int) -> int:
-        """Returns how many data's runs are annealed at once."""
+        """Returns how many data's particles are annealed at once."""
         return AnnealingRun().block_size(self.num_particles)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
@@ -89,65 +127,46 @@ class AIS(Estimator):
         return inspected(guide)
 
     def prepared(self, program: Program, seed: int) -> Kernel:
-        """Returns the course that a pilot finds, frozen."""
+        """Returns temperatures and step sizes, frozen, as a pilot finds them."""
         return tune(program, self.num_temperatures, self.schedule, self.num_leapfrog, seed)
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
         """Returns the weights of annealing runs, `(S, n)`."""
-        return LogWeights(
-            table(anneal(program, rows, self.num_particles, work.seed, work.once)[0])
-        )
+        kernel = self._kernel(program, work)
+        return LogWeights(anneal(program, rows, self.num_particles, work.seed, kernel)[0])
 
     def columns(self, weights: LogWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns log-mean-exp; of fewer than 25 runs there is no k-hat."""
-        value, error, ess = weights.log_evidence(), weights.std_error(), weights.ess()
-        many = weights.num_particles >= FEWEST
-        k = weights.pareto_k() if many else torch.full_like(ess, torch.nan)
-        return value, error, ess, k, weights.num_draws, *no_path(value, grid)
+        """Returns log-mean-exp; of fewer than 25 particles there is no k-hat."""
+        found = super().columns(weights, grid)
+        if weights.num_particles >= FEWEST:
+            return found
+        return found._replace(pareto_k=torch.full_like(found.ess, torch.nan))
 
     def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
         """Returns what reverse runs on simulated data say, and twice the temperatures."""
-        kernel = work.once or self.prepared(program, work.seed)
+        kernel = self._kernel(program, work)
         return confirm_annealing(
             program, kernel, self.num_particles, e.value, e.std_error, good, work.seed
         )
 
-    @classmethod
-    def own_verdict(cls, e: Results) -> list[str]:
-        """Returns "more temperatures" where less than a quarter of the runs count."""
-        return annealed_verdicts(e.ess, e.num_draws, e.std_error, e.tolerance)
+    def effort(self, program: Program, rows: range, work: Work) -> Effort:
+        """Returns the gradients: of each datum, S at each temperature between, and one more."""
 
-    @classmethod
-    def how(cls, e: Results, protocol: Mapping[str, Any]) -> str:
-        """Returns temperatures x runs."""
-        own = "num_temperatures" + ("" if e.name == cls.name else f"_{e.name}")
-        steps = f"{protocol[own]} temperatures x " if own in protocol else ""
-        return f"{steps}{int(e.num_draws.max())} chains"
+        def part(few: int) -> tuple[Estimator, range, Work]:
+            steps = np.full(few - 1, 0.1)
+            kernel = Kernel(np.linspace(0, 1, few + 1), steps, self.num_leapfrog)
+            return self, rows, replace(work, prepared=kernel)
 
-    @classmethod
-    def facts(cls, e: Results) -> str:
-        """Returns how many runs count."""
-        return f"median ESS {e.ess.median():.1f} of {int(e.num_draws.max())} chains"
+        def confirmation(probe: Probe, again: object) -> float:
+            runs = ANNEALED, ANNEALED / self.num_particles, LONGER, LONGER
+            screened = SCREENED / self.num_temperatures  # densities alone, as many as of one step
+            return probe.seconds * (sum(max(len(rows), n) for n in runs) + screened) / len(rows)
 
-    def amount(self, rows: range) -> int:
-        """Returns T."""
-        return self.num_temperatures
-
-    def smaller(self, amount: int, rows: range, work: Work) -> tuple[Estimator, range, Work]:
-        """Returns the same at fewer temperatures."""
-        steps = np.full(amount - 1, 0.1)
-        kernel = Kernel(np.linspace(0, 1, amount + 1), steps, self.num_leapfrog)
-        return self, rows, replace(work, once=kernel)
-
-    def counted(self, program: Program, num_blocks: int) -> tuple[str, float]:
-        """Returns the number of gradients."""
         gradients = (self.num_temperatures - 1) * self.num_leapfrog + 1
-        return "gradients", len(program) * self.num_particles * gradients
+        count = len(rows) * self.num_particles * gradients
+        return Effort(self.num_temperatures, part, 4, "gradients", count, confirmation)
 
-    def second_seconds(
-        self, program: Program, rows: range, probe: Probe, again: Callable[..., Probe]
-    ) -> float:
-        """Returns what annealing takes: a step of few runs as long as one of a block's."""
-        runs = ANNEALED, ANNEALED / self.num_particles, LONGER, LONGER
-        screened = SCREENED / self.num_temperatures  # densities alone, as many as of one step
-        return probe.seconds * (sum(max(len(rows), n) for n in runs) + screened) / len(rows)
+    def _kernel(self, program: Program, work: Work) -> Kernel:
+        """Returns what was prepared, or prepares it: of blocks that were all there already."""
+        kernel = work.prepared
+        return kernel if isinstance(kernel, Kernel) else self.prepared(program, work.seed)

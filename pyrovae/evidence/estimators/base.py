@@ -1,44 +1,96 @@
 """What an estimator is: it holds its options, does its own work, and says what that is worth."""
 
 __all__ = [
-    "FIELDS",
+    "Bound",
     "Columns",
+    "Effort",
     "Estimator",
     "Guide",
     "Inspected",
     "Probe",
-    "Results",
+    "Target",
     "Work",
-    "found",
-    "kind",
-    "kinds",
-    "made",
-    "no_path",
+    "inspecting",
+    "known",
     "path_grid",
-    "table",
+    "unnumbered",
 ]
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from math import log10
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import import_module
+from math import inf, log10
+from pathlib import Path
+from pkgutil import iter_modules
+from time import time
+from typing import ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from pyrovae.checks import shown
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.samplers.chunks import at_once
-from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
-from pyrovae.program import Program
+from pyrovae.evidence.estimators.reading import Reading, Results
+from pyrovae.evidence.weights import LogWeights, Reductions
+from pyrovae.program import Program, inspect
+from pyrovae.registry import enter
+from pyrovae.rng import draw_seed
+from pyrovae.threads import one_at_a_time
 
-Guide = Callable[..., Any] | None
+Model = Callable[..., object]
+Guide = Callable[..., object] | None
 Inspected = Callable[[Guide], Program]
-Columns = tuple[Tensor, ...]  # in the order of FIELDS
-FIELDS = "value", "std_error", "ess", "pareto_k", "num_draws", "path", "path_std_error"
-kinds: "dict[str, type[Estimator]]" = {}
+Bound = Literal["exact", "lower", "mean", "none"]
+W = TypeVar("W")  # what an estimator computes of a block, and reads
+kinds: "dict[str, type[Estimator]]" = {}  # by name, as they are defined; see `known`
+
+
+class Columns(NamedTuple):
+    """What is read of a block of n data, nats; the path at G numbers of particles.
+
+    Attributes:
+        value: The estimate of log p(x), `(n,)`.
+        std_error: Its standard error, `(n,)`.
+        ess: Effective sample size, `(n,)`; NaN where nothing is weighed.
+        pareto_k: Pareto k-hat, `(n,)`; NaN where there is none.
+        num_draws: S, `(n,)`, whole numbers.
+        path: Estimates of fewer particles, `(G, n)`; NaN where there are none.
+        path_std_error: Their standard errors, `(G, n)`.
+    """
+
+    value: Tensor
+    std_error: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+    num_draws: Tensor
+    path: Tensor
+    path_std_error: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        value: Tensor,
+        std_error: Tensor,
+        num_draws: Tensor,
+        grid: tuple[int, ...],
+        ess: Tensor | None = None,
+        pareto_k: Tensor | None = None,
+    ) -> Self:
+        """Returns columns without a path; what is not given is NaN.
+
+        Args:
+            value: The estimate, `(n,)`, nats.
+            std_error: Its standard error, `(n,)`, nats.
+            num_draws: S, `(n,)`.
+            grid: The G numbers of particles of a path.
+            ess: Effective sample size, `(n,)`.
+            pareto_k: Pareto k-hat, `(n,)`.
+        """
+        none = torch.full_like(value, torch.nan)
+        path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
+        ess, k = (none if x is None else x for x in (ess, pareto_k))
+        return cls(value, std_error, ess, k, num_draws, path, path)
 
 
 @dataclass(frozen=True)
@@ -47,44 +99,43 @@ class Work:
 
     Attributes:
         seed: Fixes the draws.
-        start: When the evaluation began, by the clock.
-        chunk: Particles x data decoded at once.
-        grid: Numbers of draws, S, at which the path of the estimate is taken down.
-        once: What `Estimator.prepared` returned.
+        start: When the evaluation began, by the clock, s.
+        chunk_size: Particles x data decoded at once.
+        grid: Numbers of particles at which the path of the estimate is taken down.
+        group_sizes: Every k of which log-mean-exp is taken by groups of k particles.
+        prepared: What `Estimator.prepared` returned.
     """
 
     seed: int
     start: float = 0.0
-    chunk: int = 4096
+    chunk_size: int = 4096
     grid: tuple[int, ...] = ()
-    once: Any = None
+    group_sizes: tuple[int, ...] = ()
+    prepared: object = None
 
 
-class Results(Protocol):
-    """What a verdict is read from: an `Estimate`, per datum."""
+class Target(NamedTuple):
+    """What an estimator aims at with its particles.
 
-    @property
-    def name(self) -> str: ...  # noqa: D102, as `Estimate` says
-    @property
-    def value(self) -> Tensor: ...  # noqa: D102
-    @property
-    def std_error(self) -> Tensor: ...  # noqa: D102
-    @property
-    def ess(self) -> Tensor: ...  # noqa: D102
-    @property
-    def pareto_k(self) -> Tensor: ...  # noqa: D102
-    @property
-    def num_draws(self) -> Tensor: ...  # noqa: D102
-    @property
-    def tolerance(self) -> float: ...  # noqa: D102
-    @property
-    def confirmation(self) -> Confirmation: ...  # noqa: D102
-    @property
-    def bad(self) -> float: ...  # noqa: D102
+    Attributes:
+        num_particles: S, to which the path of its estimate leads; `None` without a path.
+        tolerance: Standard error that it draws for, nats, where it finds S by itself.
+        group_size: k, where it takes log-mean-exp by groups of k particles.
+    """
+
+    num_particles: int | None = None
+    tolerance: float = inf
+    group_size: int | None = None
 
 
 class Probe(NamedTuple):
-    """What a block takes, how much longer its first run does, and a draw or temperature of it."""
+    """What a block was found to take.
+
+    Attributes:
+        seconds: Of all of it.
+        first: How much longer its first run takes.
+        slope: Seconds of one unit more of its work.
+    """
 
     seconds: float
     first: float
@@ -92,70 +143,99 @@ class Probe(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimator:
-    """An estimator of log p(x) with its options: `evaluate` asks it for all that it does.
+class Effort:
+    """How much there is to do for a block, and how to do less, for a prediction of its cost.
 
-    One of your own is a frozen dataclass that has a `name` and `weights`; by default it is read as
-    the log of the mean weight, and confirmed by nothing. It is known by its name once its module
-    is imported.
+    Attributes:
+        amount: Units of work: particles, temperatures or data.
+        part: Returns estimator, rows and work that do so many units.
+        least: Units of the shortest probe.
+        unit: What is counted, such as "decodes"; "" where nobody knows.
+        count: How many of these.
+        confirmation: Returns the seconds that `Estimator.confirm` takes at most, of the probe of
+            the block, and a function that probes a block of another program.
+    """
+
+    amount: int
+    part: "Callable[[int], tuple[Estimator, range, Work]]"
+    least: int = 4
+    unit: str = ""
+    count: float = 0.0
+    confirmation: Callable[[Probe, Callable[[Program, range], Probe]], float] = lambda *_: 0.0
+
+
+@dataclass(frozen=True)
+class Estimator(Generic[W]):
+    r"""An estimator of log p(x) with its options, a frozen dataclass; `evaluate` asks it for all.
+
+    One of your own has a `name` and `weights`. By default these are log-weights, `(S, n)`, read as
+
+    .. math::
+        \log \hat p(x_n) = \log \tfrac1S \sum_s w_{sn}
+
+    with the verdict of importance sampling, and confirmed by no second way. The methods stand in
+    the order in which they are called; those from `program` on are rarely worth a definition.
 
     Attributes:
         name: What it is called in results and on command lines.
         label: The same in words.
         needs_guide: Whether it draws from the guide, or starts there.
-        rank: Its place among those that answer the question, the first one 0; `None` for those
-            that only stand beside.
-        biased: Whether it is the log of an unbiased estimate of p(x): in expectation a lower
-            bound, by about half its squared standard error.
-        exact: Whether its error is numerical, not one of draws.
-        is_mean: Whether it is the mean of log-weights, such as the ELBO.
-        lucky: Whether it may only be lucky where nothing is trusted.
-        confirmed: Whether a second way decides if it is ok.
-        weighed: Whether ESS and own error are worth a sentence beside another.
-        worse: Its verdict where the second way contradicts it.
-        advice: What to do where it is no more than a lower bound.
-        few: How much of its `amount` a probe of its cost begins with.
-        flat: Its options, by the names that they go by where all estimators share one list.
+        bound: What its value is: "exact", log p(x) but for a numerical error; "lower", the log of
+            an unbiased estimate of p(x), in expectation too low by about half its squared standard
+            error; "mean", a mean of such logs, lower by more than its error tells; "none".
+        rank: Its place among those that are "exact" or "lower": that of the first one is 0.
+        blind: Whether it proposes without a look at the datum, so that a high value may be luck.
+        reading: How its results are put in words.
+        draws_from: The word for where its weights come from, which names blocks of them.
+        keywords: Its options by the names that they go by in calls that name several estimators.
     """
 
-    name: ClassVar[str] = ""
+    name: ClassVar[str]
     label: ClassVar[str] = ""
     needs_guide: ClassVar[bool] = False
-    rank: ClassVar[int | None] = None
-    biased: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    is_mean: ClassVar[bool] = False
-    lucky: ClassVar[bool] = False
-    confirmed: ClassVar[bool] = True
-    weighed: ClassVar[bool] = True
-    worse: ClassVar[str] = "use ais"
-    advice: ClassVar[str] = "draw more samples, or add the estimator ais"
-    few: ClassVar[int] = 4
-    flat: ClassVar[Mapping[str, str]] = {}
+    bound: ClassVar[Bound] = "lower"
+    rank: ClassVar[int] = 4
+    blind: ClassVar[bool] = False
+    reading: ClassVar[Reading] = Reading()
+    draws_from: ClassVar[str] = ""
+    keywords: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Makes the class known by its name."""
-        if cls.name:
-            kinds[cls.name] = cls
-            cls.label = cls.label or cls.name
+        """Makes the class known by the name that it has of its own.
+
+        Raises:
+            TypeError: If another class has that name.
+        """
+        super().__init_subclass__()
+        enter(kinds, cls)
+        if "name" in vars(cls):
+            cls.label = vars(cls).get("label", cls.name)
+            cls.draws_from = vars(cls).get("draws_from", cls.name)
 
     @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Returns the estimator with those of the shared options that are its own."""
-        return cls(**{own: options[name] for name, own in cls.flat.items() if name in options})
+    def of(cls, shared: Mapping[str, object], own: Mapping[str, object] | None = None) -> Self:
+        """Returns the estimator with those of shared options that are its own.
 
+        Args:
+            shared: By the names in `keywords`; others are left out.
+            own: By the names of its fields; they go before.
+        """
+        mine = {field: shared[word] for word, field in cls.keywords.items() if word in shared}
+        return cls(**{**mine, **(own or {})})
+
+    @one_at_a_time
     def __call__(
         self,
-        model: Callable[..., Any],
+        model: Model,
         guide: Guide,
         *data: Tensor,
         seed: int | None = None,
         plate: str | None = "data",
-    ) -> Any:
-        """Returns its own table of weights, or values, of all data: as the function of its name.
+    ) -> LogWeights | Tensor:
+        """Returns the table of log-weights of all data, `(S, N)`, nats.
 
         Args:
-            model: Any Pyro callable of `*data`.
+            model: A Pyro callable of `*data`.
             guide: Another; `None` where it needs none.
             data: Tensors of equal length N, as the program takes them.
             seed: Fixes the draws; `None` draws a seed.
@@ -164,39 +244,39 @@ class Estimator:
         Raises:
             TypeError, ValueError: As `evaluate`.
         """
-        return self.alone(model, guide, *data, seed=seed, plate=plate)
+        self.check_guide(guide)
+        size = self.block_size(64)
+        program = self.program(guide, inspecting(model, data, plate, size))
+        seed = draw_seed(seed)
+        work = Work(seed, time(), prepared=self.prepared(program, seed))
+        blocks = [self.weights(program, rows, work) for rows in program.blocks(size)]
+        tables = [block.log_w for block in blocks if isinstance(block, LogWeights)]
+        if len(tables) < len(blocks):
+            raise TypeError(
+                f"{type(self).__name__} makes no table of log-weights; see pv.evaluate"
+            )
+        return LogWeights(torch.cat(tables, dim=-1))
 
-    def alone(self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any) -> Any:
-        """Returns what calling it does; `how` are seed and plate."""
-        raise NotImplementedError(f"{type(self).__name__} has no table of its own; see evaluate")
+    def weights(self, program: Program, rows: range, work: Work) -> W:
+        """Returns what it computes of a block of n data: as a rule `LogWeights`, `(S, n)`, nats.
 
-    @property
-    def source(self) -> "Estimator":
-        """The estimator whose weights it reads: equal ones are computed once."""
-        return self
+        Args:
+            program: What `program` returned, as functions of tensors: see `pyrovae.program`.
+            rows: The block's rows, by number.
+            work: The seed above all; a block is to depend on nothing but these three.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no weights; define them")
 
-    @property
-    def draws_from(self) -> str:
-        """A word for where its weights come from, which names blocks of them."""
-        return self.name
+    def columns(self, weights: W, grid: tuple[int, ...]) -> Columns:
+        """Returns what is read of a block's weights, by datum, nats.
 
-    @property
-    def sizes(self) -> int | None:
-        """How many draws it makes, for the path of the estimate; `None` where it has none."""
-        return None
-
-    @property
-    def tolerance_asked(self) -> float:
-        """Standard error that its verdict asks for, nats."""
-        return torch.inf
-
-    def options(self) -> dict[str, Any]:
-        """Returns what of its options its numbers depend on, for the protocol."""
-        return {name: getattr(self, own) for name, own in self.flat.items()}
-
-    def block_size(self, asked: int) -> int:
-        """Returns how many data it takes at once, where so many are asked for."""
-        return asked
+        Args:
+            weights: What `weights` returned.
+            grid: Numbers of particles at which a path is asked for.
+        """
+        w = self._by_datum(weights)
+        found = w.log_evidence(), w.std_error(), w.num_draws, grid
+        return Columns.of(*found, ess=w.ess(), pareto_k=w.pareto_k())
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the program that it runs, checked, of the guide given or none.
@@ -207,173 +287,129 @@ class Estimator:
         """
         return inspected(guide if self.needs_guide else None)
 
-    def chunk(self, program: Program, threads: int) -> int:
-        """Returns how many particles x data it decodes at once."""
-        return at_once(program, threads)
+    def prepared(self, program: Program, seed: int) -> object:
+        """Returns what is done once, before all blocks, which find it in their `Work`.
 
-    def prepared(self, program: Program, seed: int) -> Any:
-        """Returns what is done once, before all blocks."""
-        return None
-
-    def weights(self, program: Program, rows: range, work: Work) -> Any:
-        """Returns the weights of a block, which `columns` reads."""
-        raise NotImplementedError(f"{type(self).__name__} has no weights; define them")
-
-    def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
-        """Returns what it reads of a block's weights, by datum, in the order of `FIELDS`."""
-        return (*found(weights), *no_path(weights.log_evidence(), grid))
-
-    def batches(self, program: Program, weights: Any) -> Tensor | None:
-        """Returns estimates by batch of draws `(B, n)`, where data share these; else `None`."""
+        Args:
+            program: What `program` returned.
+            seed: Of the evaluation; take random streams of your own.
+        """
         return None
 
     def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
-        """Returns what a second, different way says of its results, of which some look good."""
+        """Returns what a second, different way says of the results.
+
+        Args:
+            program: What `program` returned.
+            e: The results of all N data.
+            good: Which of them their weights do not contradict, `(N,)`.
+            work: What blocks were computed with.
+        """
         return Confirmation(reason=f"no second way is known of {self.label}")
 
-    @classmethod
-    def own_verdict(cls, e: Results) -> list[str]:
-        """Returns what the weights of each datum say alone, in words: at best not contradicted."""
-        columns = e.pareto_k, e.ess, e.std_error, e.num_draws, e.tolerance
-        return [VERDICTS[i] for i in verdicts(*columns).tolist()]
-
-    @classmethod
-    def verdict(cls, e: Results) -> list[str]:
-        """Returns for each datum what its estimate is worth, in words."""
-        words = cls.own_verdict(e)
-        if e.confirmation.exact:
-            return ["ok"] * len(words)
-        if (agrees := e.confirmation.agrees) is None:
-            return words
-        known = e.confirmation.speaks_of(e.std_error).tolist()
-        return [
-            (("ok" if k else w) if agrees else cls.worse) if w == VERDICTS[0] else w
-            for w, k in zip(words, known, strict=True)
-        ]
-
-    @classmethod
-    def how(cls, e: Results, protocol: Mapping[str, Any]) -> str:
-        """Returns how its numbers were made, in words: "K = 5,000", or "K = 128 to 40,000"."""
-        low, high = int(e.num_draws.min()), int(e.num_draws.max())
-        return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
-
-    @classmethod
-    def facts(cls, e: Results) -> str:
-        """Returns in words what speaks for its results, or against them."""
-        limit = thresholds(e.num_draws).max().item()
-        return (
-            f"k-hat is bad (above {limit:.2f}) for {e.bad:.1%} of the data, median ESS "
-            f"{e.ess.median():.0f}, smallest {e.ess.min():.1f}"
-        )
-
-    # what it costs
-
-    def amount(self, rows: range) -> int:
-        """Returns how much there is to do for a block, in the unit of `smaller`."""
-        return 1
-
-    def smaller(self, amount: int, rows: range, work: Work) -> "tuple[Estimator, range, Work]":
-        """Returns what does so much of a block's work."""
-        return self, rows, work
-
-    def counted(self, program: Program, num_blocks: int) -> tuple[str, float]:
-        """Returns what is counted of its work, "" where nobody knows, and how much there is."""
-        return "", 0.0
-
-    def second_seconds(
-        self, program: Program, rows: range, probe: Probe, again: Callable[..., Probe]
-    ) -> float:
-        """Returns the seconds that its second way takes at most, by what a block of it took.
+    def effort(self, program: Program, rows: range, work: Work) -> Effort:
+        """Returns what there is to do for a block, of which a prediction of the cost is made.
 
         Args:
             program: That of all data.
             rows: Of the block.
-            probe: What that took.
-            again: Probes a block of another program.
+            work: What it is computed with.
         """
-        return 0.0
+        return Effort(1, lambda amount: (self, rows, work))
 
+    def options(self) -> dict[str, object]:
+        """Returns the options that the protocol is to name: where they are no default."""
+        words = {own: word for word, own in self.keywords.items()}
+        found = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {
+            words.get(name, f"{self.name}_{name}"): value
+            for name, (value, default) in found.items()
+            if name in words or value != default
+        }
 
-def kind(name: str) -> type[Estimator]:
-    """Returns the class of an estimator by its name, or by that of the second of its kind.
+    @property
+    def title(self) -> str:
+        """Its label, with the option that tells it from others of its kind."""
+        return self.label
 
-    Raises:
-        ValueError: If there is none; the nearest are named.
-    """
-    name = re.sub(r"_\d+$", "", name)
-    if name in kinds:
-        return kinds[name]
-    near = get_close_matches(name, kinds, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {_listed()}"
-    raise ValueError(f"there is no estimator {name!r}; {hint}")
+    @property
+    def source(self) -> "Estimator":
+        """The estimator whose weights it reads: those of equal ones are computed once."""
+        return self
 
+    @property
+    def target(self) -> Target:
+        """What it aims at with its particles."""
+        return Target()
 
-def made(estimators: Iterable[Any], options: Mapping[str, Any]) -> dict[str, Estimator]:
-    """Returns estimators by name, of objects and of names, which stand for objects.
+    def block_size(self, asked: int) -> int:
+        """Returns how many data it takes at once, where so many are asked for."""
+        return asked
 
-    Those of names take the options that are theirs. The second of a kind is called by its name
-    and a number: "importance_2".
+    def check_guide(self, guide: Guide) -> None:
+        """Raises ValueError where it needs a guide and none is given."""
+        if guide is None and self.needs_guide:
+            raise ValueError(
+                f"estimator {self.name!r} needs a guide; pass one, or ask for 'prior' alone"
+            )
 
-    Raises:
-        TypeError: If it is no list of such, or an option is no estimator's.
-        ValueError: If there is no such estimator, or none at all.
-    """
-    given = _given(estimators)
-    known = {option for cls in kinds.values() for option in cls.flat}
-    if other := [name for name in options if name not in known]:
-        near = get_close_matches(other[0], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
-        raise TypeError(f"there is no option {other[0]!r}; {hint}")
-    for cls in kinds.values():
-        cls.of_options(options)  # which checks them, of those too that are not asked for
-    named: dict[str, Estimator] = {}
-    for e in given:
-        e = kind(e).of_options(options) if isinstance(e, str) else e
-        count = sum(other.name == e.name for other in named.values())
-        named[f"{e.name}_{count + 1}" if count else e.name] = e
-    return named
-
-
-def _given(estimators: Any) -> list[Any]:
-    """Returns estimators that are asked for, each once; TypeError or ValueError if none are."""
-    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
-    given = list(dict.fromkeys(estimators)) if listed else []
-    if not listed or not all(isinstance(e, str | Estimator) for e in given):
+    def _by_datum(self, weights: W) -> Reductions:
+        """Returns weights to be reduced; those of all data as one, `(S,)`, as a column."""
+        if isinstance(weights, LogWeights) and weights.log_w.ndim == 1:
+            return LogWeights(weights.log_w[:, None])
+        if isinstance(weights, Reductions):
+            return weights
         raise TypeError(
-            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais'], "
-            "or of objects, such as [pv.AIS()]"
+            f"the weights of {type(self).__name__} are a {type(weights).__name__}; return "
+            "pv.LogWeights, or define columns, too"
         )
-    if not given:
-        raise ValueError(f"no estimator was asked for; choose from {_listed()}")
-    return given
 
 
-def _listed() -> str:
-    """Returns all names, first of those that only stand beside."""
-    return ", ".join(
-        sorted(kinds, key=lambda name: -1 if (rank := kinds[name].rank) is None else rank)
-    )
+def inspecting(
+    model: Model, data: Sequence[object], plate: str | None, block_size: int
+) -> Inspected:
+    """Returns what makes the checked program of a model and its data with a guide.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: As `pyrovae.program.inspect` takes them.
+        plate: Name of the plate over the data; `None` for all data as one.
+        block_size: Data per block.
+    """
+
+    def inspected(guide: Guide) -> Program:
+        return inspect(model, guide, *data, plate=plate, block_size=block_size)
+
+    return inspected
 
 
-def found(weights: Any) -> Columns:
-    """Returns the estimate of log p(x), its error, ESS, k-hat and number of draws, `(n,)` each."""
-    value, error = weights.log_evidence(), weights.std_error()
-    return value, error, weights.ess(), weights.pareto_k(), weights.num_draws
+def known() -> dict[str, type[Estimator]]:
+    """Returns all classes by name, first those that only stand beside, then by their rank."""
+    _built_in()
+    beside = {name: cls.bound in ("mean", "none") for name, cls in kinds.items()}
+    order = sorted(kinds, key=lambda name: -1 if beside[name] else kinds[name].rank)
+    return {name: kinds[name] for name in order}
 
 
-def no_path(value: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Returns a path of NaN, and its errors, `(G, n)` each."""
-    path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
-    return path, path
+@cache
+def _built_in() -> None:
+    """Imports every module beside this one, whose classes are then known."""
+    for module in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"pyrovae.evidence.estimators.{module.name}")
 
 
-def table(log_w: Tensor) -> Tensor:
-    """Returns log-weights `(S, n)`; joint ones `(S,)` are those of one datum."""
-    return log_w if log_w.ndim > 1 else log_w[:, None]
+def unnumbered(name: str) -> str:
+    """Returns the name of which "importance_2" is the second."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def path_grid(num_particles: int) -> tuple[int, ...]:
-    """Returns about five numbers of draws a decade, from 1 to S."""
+    """Returns about five numbers of particles a decade, from 1 to S.
+
+    Example:
+        >>> path_grid(10)
+        (1, 2, 3, 4, 6, 10)
+    """
     points = max(2, round(5 * log10(num_particles)) + 1) if num_particles > 1 else 1
     return tuple(
         dict.fromkeys(round(num_particles ** (i / max(1, points - 1))) for i in range(points))

@@ -3,20 +3,12 @@
 __all__ = ["Exact"]
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from pyrovae.evidence.estimators.base import (
-    Columns,
-    Estimator,
-    Guide,
-    Inspected,
-    Results,
-    Work,
-    no_path,
-    table,
-)
+from pyrovae.evidence.estimators.base import Bound, Columns, Estimator, Guide, Inspected, Work
+from pyrovae.evidence.estimators.reading import Exactness, Reading
 from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.weights import LogWeights
@@ -24,21 +16,25 @@ from pyrovae.program import Program
 
 
 @dataclass(frozen=True)
-class Exact(Estimator):
-    r"""The sum of p(x, k) over all values of the discrete latents k: log p(x) itself.
+class Exact(Estimator[LogWeights]):
+    r"""The sum of p(x, k) over all values of the discrete latents k: log p(x) itself, nats.
 
     .. math::
         \log p(x) = \log \sum_k p(x, k)
 
-    It is for programs without continuous latents, mixtures and hidden Markov models among them.
+    It is for programs without continuous latents, mixtures and hidden Markov models among them;
+    `(N,)`, from the weights `(1, N)` of no draw at all.
+
+    References:
+        Tensor variable elimination for plated factor graphs (Obermeyer et al., 2019),
+        https://arxiv.org/abs/1902.03210, by which Pyro sums.
     """
 
     name: ClassVar[str] = "exact"
     label: ClassVar[str] = "enumeration"
-    rank: ClassVar[int | None] = 0
-    exact: ClassVar[bool] = True
-    confirmed: ClassVar[bool] = False
-    weighed: ClassVar[bool] = False
+    bound: ClassVar[Bound] = "exact"
+    rank: ClassVar[int] = 0
+    reading: ClassVar[Reading] = Exactness()
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, of which nothing is guessed.
@@ -56,25 +52,15 @@ class Exact(Estimator):
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
         """Returns log p(x), `(1, n)`, the weight of no draw at all."""
-        sampler = ImportanceSampler(program, Scheme(1), work.seed, work.chunk)
-        return LogWeights(table(sampler.log_weights(rows).log_w))
+        sampler = ImportanceSampler(program, Scheme(1), work.seed, work.chunk_size)
+        return sampler.log_weights(rows)
 
     def columns(self, weights: LogWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns log p(x), without an error."""
-        value = weights.log_evidence()
-        none, zero = torch.full_like(value, torch.nan), torch.zeros_like(value)
-        return value, zero, none, none, zero.long(), *no_path(value, grid)
-
-    @classmethod
-    def verdict(cls, e: Results) -> list[str]:
-        """Returns "ok"."""
-        return ["ok"] * len(e.value)
-
-    @classmethod
-    def how(cls, e: Results, protocol: Any) -> str:
-        """Returns nothing: no draws were made."""
-        return ""
+        """Returns log p(x), `(n,)`, without an error."""
+        value = self._by_datum(weights).log_evidence()
+        zero = torch.zeros_like(value)
+        return Columns.of(value, zero, zero.long(), grid)
 
 
-def _nothing(*data: Any) -> None:
+def _nothing(*data: object) -> None:
     """A guide that leaves all latents to be summed out."""

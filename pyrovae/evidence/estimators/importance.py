@@ -1,165 +1,25 @@
-"""Importance sampling with the guide, and what else is read of the same weights."""
+"""Importance sampling with the guide, and the bounds that are read of the same particles."""
 
-__all__ = ["ELBO", "Importance", "Jackknife", "Sampled"]
+__all__ = ["ELBO", "IWAE", "Importance", "Jackknife"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import sqrt
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.confirmation import (
-    DRAWS,
-    FEWEST,
-    SAMPLED,
-    SHARE,
-    Confirmation,
-    confirm_sampling,
-)
-from pyrovae.evidence.estimators.base import (
-    Columns,
-    Estimator,
-    Guide,
-    Inspected,
-    Probe,
-    Results,
-    Work,
-    found,
-    no_path,
-    path_grid,
-    table,
-)
-from pyrovae.evidence.samplers.importance import ImportanceSampler, importance_sampling
-from pyrovae.evidence.samplers.proposals import Proposal, Scheme, check_proposal
+from pyrovae.checks import check_sizes
+from pyrovae.evidence.estimators.base import Bound, Columns, Guide, Inspected, Target
+from pyrovae.evidence.estimators.reading import Reading, Results
+from pyrovae.evidence.estimators.sampled import Sampled
+from pyrovae.evidence.samplers.adaptive import FIRST
+from pyrovae.evidence.samplers.importance import importance_sampling
+from pyrovae.evidence.samplers.proposals import Proposal, check_proposal
 from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
-
-FLAT = ("num_particles", "tolerance", "max_particles", "max_seconds")
-
-
-@dataclass(frozen=True)
-class Sampled(Estimator):
-    """What draws independently of each other: from the guide, made better or not, or the prior.
-
-    Attributes:
-        num_particles: S, draws per datum; or "auto", see `importance_sampling`.
-        tolerance: Standard error that "auto" aims at and its verdict then asks for, nats.
-        max_particles: Draws per datum that "auto" makes at most.
-        max_seconds: Time after which "auto" asks for no more.
-        proposal: Made of the guide, as `pv.Widened(1.2)`; or a Pyro guide instead.
-        qmc: Draw scrambled Sobol points; S is a multiple of 16.
-    """
-
-    num_particles: int | str = 5_000
-    tolerance: float = 0.01
-    max_particles: int = 100_000
-    max_seconds: float | None = None
-    proposal: Proposal | Callable[..., Any] | None = None
-    qmc: bool = False
-
-    few: ClassVar[int] = 128
-    flat: ClassVar[Mapping[str, str]] = {name: name for name in FLAT}
-
-    def __post_init__(self) -> None:
-        _ = self.scheme  # which checks them
-
-    @property
-    def scheme(self) -> Scheme:
-        """How particles are drawn."""
-        return Scheme(
-            self.num_particles,
-            self.proposal if isinstance(self.proposal, Proposal) else None,
-            self.qmc,
-            self.tolerance,
-            self.max_particles,
-            self.max_seconds,
-        )
-
-    @property
-    def auto(self) -> bool:
-        """Whether a pilot finds how many draws a datum needs."""
-        return self.num_particles == "auto"
-
-    @property
-    def sizes(self) -> int | None:
-        """S; `None` under "auto"."""
-        return None if self.auto else int(self.num_particles)
-
-    @property
-    def tolerance_asked(self) -> float:
-        """The tolerance under "auto", nats."""
-        return self.tolerance if self.auto else torch.inf
-
-    def options(self) -> dict[str, Any]:
-        """Returns S, and what else differs from plain draws."""
-        known: dict[str, Any] = {"num_particles": self.num_particles}
-        if self.auto:
-            known |= {"tolerance": self.tolerance, "max_particles": self.max_particles}
-        if self.proposal:
-            known["proposal"] = f"{self.proposal}"
-        return known | ({"qmc": True} if self.qmc else {})
-
-    def weights(self, program: Program, rows: range, work: Work) -> LogWeights | StreamedWeights:
-        """Returns log w = log p(x, z) - log q(z), a table `(S, n)` or its sums."""
-        sampler = ImportanceSampler(program, self.scheme, work.seed, work.chunk, work.start)
-        if self.auto or self.qmc:
-            weights = sampler.log_weights(rows)
-            if not program.plate:
-                counts = None if self.qmc else weights.num_draws[None]
-                return LogWeights(table(weights.log_w), counts, weights.randomizations)
-            return weights
-        grid = tuple(k for k in work.grid if k <= int(self.num_particles))
-        return sampler.streamed(rows, grid)
-
-    def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
-        """Returns log-mean-exp, and its path from few to all draws."""
-        own = () if self.qmc else tuple(k for k in grid if k <= weights.num_particles)
-        path = weights.path(own) if own else no_path(weights.log_evidence(), own)
-        return (*found(weights), *(_padded(p, grid) for p in path))
-
-    def batches(self, program: Program, weights: Any) -> Tensor | None:
-        """Returns estimates by batch of the draws that all data share."""
-        shared = program.particles.shared or program.sites.common_latents
-        if isinstance(weights, StreamedWeights) and shared:
-            return weights.batches()
-        return None
-
-    def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
-        """Returns what data simulated from the model say, whose exact z is known."""
-        if not program.latent_size:
-            return Confirmation()
-        size, ess = e.num_draws[good], e.ess[good]
-        return confirm_sampling(program, self.scheme, size, ess, work.seed, work.chunk)
-
-    def amount(self, rows: range) -> int:
-        """Returns S, or the most that "auto" draws."""
-        return self.max_particles if self.auto else int(self.num_particles)
-
-    def smaller(self, amount: int, rows: range, work: Work) -> tuple[Estimator, range, Work]:
-        """Returns the same with fewer draws."""
-        few = replace(self, num_particles=amount, qmc=False)
-        return few, rows, replace(work, grid=path_grid(amount))
-
-    def counted(self, program: Program, num_blocks: int) -> tuple[str, float]:
-        """Returns the number of decodes."""
-        times = num_blocks if program.particles.shared else len(program)
-        return "decodes", self.amount(range(0)) * times
-
-    def second_seconds(
-        self, program: Program, rows: range, probe: Probe, again: Callable[..., Probe]
-    ) -> float:
-        """Returns what drawing for simulated data takes."""
-        num_data, amount = len(program), self.amount(rows)
-        if program.particles.shared:  # there each datum has draws of its own
-            program = program.unshared()
-            rows = program.blocks(SAMPLED)[0]
-            probe = again(program, rows)
-        most = max(DRAWS, SHARE * num_data * amount, 2 * FEWEST * amount)
-        fixed = probe.seconds - probe.slope * amount
-        return (probe.slope * (most + SAMPLED) + fixed * SAMPLED) / len(rows)
 
 
 @dataclass(frozen=True)
@@ -168,6 +28,10 @@ class Importance(Sampled):
 
     .. math::
         \log \tfrac1S \sum_s \frac{p(x, z_s)}{q(z_s | x)}, \quad z_s \sim q(z | x)
+
+    Too low by about half its squared standard error, nats; of the weights' table `(S, N)` the
+    log-mean-exp, `(N,)`. It rises to log p(x) with S, as fast as the proposal reaches the mass of
+    p(z|x): k-hat and ESS tell.
 
     References:
         Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
@@ -180,26 +44,37 @@ class Importance(Sampled):
     name: ClassVar[str] = "importance"
     label: ClassVar[str] = "importance sampling"
     needs_guide: ClassVar[bool] = True
-    rank: ClassVar[int | None] = 1
-    biased: ClassVar[bool] = True
+    rank: ClassVar[int] = 1
+    draws_from: ClassVar[str] = "guide"
 
     def __post_init__(self) -> None:
         check_proposal(self.proposal)
         super().__post_init__()
 
-    def alone(
-        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
+    def __call__(
+        self,
+        model: Callable[..., object],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
     ) -> LogWeights:
-        """Returns log-weights `(S, N)`, as `importance_sampling`."""
-        if guide is None:
-            raise ValueError(f"estimator {self.name!r} needs a guide; pass one")
-        options = {f.name: getattr(self, f.name) for f in fields(self)}
-        return importance_sampling(model, guide, *data, **options, **how)
+        """Returns log-weights `(S, N)`, nats, as `importance_sampling`.
 
-    @property
-    def draws_from(self) -> str:
-        """The guide."""
-        return "guide"
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Fixes the draws; `None` draws a seed.
+            plate: Name of the plate over the data; `None` for all data as one, `(S,)`.
+
+        Raises:
+            TypeError, ValueError: As `importance_sampling`.
+        """
+        self.check_guide(guide)
+        assert guide is not None
+        own = {f.name: getattr(self, f.name) for f in fields(Sampled)}
+        return importance_sampling(model, guide, *data, **own, seed=seed, plate=plate)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the pair, with the proposal for its guide where that is one."""
@@ -209,29 +84,54 @@ class Importance(Sampled):
 
 
 @dataclass(frozen=True)
-class OfImportance(Sampled):
+class _OfImportance(Sampled):
     """What is read of the weights that `Importance` of the same options makes."""
 
     needs_guide: ClassVar[bool] = True
 
     @property
-    def source(self) -> "Importance":
+    def source(self) -> Importance:
         """Importance sampling of the same options."""
-        return Importance(**{f.name: getattr(self, f.name) for f in fields(self)})
+        return Importance(**{f.name: getattr(self, f.name) for f in fields(Sampled)})
 
-    def alone(
-        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
+    def __call__(
+        self,
+        model: Callable[..., object],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
     ) -> LogWeights:
-        """Returns the log-weights that it reads, `(S, N)`."""
-        return self.source.alone(model, guide, *data, **how)
+        """Returns the log-weights that it reads, `(S, N)`, nats; see `Importance`.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Fixes the draws; `None` draws a seed.
+            plate: Name of the plate over the data; `None` for all data as one, `(S,)`.
+        """
+        self.check_guide(guide)
+        return self.source(model, guide, *data, seed=seed, plate=plate)
+
+
+class Looseness(Reading):
+    """How a mean of logs is read: it is below log p(x) by more than its error tells."""
+
+    def verdict(self, e: Results) -> list[str]:
+        """Returns "a bound" for each datum, whatever its error."""
+        return ["a bound"] * len(e.value)
 
 
 @dataclass(frozen=True)
-class ELBO(OfImportance):
+class ELBO(_OfImportance):
     r"""The mean of log w, a lower bound of log p(x) by KL(q(z|x) || p(z|x)), nats.
 
     .. math::
         \tfrac1S \sum_s \log \frac{p(x, z_s)}{q(z_s | x)}, \quad z_s \sim q(z | x)
+
+    Of the weights' table `(S, N)` the mean of the logs, `(N,)`: what training maximises. More
+    particles lower its error, not the gap.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -239,28 +139,120 @@ class ELBO(OfImportance):
 
     name: ClassVar[str] = "elbo"
     label: ClassVar[str] = "ELBO"
-    is_mean: ClassVar[bool] = True
-    confirmed: ClassVar[bool] = False
+    bound: ClassVar[Bound] = "mean"
+    reading: ClassVar[Reading] = Looseness()
 
-    def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
-        """Returns the mean of log w; of fewer draws it is the same with a larger error."""
+    def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
+        """Returns the mean of log w; of fewer particles it is the same with a larger error."""
         value, error = weights.elbo(), weights.elbo_std_error()
-        none = torch.full_like(value, torch.nan)
         wider = [sqrt(weights.num_particles / k) for k in grid]
         wider = [w if w >= 1 else torch.nan for w in wider]
-        path_error = torch.tensor(wider, dtype=torch.float64)[:, None] * error
+        path_error = torch.tensor(wider, dtype=torch.float64)[:, None] * error  # (G, n)
         path = value.expand(len(grid), -1)
-        return value, error, none, none, weights.num_draws, path, path_error
-
-    @classmethod
-    def verdict(cls, e: Results) -> list[str]:
-        """Returns that it is a bound, whatever its error."""
-        return ["a bound"] * len(e.value)
+        return Columns.of(value, error, weights.num_draws, grid)._replace(
+            path=path, path_std_error=path_error
+        )
 
 
 @dataclass(frozen=True)
-class Jackknife(OfImportance):
-    """Importance sampling's estimate, its bias of order 1/S taken off: no bound any more.
+class _GroupSize:
+    """The option k, before those of `Sampled`."""
+
+    k: int = 50
+
+
+@dataclass(frozen=True)
+class IWAE(_OfImportance, _GroupSize):
+    r"""The bound that an importance weighted autoencoder of k particles is trained on.
+
+    The mean of log-mean-exp over the S // k groups of k particles that S make:
+
+    .. math::
+        \frac kS \sum_g \log \tfrac1k \sum_{s \in g} \frac{p(x, z_s)}{q(z_s | x)}, \quad
+        z_s \sim q(z | x)
+
+    In expectation it lies between the ELBO, which it is for k = 1, and log p(x), and rises with k.
+    `Importance` of the same particles is the bound of all S of them: the tighter, with the larger
+    error. Of the weights' table `(S, N)` it is `(N,)`, nats.
+
+    Attributes:
+        k: Particles of a group, at most S; of "auto" at most 128, which each datum has.
+        num_particles, ...: As of `Importance`; groups of quasi-random particles are refused.
+
+    References:
+        Importance weighted autoencoders (Burda et al., 2015), https://arxiv.org/abs/1509.00519
+
+    Example:
+        >>> IWAE(10, num_particles=1_000).title
+        'IWAE, k = 10'
+    """
+
+    name: ClassVar[str] = "iwae"
+    label: ClassVar[str] = "IWAE"
+    bound: ClassVar[Bound] = "mean"
+    reading: ClassVar[Reading] = Looseness()
+    keywords: ClassVar[Mapping[str, str]] = {**Sampled.keywords, "iwae_k": "k"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(k=self.k)
+        most = _least_drawn(self)
+        if self.k > most:
+            raise ValueError(
+                f"k is {self.k}, more than the {most} particles that each datum has; give 1 to "
+                f"{most}"
+            )
+        if self.qmc:
+            raise ValueError(
+                "quasi-random particles depend on each other, so that groups of k are no IWAE "
+                "bound; take qmc=False"
+            )
+
+    @classmethod
+    def of(cls, shared: Mapping[str, object], own: Mapping[str, object] | None = None) -> Self:
+        """Returns it with shared options that are its own; k is at most S unless it is given.
+
+        Args:
+            shared: By the names in `keywords`; others are left out.
+            own: By the names of its fields; they go before.
+        """
+        drawn = Importance.of(shared, {f: x for f, x in (own or {}).items() if f != "k"})
+        return super().of({"iwae_k": min(cls.k, _least_drawn(drawn)), **shared}, own)
+
+    def options(self) -> dict[str, object]:
+        """Returns k, beside what the protocol names of its particles."""
+        return {**super().options(), "iwae_k": self.k}
+
+    @property
+    def title(self) -> str:
+        """IWAE and k."""
+        return f"{self.label}, k = {self.k:,}"
+
+    @property
+    def target(self) -> Target:
+        """That of its particles, in groups of k."""
+        return super().target._replace(group_size=self.k)
+
+    def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
+        """Returns the mean of log-mean-exp over groups, its error between them, and no path."""
+        value, error = weights.iwae(self.k), weights.iwae_std_error(self.k)
+        return Columns.of(value, error, weights.num_draws, grid)
+
+
+def _least_drawn(e: Sampled) -> int:
+    """Returns the particles that each datum has at least."""
+    return min(FIRST, e.max_particles) if e.auto else int(e.num_particles)
+
+
+@dataclass(frozen=True)
+class Jackknife(_OfImportance):
+    r"""Importance sampling's estimate, its bias of order 1/S taken off: no bound any more.
+
+    .. math::
+        S L - (S - 1) \tfrac1S \sum_s L_{-s}
+
+    with L the log-mean-exp of all S weights and :math:`L_{-s}` of all but one; of the weights'
+    table `(S, N)` it is `(N,)`, nats.
 
     References:
         Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
@@ -269,15 +261,10 @@ class Jackknife(OfImportance):
 
     name: ClassVar[str] = "jackknife"
     label: ClassVar[str] = "the same, jackknife"
+    bound: ClassVar[Bound] = "none"
 
-    def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
-        """Returns the corrected estimate, without a path."""
+    def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
+        """Returns the corrected estimate `(n,)`, without a path."""
         value = weights.jackknife()
-        return value, *found(weights)[1:], *no_path(value, grid)
-
-
-def _padded(path: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Returns a path `(g, n)` as `(G, n)`, with NaN where there are too few draws."""
-    if len(path) == len(grid):
-        return path
-    return torch.nn.functional.pad(path, (0, 0, 0, len(grid) - len(path)), value=torch.nan)
+        w = weights.std_error(), weights.num_draws, grid, weights.ess(), weights.pareto_k()
+        return Columns.of(value, *w)

@@ -4,12 +4,12 @@ __all__ = ["Naive"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from pyrovae.evidence.estimators.base import Guide, Inspected
-from pyrovae.evidence.estimators.importance import Sampled
+from pyrovae.evidence.estimators.sampled import Sampled
 from pyrovae.evidence.samplers.importance import prior_sampling, sharing
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
@@ -23,7 +23,8 @@ class Naive(Sampled):
         \log \tfrac1S \sum_s p(x | z_s), \quad z_s \sim p(z)
 
     For almost every z, p(x|z) is near 0, so that it falls short by nats, and its standard error
-    does not notice. Where no latent depends on the data, these share their draws.
+    does not notice. Where no latent depends on the data, these share their particles: the table
+    `(S, N)` then has one draw a row.
 
     References:
         Tutorial on variational autoencoders (Doersch, 2016), section 2,
@@ -32,23 +33,41 @@ class Naive(Sampled):
 
     name: ClassVar[str] = "prior"
     label: ClassVar[str] = "naive sampling"
-    rank: ClassVar[int | None] = 3
-    biased: ClassVar[bool] = True
-    lucky: ClassVar[bool] = True
+    rank: ClassVar[int] = 3
+    blind: ClassVar[bool] = True
 
-    def alone(
-        self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any
+    def __call__(
+        self,
+        model: Callable[..., object],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
     ) -> LogWeights:
-        """Returns log-weights `(S, N)`, as `prior_sampling`."""
+        """Returns log-weights `(S, N)`, nats, as `prior_sampling`.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Not looked at.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Fixes the draws; `None` draws a seed.
+            plate: Name of the plate over the data; `None` for all data as one, `(S,)`.
+        """
         size = int(self.num_particles)
-        return prior_sampling(model, *data, num_particles=size, qmc=self.qmc, **how)
+        options = {"num_particles": size, "qmc": self.qmc, "seed": seed}
+        return prior_sampling(model, *data, **options, plate=plate)
 
     @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Returns it with the shared options; of "auto" it makes its own 5,000 draws."""
-        if options.get("num_particles") == "auto":
-            options = {k: v for k, v in options.items() if k != "num_particles"}
-        return super().of_options(options)
+    def of(cls, shared: Mapping[str, object], own: Mapping[str, object] | None = None) -> Self:
+        """Returns it with shared options that are its own; of "auto" it draws its own 5,000.
+
+        Args:
+            shared: By the names in `keywords`; others are left out.
+            own: By the names of its fields; they go before.
+        """
+        auto = shared.get("num_particles") == "auto"
+        kept = {word: x for word, x in shared.items() if not (auto and word == "num_particles")}
+        return super().of(kept, own)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model alone, its draws shared by all data where they can be."""

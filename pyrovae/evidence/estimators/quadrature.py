@@ -3,22 +3,24 @@
 __all__ = ["Quadrature"]
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.estimators.base import (
+    Bound,
     Columns,
+    Effort,
     Estimator,
     Guide,
     Inspected,
-    Results,
     Work,
-    no_path,
 )
+from pyrovae.evidence.estimators.reading import Exactness, Reading
 from pyrovae.evidence.samplers.quadrature import (
     MAX_POINTS,
     TOLERANCE,
@@ -28,18 +30,23 @@ from pyrovae.evidence.samplers.quadrature import (
 )
 from pyrovae.program import Program
 
-EXACT = 1e-3  # nats that it may be off
-
 
 @dataclass(frozen=True)
-class Quadrature(Estimator):
-    """The integral of p(x, z) over z by an adaptive rule, exact to its stated error.
+class Quadrature(Estimator[tuple[Tensor, Tensor, Tensor]]):
+    r"""The integral of p(x, z) over z by an adaptive rule, exact to its stated error, nats.
 
-    See `pyrovae.quadrature`.
+    .. math::
+        \log p(x) = \log \int p(x, z) \, dz
+
+    `(N,)`, with as many errors; see `pyrovae.quadrature`.
 
     Attributes:
         tolerance: Error that it refines to, nats.
         max_points: Points per datum at most.
+
+    References:
+        An adaptive algorithm for numerical integration over an N-dimensional cube (van Dooren and
+        de Ridder, 1976), https://doi.org/10.1016/0771-050X(76)90005-X
     """
 
     tolerance: float = TOLERANCE
@@ -47,15 +54,33 @@ class Quadrature(Estimator):
 
     name: ClassVar[str] = "quadrature"
     label: ClassVar[str] = "quadrature"
-    rank: ClassVar[int | None] = 0
-    exact: ClassVar[bool] = True
-    confirmed: ClassVar[bool] = False
-    weighed: ClassVar[bool] = False
+    bound: ClassVar[Bound] = "exact"
+    rank: ClassVar[int] = 0
+    reading: ClassVar[Reading] = Exactness()
 
-    def alone(self, model: Callable[..., Any], guide: Guide, *data: Tensor, **how: Any) -> Tensor:
-        """Returns log p(x), `(N,)`, as `quadrature`; nothing is drawn by a seed."""
-        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return quadrature(model, *data, guide=guide, **options, plate=how["plate"])
+    def __post_init__(self) -> None:
+        check_positive(tolerance=self.tolerance)
+        check_sizes(max_points=self.max_points)
+
+    def __call__(
+        self,
+        model: Callable[..., object],
+        guide: Guide,
+        *data: Tensor,
+        seed: int | None = None,
+        plate: str | None = "data",
+    ) -> Tensor:
+        """Returns log p(x), `(N,)`, nats, as `quadrature`.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: It only shows where to look; or `None`.
+            data: Tensors of equal length N, as the program takes them.
+            seed: Not looked at: nothing is drawn by it.
+            plate: Name of the plate over the data; `None` for all data as one.
+        """
+        own = {"tolerance": self.tolerance, "max_points": self.max_points}
+        return quadrature(model, *data, guide=guide, **own, plate=plate)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, with the guide if it can be used: it only shows where to look."""
@@ -71,31 +96,15 @@ class Quadrature(Estimator):
         check_dimensions(program)
         return program
 
-    def weights(self, program: Program, rows: range, work: Work) -> Any:
-        """Returns the integrals, `(n,)`, their errors and those of rounding."""
+    def weights(self, program: Program, rows: range, work: Work) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the integrals, `(n,)`, their errors and those of rounding, nats."""
         return integrate(program, rows, self.tolerance, self.max_points)
 
-    def columns(self, weights: Any, grid: tuple[int, ...]) -> Columns:
+    def columns(self, weights: tuple[Tensor, Tensor, Tensor], grid: tuple[int, ...]) -> Columns:
         """Returns the integral and its error; nothing is drawn."""
         value, error, rounding = weights
-        none = torch.full_like(value, torch.nan)
-        draws = torch.zeros(len(value)).long()
-        return value, error + rounding, none, none, draws, *no_path(value, grid)
+        return Columns.of(value, error + rounding, torch.zeros(len(value)).long(), grid)
 
-    @classmethod
-    def verdict(cls, e: Results) -> list[str]:
-        """Returns "ok" within 1e-3 nats."""
-        return ["ok" if error <= EXACT else cls.worse for error in e.std_error.tolist()]
-
-    @classmethod
-    def how(cls, e: Results, protocol: Mapping[str, Any]) -> str:
-        """Returns nothing: no draws were made."""
-        return ""
-
-    def amount(self, rows: range) -> int:
-        """Returns the number of data."""
-        return len(rows)
-
-    def smaller(self, amount: int, rows: range, work: Work) -> tuple[Estimator, range, Work]:
-        """Returns it for fewer data."""
-        return self, rows[:amount], work
+    def effort(self, program: Program, rows: range, work: Work) -> Effort:
+        """Returns the data: nobody knows how many points each takes."""
+        return Effort(len(rows), lambda few: (self, rows[:few], work))

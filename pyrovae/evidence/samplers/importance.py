@@ -225,16 +225,19 @@ class ImportanceSampler:
         table = self._table(rows, rows, size, stream)
         return LogWeights(table, randomizations=RANDOMIZATIONS if self.scheme.qmc else 1)
 
-    def streamed(self, rows: range, grid: Sequence[int]) -> StreamedWeights:
+    def streamed(
+        self, rows: range, grid: Sequence[int], group_sizes: Sequence[int] = ()
+    ) -> StreamedWeights:
         """Returns the reductions of what `log_weights` makes, of draws that no table would hold.
 
         Args:
             rows: The n rows of a block; joint weights of all data are those of one datum.
             grid: Numbers of draws at which the estimate is taken down.
+            group_sizes: Every k of which the IWAE bound will be asked.
         """
         self._check(rows)
         size = int(self.scheme.num_particles)
-        total = StreamedWeights(size, grid, rows if self.program.plate else range(1))
+        total = StreamedWeights(size, grid, rows if self.program.plate else range(1), group_sizes)
         with reproducible(self.seed, *self._stream(rows)):
             for log_w in self._chunks(rows, size):
                 total.add(log_w if self.program.plate else log_w[:, None])

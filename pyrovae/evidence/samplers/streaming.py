@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import diagnostics
+from pyrovae.evidence.samplers.groups import Groups
 from pyrovae.evidence.weights import LogWeights, Reductions, check_weights
 
 TABLE_SIZE, TABLE_ROWS = 2**18, 256  # weights held at a time, and particles of each datum at least
@@ -32,6 +33,7 @@ class StreamedWeights(Reductions):
         num_particles: S, the particles that will be added.
         grid: Numbers of particles at which the estimate is taken down.
         rows: Numbers of the data, `(N,)`, which errors name.
+        group_sizes: Every k of which `iwae` will be asked.
 
     Raises:
         ValueError: From `add`, if a weight is NaN or +inf; the datum is named.
@@ -41,7 +43,14 @@ class StreamedWeights(Reductions):
         LeVeque, 1979), http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
     """
 
-    def __init__(self, num_particles: int, grid: Sequence[int], rows: Sequence[int]) -> None:
+    def __init__(
+        self,
+        num_particles: int,
+        grid: Sequence[int],
+        rows: Sequence[int],
+        group_sizes: Sequence[int] = (),
+    ) -> None:
+        self._groups = {k: Groups(k, len(rows)) for k in group_sizes}
         self.num_particles, self._rows, self._left = num_particles, rows, list(grid)
         self._num_batches = min(BATCHES, num_particles)
         self._num_largest = max(LARGEST, diagnostics.tail_length(num_particles)) + 1
@@ -79,6 +88,14 @@ class StreamedWeights(Reductions):
         if self._made == 1:
             return torch.full_like(self._squares, torch.nan)
         return (self._squares / (self._made - 1) / self._made).sqrt()
+
+    def iwae(self, k: int) -> Tensor:
+        """Returns the IWAE bound of k particles, `(N,)`, nats, as `LogWeights.iwae`."""
+        return self._groups[k].mean()
+
+    def iwae_std_error(self, k: int) -> Tensor:
+        """Returns its standard error, `(N,)`, nats, as `LogWeights.iwae_std_error`."""
+        return self._groups[k].std_error()
 
     def pareto_k(self) -> Tensor:
         """Returns the Pareto k-hat of the weights, `(N,)`; see `pyrovae.diagnostics.psis`."""
@@ -131,6 +148,8 @@ class StreamedWeights(Reductions):
         if not self._made:
             self._begin(table)
         self._add(table.T.contiguous())
+        for groups in self._groups.values():
+            groups.add(table)
         if len(table) == self._made:
             within = [k for k in self._left if k <= len(table)]
             self._path.append(LogWeights(table).path(within))

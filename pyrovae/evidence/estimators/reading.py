@@ -1,0 +1,132 @@
+"""What an estimator's results are worth, in words: verdicts by datum, and how they came about."""
+
+__all__ = ["Exactness", "Reading", "Results"]
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from pyrovae.evidence.confirmed import Confirmation
+from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
+
+
+class Results(Protocol):
+    """What a reading is made of: an `Estimate`, N data."""
+
+    @property
+    def name(self) -> str:
+        """What the results are called: "importance", or "importance_2"."""
+        ...
+
+    @property
+    def value(self) -> Tensor:
+        """The estimate of log p(x), `(N,)`, nats."""
+        ...
+
+    @property
+    def std_error(self) -> Tensor:
+        """Its Monte Carlo standard error, `(N,)`, nats."""
+        ...
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective sample size, `(N,)`; NaN where nothing is weighed."""
+        ...
+
+    @property
+    def pareto_k(self) -> Tensor:
+        """Pareto k-hat of the weights, `(N,)`; NaN where there is none."""
+        ...
+
+    @property
+    def num_draws(self) -> Tensor:
+        """S, particles of each datum, `(N,)`."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """Standard error that a verdict asks for, nats."""
+        ...
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """What a second way said."""
+        ...
+
+    @property
+    def bad(self) -> float:
+        """Share of data whose k-hat is bad."""
+        ...
+
+
+class Reading:
+    """How results of weighted particles are read; other kinds of results have a subclass.
+
+    Attributes:
+        contradicted: The verdict where a second way contradicts what looks good.
+        advice: What to do where the estimate is no more than a lower bound.
+        compares_weights: Whether ESS and standard error are told beside a better estimate.
+    """
+
+    contradicted: ClassVar[str] = "use ais"
+    advice: ClassVar[str] = "draw more samples, or add the estimator ais"
+    compares_weights: ClassVar[bool] = True
+
+    def of_weights(self, e: Results) -> list[str]:
+        """Returns what each datum's weights say alone: "not contradicted" at best.
+
+        See `pyrovae.evidence.weights.verdicts`.
+        """
+        columns = e.pareto_k, e.ess, e.std_error, e.num_draws, e.tolerance
+        return [VERDICTS[i] for i in verdicts(*columns).tolist()]
+
+    def verdict(self, e: Results) -> list[str]:
+        """Returns what each datum's estimate is worth, in words.
+
+        What its weights do not contradict is "ok" where a second way agrees and was tried on such
+        data, and `contradicted` where that disagrees; else it stays as it is.
+        """
+        words = self.of_weights(e)
+        if e.confirmation.exact:
+            return ["ok"] * len(words)
+        if (agrees := e.confirmation.agrees) is None:
+            return words
+        known = e.confirmation.speaks_of(e.std_error).tolist()
+        return [
+            (("ok" if k else w) if agrees else self.contradicted) if w == VERDICTS[0] else w
+            for w, k in zip(words, known, strict=True)
+        ]
+
+    def budget(self, e: Results, protocol: Mapping[str, object]) -> str:
+        """Returns what was spent on each datum: "K = 5,000", "K = 128 to 40,000", or "".
+
+        Args:
+            e: The results.
+            protocol: Of the evaluation: its options by name.
+        """
+        low, high = int(e.num_draws.min()), int(e.num_draws.max())
+        return f"K = {high:,}" if low == high else f"K = {low:,} to {high:,}"
+
+    def facts(self, e: Results) -> str:
+        """Returns what speaks for the results or against them, with its numbers."""
+        limit = thresholds(e.num_draws).max().item()
+        return (
+            f"k-hat is bad (above {limit:.2f}) for {e.bad:.1%} of the data, median ESS "
+            f"{e.ess.median():.0f}, smallest {e.ess.min():.1f}"
+        )
+
+
+class Exactness(Reading):
+    """How log p(x) itself is read: its error is numerical, and no particle was drawn."""
+
+    allowed: ClassVar[float] = 1e-3  # nats that it may be off
+    compares_weights: ClassVar[bool] = False
+
+    def verdict(self, e: Results) -> list[str]:
+        """Returns "ok" where the stated error is at most 1e-3 nats, else "use ais"."""
+        return ["ok" if x <= self.allowed else self.contradicted for x in e.std_error.tolist()]
+
+    def budget(self, e: Results, protocol: Mapping[str, object]) -> str:
+        """Returns nothing: no particle was drawn."""
+        return ""
