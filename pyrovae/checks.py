@@ -1,4 +1,4 @@
-"""Checks of numbers that users give."""
+"""Checks of numbers that users give: each error names the argument, what came, and what may."""
 
 __all__ = [
     "check_options",
@@ -19,7 +19,11 @@ SHOWN = 60  # characters of a value in a message
 
 
 def check_sizes(**sizes: object) -> None:
-    """Raises ValueError unless every size is a positive integer, of Python or NumPy."""
+    """Raises ValueError unless every size is a positive integer below 2^63, of Python or NumPy.
+
+    Args:
+        sizes: What users gave, by the name of the argument; `True` is no integer here.
+    """
     for name, size in sizes.items():
         if isinstance(size, Integral) and size >= 2**63:
             raise ValueError(f"{name} is {size}; give a positive integer below 2^63")
@@ -28,24 +32,33 @@ def check_sizes(**sizes: object) -> None:
 
 
 def check_positive(**numbers: object) -> None:
-    """Raises ValueError unless every number is real, finite and above 0, of Python or NumPy."""
+    """Raises ValueError unless every number is real, finite and above 0, of Python or NumPy.
+
+    Args:
+        numbers: What users gave, by the name of the argument.
+    """
     for name, x in numbers.items():
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
 
 
 def shown(value: object) -> str:
-    """Returns a value as a message can hold it: its beginning, on one line."""
+    """Returns a value as messages hold it: its beginning, one line of 63 characters at most.
+
+    Example:
+        >>> shown(list(range(100)))
+        '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1...'
+    """
     text = " ".join(repr(value).split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def is_at_least(x: object, least: float) -> bool:
-    """Returns whether x is a real number, of Python or NumPy, that is at least so large.
+    """Returns whether x is a real number, of Python or NumPy, and at least so large; NaN is not.
 
     Args:
-        x: As the user gave it.
-        least: What it has to reach.
+        x: What a user gave.
+        least: The least that is accepted.
     """
     return isinstance(x, Real) and not isinstance(x, bool) and float(x) >= least
 

@@ -4,7 +4,7 @@ __all__ = ["Reached"]
 
 import dis
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
@@ -12,6 +12,7 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
+    CellType,
     ClassMethodDescriptorType,
     CodeType,
     FunctionType,
@@ -24,7 +25,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 from weakref import ref
 
 import numpy as np
@@ -54,7 +55,12 @@ ASIDE |= {"__firstlineno__", "__static_attributes__", "__annotations_cache__"}
 
 
 class _Used(NamedTuple):
-    """A user's module, and the names that code which reads it knows."""
+    """A user's module, and the names that code which reads it knows.
+
+    Attributes:
+        module: The module.
+        names: Of those among its attributes that the code names; others decide nothing.
+    """
 
     module: ModuleType
     names: frozenset[str]
@@ -68,6 +74,9 @@ class Reached:
     Objects count with their state, tensors and arrays with their numbers. Of libraries (the
     standard one and what is installed) the version counts, of other installed packages the files'
     sizes and times.
+
+    An object is entered once: where it is met again, its number in the order of meeting counts, so
+    that the digest tells two equal objects from one that is held twice, and cycles end.
 
     Args:
         roots: Such as a model and a guide.
@@ -86,12 +95,12 @@ class Reached:
         False
     """
 
-    def __init__(self, *roots: Any, read: bool = True) -> None:
+    def __init__(self, *roots: object, read: bool = True) -> None:
         self.modules: list[torch.nn.Module] = []
         self.unknown: list[str] = []
         self._read, self._hash = read, sha256()
-        self._seen: dict[Any, int] = {}
-        self._alive: list[Any] = []  # so that no other object takes over an id
+        self._seen: dict[object, int] = {}
+        self._alive: list[object] = []  # so that no other object takes over an id
         self._put(sys.version, torch.get_default_dtype(), *map(_library, VERSIONED), _own_source())
         todo = [*reversed(roots)]
         while todo:
@@ -99,20 +108,24 @@ class Reached:
 
     @property
     def sha256(self) -> str:
-        """The digest, in hexadecimal."""
+        """The digest, in hexadecimal: equal for what gives equal results, in another process too.
+
+        That holds where `unknown` is empty, on the same versions of Python and of the libraries.
+        """
         return self._hash.hexdigest()
 
     def _put(self, *words: object) -> None:
+        """Adds words to the digest, as text; nothing where no digest is wanted."""
         if self._read:
             self._hash.update(repr([str(w) for w in words]).encode())
 
-    def _enter(self, obj: Any) -> list[Any]:
+    def _enter(self, obj: object) -> list[object]:
         """Takes down what an object is, and returns what has to be known of it besides."""
         kind = type(obj)
         if kind in PLAIN:
             self._put(kind.__name__, repr(obj))
             return []
-        key = (id(obj.module), obj.names) if kind is _Used else id(obj)
+        key = (id(obj.module), obj.names) if isinstance(obj, _Used) else id(obj)
         if key in self._seen:
             self._put("again", self._seen[key])
             return []
@@ -127,20 +140,27 @@ class Reached:
         self._put(kind.__module__, kind.__qualname__, len(children))
         return children
 
-    def _parts(self, obj: Any) -> list[Any]:
+    def _parts(self, obj: object) -> list[object]:
+        """Takes down an object by its kind, and returns what it is made of.
+
+        The kinds are asked in this order: a class is callable, too, and a network an object.
+
+        Raises:
+            Exception: Whatever an object of an unknown kind raises where its state is asked for.
+        """
         if isinstance(obj, Tensor):
             return self._numbers(obj)
         if isinstance(obj, np.ndarray | np.generic):
             return self._array(np.asarray(obj))
         if type(obj) in (list, tuple):
-            return list(obj)
+            return list(cast(Iterable[object], obj))
         if type(obj) in (dict, MappingProxyType):
-            return [part for item in dict(obj).items() for part in item]
+            return [part for item in cast(Mapping[object, object], obj).items() for part in item]
         if type(obj) in (set, frozenset):
-            return self._unordered(obj)
+            return self._unordered(cast(Iterable[object], obj))
         if type(obj) in PARTS:
             return [getattr(obj, name) for name in PARTS[type(obj)]]
-        kinds: list[tuple[Any, Callable[[Any], list[Any]]]] = [
+        kinds: list[tuple[type | tuple[type, ...], Callable[..., list[object]]]] = [
             (CodeType, self._code),
             (FunctionType, self._function),
             (type, self._class),
@@ -158,14 +178,16 @@ class Reached:
             return [obj.get_state()]
         return self._state(obj)
 
-    def _numbers(self, tensor: Tensor) -> list[Any]:
+    def _numbers(self, tensor: Tensor) -> list[object]:
+        """Takes down a tensor: type, shape, kind of device, and its bytes; it holds no more."""
         self._put(tensor.dtype, tuple(tensor.shape), tensor.device.type)
         if self._read:
             plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
             self._hash.update(plain.reshape(-1).view(torch.uint8).numpy().data)
         return []
 
-    def _array(self, array: np.ndarray) -> list[Any]:
+    def _array(self, array: np.ndarray) -> list[object]:
+        """Takes down an array likewise; of one that holds objects, these are returned."""
         self._put(array.dtype, array.shape)
         if array.dtype.hasobject:
             return array.ravel().tolist()
@@ -173,7 +195,11 @@ class Reached:
             self._hash.update(array.tobytes())
         return []
 
-    def _unordered(self, items: Any) -> list[Any]:
+    def _unordered(self, items: Iterable[object]) -> list[object]:
+        """Takes down a set by its members' digests, sorted: its own order changes by process.
+
+        A member's numbers of meeting begin anew, as they would depend on the order.
+        """
         each = [Reached(item, read=self._read) for item in items]
         for one in each:
             self.modules += one.modules
@@ -181,12 +207,21 @@ class Reached:
         self._put(*sorted(one.sha256 for one in each))
         return []
 
-    def _code(self, code: CodeType) -> list[Any]:
+    def _code(self, code: CodeType) -> list[object]:
+        """Takes down what code does, and returns its constants, with the code of inner functions.
+
+        Its file's name and its line numbers do not count here.
+        """
         self._put(code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, code.co_flags)
         self._put(code.co_freevars, code.co_cellvars, code.co_argcount, code.co_kwonlyargcount)
         return list(code.co_consts)
 
-    def _function(self, fn: FunctionType) -> list[Any]:
+    def _function(self, fn: FunctionType) -> list[object]:
+        """Takes down where a function stands, and returns its code and all that it can read.
+
+        Of a library's, that is what it holds (defaults, attributes, closure); of the user's own,
+        globals and imports too that its code, or code inside it, names.
+        """
         self._put(fn.__module__, fn.__qualname__, version := _library(fn.__module__))
         cells = [_content(cell) for cell in fn.__closure__ or ()]
         held = [fn.__defaults__, fn.__kwdefaults__, vars(fn), *cells]
@@ -203,10 +238,10 @@ class Reached:
 
     def _imported(self, code: CodeType, package: str) -> Iterator[ModuleType | str]:
         """Yields the modules that code imports as it runs, of libraries name and version."""
-        before: list[Any] = [None, None]
+        before: list[object] = [None, None]
         for one in dis.get_instructions(code):
             if one.opname == "IMPORT_NAME":
-                name = resolve_name("." * before[-2] + one.argval, package)
+                name = resolve_name("." * cast(int, before[-2]) + one.argval, package)
                 if (version := _library(name)) is not None:
                     yield f"{name} {version}"  # whether it is imported already or not
                 elif name in sys.modules:
@@ -215,7 +250,11 @@ class Reached:
                     self.unknown.append(f"module {name}, not yet imported")
             before.append(one.argval)
 
-    def _class(self, cls: type) -> list[Any]:
+    def _class(self, cls: type) -> list[object]:
+        """Takes down where a class stands, and returns its bases and attributes.
+
+        Of a library's, only those bases that are the user's own: its version stands for the rest.
+        """
         self._put(cls.__module__, cls.__qualname__, version := _library(cls.__module__))
         kinds = [base for base in cls.__mro__[1:] if base is not object]
         kinds += [type(cls)] if type(cls) is not type else []
@@ -224,7 +263,8 @@ class Reached:
         self._put(_source(cls.__module__))
         return [kinds, {k: v for k, v in vars(cls).items() if k not in ASIDE}]
 
-    def _used(self, used: _Used) -> list[Any]:
+    def _used(self, used: _Used) -> list[object]:
+        """Takes down a module, and returns those of its values that code names."""
         name = used.module.__name__
         self._put(name, version := _library(name))
         if version is not None:
@@ -234,21 +274,27 @@ class Reached:
         values = [held[name] for name in sorted(used.names & held.keys())]
         return [_Used(v, used.names) if isinstance(v, ModuleType) else v for v in values]
 
-    def _module(self, module: ModuleType) -> list[Any]:
+    def _module(self, module: ModuleType) -> list[object]:
         """Of a user's module that is held as a value, any attribute may be asked for."""
         return [_Used(module, frozenset(n for n in vars(module) if not n.startswith("__")))]
 
-    def _network(self, network: torch.nn.Module) -> list[Any]:
+    def _network(self, network: torch.nn.Module) -> list[object]:
+        """Notes a network among `modules`, and returns its class and its attributes."""
         self.modules.append(network)
         return [type(network), vars(network)]
 
-    def _built_in(self, fn: Any) -> list[Any]:
+    def _built_in(self, fn: BuiltinFunctionType) -> list[object]:
+        """Takes down a function written in C, and returns the object it is bound to, if any."""
         self._put(getattr(fn, "__module__", None), fn.__qualname__)
         owner = getattr(fn, "__self__", None)
         return [] if isinstance(owner, ModuleType | type | None) else [owner]
 
-    def _state(self, obj: Any) -> list[Any]:
-        """Returns what would be needed to make an object again; raises where there is no way."""
+    def _state(self, obj: object) -> list[object]:
+        """Returns what would be needed to make an object again, as pickle has it.
+
+        Raises:
+            TypeError: Where there is no way, as of an open file or a lock.
+        """
         reduced = obj.__reduce_ex__(2)
         if isinstance(reduced, str):
             self._put(reduced)
@@ -257,7 +303,8 @@ class Reached:
         return [type(obj), how, arguments, state, list(items or ()), dict(pairs or ())]
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: CellType) -> object:
+    """Returns what a cell of a closure holds, `...` where nothing yet."""
     try:
         return cell.cell_contents
     except ValueError:  # not yet filled
@@ -265,6 +312,7 @@ def _content(cell: Any) -> Any:
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
+    """Yields code, and the code of all functions, classes and comprehensions inside it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, CodeType):
@@ -273,7 +321,15 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 @cache
 def _library(name: str | None) -> str | None:
-    """Returns what a library's module is known by, `None` for a module of the user's own."""
+    """Returns what a library's module is known by, `None` for a module of the user's own.
+
+    That is a name for the standard library, whose version is Python's; name and version for torch,
+    Pyro and NumPy; for other installed packages a digest of their files' names, sizes and times,
+    which an editable install changes and a version does not.
+
+    Args:
+        name: Of the module, with its package; `None` as of an object without one.
+    """
     top = str(name).partition(".")[0]
     if top in sys.stdlib_module_names or top == "pyrovae":
         return top

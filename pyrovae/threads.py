@@ -17,6 +17,12 @@ def one_at_a_time(fn: Callable[P, R]) -> Callable[P, R]:
 
     Two that run programs at once would apply each other's handlers, and leave them behind. A
     function that calls another of them, or is called from a callback, does not wait for itself.
+
+    Args:
+        fn: A function that runs programs, or changes settings of the whole process.
+
+    Returns:
+        The function, with the same signature.
     """
 
     @wraps(fn)

@@ -3,7 +3,6 @@
 __all__ = ["check_auxiliaries"]
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from pyro.distributions import Delta
@@ -167,6 +166,6 @@ class _Given(Messenger):
         super().__init__()
         self._values = values
 
-    def _pyro_sample(self, msg: Any) -> None:
+    def _pyro_sample(self, msg: Site) -> None:
         if msg["name"] in self._values:
             msg["value"] = self._values[msg["name"]]
