@@ -53,7 +53,7 @@ def float32_matmul() -> Iterator[None]:
 def precision_is_set() -> bool:
     """Returns whether less than float32 was chosen, for all products or for those of a backend.
 
-    Whoever asks is the user's own computation, outside `float32_matmul`, which would hide it.
+    `fit` asks: what a user chose for training stays, where evidence is always float32.
     """
     try:
         return torch.get_float32_matmul_precision() != "highest"
@@ -63,10 +63,10 @@ def precision_is_set() -> bool:
 
 @cache
 def medium_is_exact() -> bool:
-    """Returns whether a product under "medium" is right to float32; it leaves that set.
+    """Returns whether "medium" products are right to float32; leaves the setting changed.
 
-    A product `(256, 512) (512, 256)` of normal numbers is compared with float64's: its largest error
-    is about 1e-4 in float32 and 0.3 in bfloat16.
+    A product `(256, 512) (512, 256)` of normal numbers is compared with float64's: its
+    largest error is about 1e-4 in float32 and 0.3 in bfloat16.
     """
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(256, 512, generator=generator, dtype=torch.float32) for _ in range(2))

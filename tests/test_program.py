@@ -88,6 +88,16 @@ def test_subsampling_changes_nothing(n):
     torch.testing.assert_close(w.log_w, scenario.log_evidence(x).expand(7, n), rtol=0, atol=1e-10)
 
 
+def test_blocks_as_large_as_the_subsample():
+    scenario = Subsampling.make()
+    x = scenario.data(11)
+    w = pv.importance_sampling(
+        scenario.model, scenario.exact, x, num_particles=7, seed=0, block_size=4
+    )
+    truth = scenario.log_evidence(x).expand(7, 11)
+    torch.testing.assert_close(w.log_w, truth, rtol=0, atol=1e-10)
+
+
 def test_minibatch_of_a_larger_plate():
     """`subsample_size=len(x)`, as minibatch programs write it: the factor N / n is no evidence."""
     scenario = LinearGaussian.make()

@@ -41,7 +41,7 @@ class Batching:
         return len(self)
 
     @property
-    def held(self) -> range:
+    def held_rows(self) -> range:
         """Numbers of the rows that are held."""
         return range(len(self))
 
@@ -62,11 +62,11 @@ class Batching:
         """Returns how many rows a run on a block sees: more than its n where it is filled up."""
         return len(rows)
 
-    def given(self, rows: range) -> tuple[Tensor, ...]:
+    def arguments(self, rows: range) -> tuple[Tensor, ...]:
         """Returns what the program is called with for the rows of a block, `(n, ...)` each."""
         return cast(tuple[Tensor, ...], self.data)
 
-    def told(self, rows: range) -> AbstractContextManager[object]:
+    def handler(self, rows: range) -> AbstractContextManager[object]:
         """Returns the context in which it is told of a block's rows, where that takes one."""
         return nullcontext()
 
@@ -89,7 +89,7 @@ class Batching:
             rows: The n rows, by number.
             times: Number of copies.
         """
-        data = self.given(rows)
+        data = self.arguments(rows)
         copies = tuple(d.repeat(times, *[1] * (d.ndim - 1)) for d in data)
         return AllRows(copies, times * len(rows))
 
@@ -122,7 +122,7 @@ class Subsamples(Batching):
         """Returns the size of the plate's subsample, which the last block is filled up to."""
         return self.block_size
 
-    def told(self, rows: range) -> AbstractContextManager[object]:
+    def handler(self, rows: range) -> AbstractContextManager[object]:
         """Returns the handler that answers the plate's draw."""
         index = torch.arange(rows.start, rows.start + self.block_size, device=self.data[0].device)
         return Subsample(self.plate, index.clamp(max=len(self) - 1))
@@ -147,7 +147,7 @@ class Slices(Batching):
         return self.total or len(self)
 
     @property
-    def held(self) -> range:
+    def held_rows(self) -> range:
         """Numbers of the rows that are held."""
         return range(self.first, self.first + len(self))
 
@@ -155,7 +155,7 @@ class Slices(Batching):
         """Returns `size`."""
         return size
 
-    def given(self, rows: range) -> tuple[Tensor, ...]:
+    def arguments(self, rows: range) -> tuple[Tensor, ...]:
         """Returns the slice, `(n, ...)` each."""
         start, stop = rows.start - self.first, rows.stop - self.first
         return tuple(d[start : stop : rows.step] for d in self.data)

@@ -22,7 +22,7 @@ from pyrovae.program.capture import Captured
 from pyrovae.program.enumeration import enumerating
 from pyrovae.program.handlers import KeptMasks
 from pyrovae.program.parameters import sha256
-from pyrovae.program.particles import OneByOne, Particles, SharedDraws, Vectorized, Work
+from pyrovae.program.particles import Computed, OneByOne, Particles, SharedDraws, Vectorized
 from pyrovae.program.sites import (
     Site,
     Sites,
@@ -219,12 +219,12 @@ class Program:
             num_particles: S.
         """
 
-        def draw(program: Program, rows: range, size: int | None, _: Work) -> Work:
+        def draw(program: Program, rows: range, size: int | None, _: Computed) -> Computed:
             assert program.guide is not None
             sites = program.run(program.guide, rows, size)
             sites = program.proposed(sites, rows, size)
             z = {s["name"]: s["value"] for s in sites}
-            return Work(z, (program.log_sum(sites, rows, size),))
+            return Computed(z, (program.log_sum(sites, rows, size),))
 
         z, (log_q,) = self.particles.run(draw, self, rows, num_particles)
         return z, log_q
@@ -237,10 +237,10 @@ class Program:
             num_particles: S.
         """
 
-        def draw(program: Program, rows: range, size: int | None, _: Work) -> Work:
+        def draw(program: Program, rows: range, size: int | None, _: Computed) -> Computed:
             hidden = (s for s in program.run(program.model, rows, size) if not s["is_observed"])
             kept = (s for s in hidden if s["name"] not in program.enumerated)
-            return Work({s["name"]: s["value"] for s in kept}, ())
+            return Computed({s["name"]: s["value"] for s in kept}, ())
 
         return self.particles.run(draw, self, rows, num_particles).z
 
@@ -261,9 +261,9 @@ class Program:
             num_particles: S.
         """
 
-        def score(program: Program, rows: range, size: int | None, _: Work) -> Work:
+        def score(program: Program, rows: range, size: int | None, _: Computed) -> Computed:
             observed = [s for s in program.run(program.model, rows, size) if s["is_observed"]]
-            return Work({}, (program.log_sum(observed, rows, size),))
+            return Computed({}, (program.log_sum(observed, rows, size),))
 
         (log_p,) = self.particles.run(score, self, rows, num_particles).tables
         return log_p
@@ -396,8 +396,8 @@ class Program:
             handlers.enter_context(KeptMasks(self.sites.latents))
             if handler is not None:
                 handlers.enter_context(handler)
-            data = self.batching.given(rows)
-            handlers.enter_context(self.batching.told(rows))
+            data = self.batching.arguments(rows)
+            handlers.enter_context(self.batching.handler(rows))
             if num_particles is not None:
                 plate = pyro.plate("_particles", num_particles, dim=-1 - self.sites.num_plates)
                 handlers.enter_context(plate)
@@ -459,7 +459,7 @@ class Program:
         if num_particles is None:
             return density(self, z, rows, None)
         work = partial(_density_of, density)
-        (log_p,) = self.particles.run(work, self, rows, num_particles, Work(z, ())).tables
+        (log_p,) = self.particles.run(work, self, rows, num_particles, Computed(z, ())).tables
         return log_p
 
     def _unmasked(self, site: Site) -> Site:
@@ -469,7 +469,7 @@ class Program:
 
 
 def _density_of(
-    density: Density, program: Program, rows: range, size: int | None, inputs: Work
-) -> Work:
+    density: Density, program: Program, rows: range, size: int | None, inputs: Computed
+) -> Computed:
     """Returns a density at the latents of `inputs`, as a table alone."""
-    return Work({}, (density(program, inputs.z, rows, size),))
+    return Computed({}, (density(program, inputs.z, rows, size),))

@@ -51,13 +51,13 @@ def inspect(
     """
     check_callables(model, guide)
     with aside(), explained(*data):
-        program = found_right(first_run(model, guide, data, plate, block_size), block_size)
+        program = validated(first_run(model, guide, data, plate, block_size), block_size)
     if not program.particles.parallel:
         warn(SLOWLY.format(program.particles.reason))
     return program
 
 
-def found_right(program: Program, block_size: int) -> Program:
+def validated(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right.
 
     Args:
@@ -215,7 +215,7 @@ def check(
         with aside(), explained(*data):
             program = first_run(model, guide, data, plate, block_size)
             sites = _table(program)
-            program = found_right(program, block_size)
+            program = validated(program, block_size)
             for rows in program.blocks(block_size)[1:]:
                 program.check_observed(rows)
         ok = program.particles.parallel

@@ -8,7 +8,7 @@ __all__ = [
     "Particles",
     "SharedDraws",
     "Vectorized",
-    "Work",
+    "Computed",
     "each",
 ]
 
@@ -24,7 +24,7 @@ from pyrovae.program.sites import Sites, Values
 SHARED_ROWS = 4096  # rows of a block that shares its draws
 
 
-class Work(NamedTuple):
+class Computed(NamedTuple):
     """What is computed for S particles from, and to.
 
     Attributes:
@@ -36,7 +36,7 @@ class Work(NamedTuple):
     tables: tuple[Tensor, ...]
 
 
-NOTHING = Work({}, ())
+NO_INPUT = Computed({}, ())
 
 
 class Foldable(Protocol):
@@ -59,7 +59,7 @@ class Foldable(Protocol):
 
 P = TypeVar("P", bound=Foldable)
 # of a program, the rows of a block, S (`None`: one particle, without its dimension), and inputs
-Compute = Callable[[P, range, int | None, Work], Work]
+Compute = Callable[[P, range, int | None, Computed], Computed]
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Particles:
         program: P,
         rows: range,
         num_particles: int,
-        inputs: Work = NOTHING,
-    ) -> Work:
+        inputs: Computed = NO_INPUT,
+    ) -> Computed:
         """Returns what `compute` gives for S particles.
 
         Args:
@@ -101,7 +101,9 @@ class Particles:
         """
         return self._run(compute, program, rows, num_particles, inputs)
 
-    def _run(self, compute: Compute[P], program: P, rows: range, size: int, inputs: Work) -> Work:
+    def _run(
+        self, compute: Compute[P], program: P, rows: range, size: int, inputs: Computed
+    ) -> Computed:
         raise NotImplementedError
 
 
@@ -110,7 +112,9 @@ class Vectorized(Particles):
 
     vectorized = True
 
-    def _run(self, compute: Compute[P], program: P, rows: range, size: int, inputs: Work) -> Work:
+    def _run(
+        self, compute: Compute[P], program: P, rows: range, size: int, inputs: Computed
+    ) -> Computed:
         """Returns what `compute` gives for S."""
         return compute(program, rows, size, inputs)
 
@@ -131,15 +135,17 @@ class SharedDraws(Vectorized):
 class AsRows(Particles):
     """All in one run, of S copies of the rows: for programs that take no dimension to the left."""
 
-    def _run(self, compute: Compute[P], program: P, rows: range, size: int, inputs: Work) -> Work:
+    def _run(
+        self, compute: Compute[P], program: P, rows: range, size: int, inputs: Computed
+    ) -> Computed:
         """Returns what `compute` gives for S n rows, by particle."""
         axes, lead = program.sites.axes, (size, -1)
         z = {name: _folded(value, axes[name]) for name, value in inputs.z.items()}
-        given = Work(z, tuple(t.flatten(0, 1) for t in inputs.tables))
+        given = Computed(z, tuple(t.flatten(0, 1) for t in inputs.tables))
         many = program.folded(rows, size)
         made = compute(many, range(size * len(rows)), None, given)
         z = {name: _unfolded(v, axes[name], size) for name, v in made.z.items()}
-        return Work(z, tuple(t.unflatten(0, lead) for t in made.tables))
+        return Computed(z, tuple(t.unflatten(0, lead) for t in made.tables))
 
 
 class OneByOne(Particles):
@@ -147,16 +153,18 @@ class OneByOne(Particles):
 
     parallel = False
 
-    def _run(self, compute: Compute[P], program: P, rows: range, size: int, inputs: Work) -> Work:
+    def _run(
+        self, compute: Compute[P], program: P, rows: range, size: int, inputs: Computed
+    ) -> Computed:
         """Returns what `compute` gives for each particle, side by side."""
         runs = []
         for s in range(size):
             z = {name: value[s] for name, value in inputs.z.items()}
-            given = Work(z, tuple(table[s] for table in inputs.tables))
+            given = Computed(z, tuple(table[s] for table in inputs.tables))
             runs.append(compute(program, rows, None, given))
         z = {name: torch.stack([run.z[name] for run in runs]) for name in runs[0].z}
         tables = zip(*(run.tables for run in runs), strict=True)
-        return Work(z, tuple(torch.stack(column) for column in tables))
+        return Computed(z, tuple(torch.stack(column) for column in tables))
 
 
 def each(z: Values, num_particles: int) -> list[Values]:

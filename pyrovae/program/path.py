@@ -18,7 +18,7 @@ from pyrovae.program.binding import Fn
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Unconstrained
 from pyrovae.program.masks import check_summed_masks
-from pyrovae.program.particles import NOTHING, Compute, Work
+from pyrovae.program.particles import NO_INPUT, Compute, Computed
 from pyrovae.program.sites import Site, Values, base, support
 from pyrovae.program.sums import log_det
 
@@ -99,9 +99,9 @@ class GeometricPath:
     def start(self, num_particles: int) -> Tensor:
         """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
 
-        def draw(program: Program, rows: range, size: int | None, _: Work) -> Work:
+        def draw(program: Program, rows: range, size: int | None, _: Computed) -> Computed:
             sites = program.run(_proposal(program), rows, size)
-            return Work({}, (self._pack(program, rows, size, sites),))
+            return Computed({}, (self._pack(program, rows, size, sites),))
 
         return self._run(draw, num_particles).tables[0]
 
@@ -114,11 +114,11 @@ class GeometricPath:
             u: `(S, n, d)`.
         """
 
-        def place(program: Program, rows: range, size: int | None, given: Work) -> Work:
+        def place(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
             z, *terms = _guided(program, rows, size, self._unpack(program, rows, size, given))
-            return Work(z, tuple(terms))
+            return Computed(z, tuple(terms))
 
-        z, (log_f0, log_dz) = self._run(place, len(u), Work({}, (u,)))
+        z, (log_f0, log_dz) = self._run(place, len(u), Computed({}, (u,)))
         return z, log_f0, log_dz
 
     def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
@@ -134,11 +134,11 @@ class GeometricPath:
                 "inverted, so leave the guide out, or write one that samples the latents"
             )
 
-        def place(program: Program, rows: range, size: int | None, given: Work) -> Work:
+        def place(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
             fn = poutine.condition(_proposal(program), data=given.z)
-            return Work({}, (self._pack(program, rows, size, program.run(fn, rows, size)),))
+            return Computed({}, (self._pack(program, rows, size, program.run(fn, rows, size)),))
 
-        given = Work({name: z[name] for name in self.names}, ())
+        given = Computed({name: z[name] for name in self.names}, ())
         if num_particles is None:
             return place(self.program, self.rows, None, given).tables[0]
         return self._run(place, num_particles, given).tables[0]
@@ -149,11 +149,11 @@ class GeometricPath:
         Not one tensor of both: a gradient of either would go back through the other as well.
         """
 
-        def score(program: Program, rows: range, size: int | None, given: Work) -> Work:
+        def score(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
             values = self._unpack(program, rows, size, given)
-            return Work({}, _ends(program, rows, size, values))
+            return Computed({}, _ends(program, rows, size, values))
 
-        log_f0, log_f1 = self._run(score, len(u), Work({}, (u,))).tables
+        log_f0, log_f1 = self._run(score, len(u), Computed({}, (u,))).tables
         return log_f0, log_f1
 
     def on(self, data: tuple[Tensor, ...]) -> "GeometricPath":
@@ -162,7 +162,7 @@ class GeometricPath:
         object.__setattr__(path, "program", self.program.on(data))
         return path
 
-    def _run(self, compute: Compute[Program], size: int, inputs: Work = NOTHING) -> Work:
+    def _run(self, compute: Compute[Program], size: int, inputs: Computed = NO_INPUT) -> Computed:
         """Returns what `compute` gives for S particles of the block."""
         return self.program.particles.run(compute, self.program, self.rows, size, inputs)
 
@@ -188,7 +188,7 @@ class GeometricPath:
         u = torch.cat(columns, dim=-1)  # (S, n, d); of a padded block, more than n
         return u[..., : len(rows), :] if program.plate else u
 
-    def _unpack(self, program: Program, rows: range, size: int | None, given: Work) -> Values:
+    def _unpack(self, program: Program, rows: range, size: int | None, given: Computed) -> Values:
         """Returns u, the one table given, by site and shaped as the site's values are."""
         (u,), plate = given.tables, bool(program.plate)
         u = u if size is not None else u[None]  # (S, n, d); S = 1 of one particle

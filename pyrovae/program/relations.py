@@ -5,7 +5,7 @@ __all__ = ["Node", "Relations", "relations"]
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import cast
 
 import pyro
 import torch
@@ -13,6 +13,7 @@ from pyro import poutine
 from pyro.infer.inspect import is_sample_site
 from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -20,8 +21,10 @@ from pyrovae.program.contexts import aside
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run
 from pyrovae.program.inspection import check_sites
-from pyrovae.program.sites import Values, base
+from pyrovae.program.sites import Site, Values, base
 from pyrovae.threads import one_at_a_time
+
+Sources = frozenset[str | int]  # sites by name and arguments by number
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def relations(
     Raises:
         TypeError, ValueError: As `inspect`, for a program that pyrovae cannot use.
     """
-    held: dict[int, list[Node]] = {}  # observed sites, by the number of the argument in them
+    held: dict[str | int, list[Node]] = {}  # observed sites, by the number of the argument in them
     with aside():
         first_run(model, guide, data, plate)  # in which Pyro's autoguides make their parameters,
         program = first_run(model, guide, data, plate)  # and tell of them from now on
@@ -100,10 +103,10 @@ class _Tracking(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: list[tuple[Any, frozenset[Any]]] = []
+        self.sites: list[tuple[Site, Sources]] = []
 
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if is_sample_site(msg):
+    def _pyro_post_sample(self, msg: Site) -> None:
+        if is_sample_site(cast(Message, msg)):
             self.sites.append((msg, get_provenance(msg["value"])))
             value = detach_provenance(msg["value"]).detach()
             msg["value"] = ProvenanceTensor(value, frozenset({msg["name"]}))
@@ -112,15 +115,25 @@ class _Tracking(Messenger):
 class _Likeness(TorchFunctionMode):
     """Lets `x.new_zeros`, `zeros_like(x)` and their like depend on x's shape alone."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         name = getattr(func, "__name__", "")
         if name.startswith("new_") or name.endswith("_like"):
-            args, kwargs = detach_provenance([args, kwargs or {}])  # pyright: ignore[reportArgumentType]
+            bare = detach_provenance(cast(Tensor, (args, kwargs or {})))  # any tree of tensors
+            args, kwargs = cast(tuple[tuple[object, ...], dict[str, object]], bare)
         return func(*args, **(kwargs or {}))
 
 
 def _nodes(
-    program: Program, fn: Callable[..., object], held: dict[int, list[Node]], sizes: dict[str, int]
+    program: Program,
+    fn: Callable[..., object],
+    held: dict[str | int, list[Node]],
+    sizes: dict[str, int],
 ) -> tuple[Node, ...]:
     """Returns the nodes of one of the two callables; the model's run fills in `held`."""
     rows = program.block_size if program.selects_rows else len(program)
@@ -130,7 +143,7 @@ def _nodes(
         poutine.trace(fn).get_trace(*data)
         densities = [site["fn"].log_prob(site["value"]) for site, _ in tracking.sites]
 
-    made: list[tuple[Node, frozenset[Any]]] = []
+    made: list[tuple[Node, Sources]] = []
     for (site, source), log_p in zip(tracking.sites, densities, strict=True):
         frames = [f for f in site["cond_indep_stack"] if f.vectorized]
         for f in frames:
@@ -175,8 +188,8 @@ def _names(fn: Callable[..., object], count: int) -> list[str]:
 
 
 def _connected(
-    made: list[tuple[Node, frozenset[Any]]],
-    held: dict[int, list[Node]],
+    made: list[tuple[Node, Sources]],
+    held: dict[str | int, list[Node]],
     arguments: list[str],
     around: set[str],
 ) -> tuple[Node, ...]:

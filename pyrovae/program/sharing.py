@@ -3,7 +3,6 @@
 __all__ = ["draw_latents", "log_likelihood_of_all", "scored_by_products", "shares_latents"]
 
 from math import log, pi
-from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -37,7 +36,13 @@ class _Traced(TorchDispatchMode):
         self._reached.update(dict.fromkeys(tensors, True))
         self.read = False  # by Python, which may do with them what it likes
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket not in BY_SHAPE and any(
             map(self.reached, tree_leaves((args, kwargs)))
@@ -107,7 +112,7 @@ def draw_latents(program: Program, num_particles: int) -> Values:
         program: In which no latent depends on the data.
         num_particles: S.
     """
-    sites = program.run(program.model, program.batching.held[:1], num_particles)
+    sites = program.run(program.model, program.batching.held_rows[:1], num_particles)
     return {s["name"]: s["value"] for s in sites if not s["is_observed"]}
 
 
@@ -128,7 +133,7 @@ def log_likelihood_of_all(program: Program, z: Values, rows: range) -> Tensor:
 
 def scored_by_products(program: Program) -> bool:
     """Returns whether `log_likelihood_of_all` needs no memory for each datum's dimensions."""
-    rows = program.batching.held[: program.block_size]
+    rows = program.batching.held_rows[: program.block_size]
     sites, _ = _scored(program, draw_latents(program, PARTICLES), rows)
     return all(_product(s) is not None for s in sites)
 

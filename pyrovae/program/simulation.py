@@ -6,7 +6,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrovae.program.densities import Program
-from pyrovae.program.particles import OneByOne, Work
+from pyrovae.program.particles import Computed, OneByOne
 from pyrovae.program.sites import Values, observes_data
 
 
@@ -56,12 +56,12 @@ def predict(program: Program, z: Values, rows: range, num_particles: int) -> Val
     names = {s["name"] for s in program.sites.model if observes_data(s)}
     particles = program.particles if program.particles.vectorized else OneByOne()
 
-    def draw(program: Program, rows: range, size: int | None, given: Work) -> Work:
+    def draw(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
         fn = poutine.condition(poutine.uncondition(program.model), data=given.z)
         sites = program.run(fn, rows, size)
-        return Work({s["name"]: s["value"] for s in sites if s["name"] in names}, ())
+        return Computed({s["name"]: s["value"] for s in sites if s["name"] in names}, ())
 
-    return particles.run(draw, program, rows, num_particles, Work(z, ())).z
+    return particles.run(draw, program, rows, num_particles, Computed(z, ())).z
 
 
 def _within(value: Tensor, block: Tensor) -> bool:
