@@ -483,7 +483,7 @@ def test_what_cannot_run_on_all_rows_is_not_tried_on_them(monkeypatch):
     with pytest.raises(ValueError, match="no plate 'data'"):
         inspect(of_fixed_size, None, *spooled([x]))
     assert sizes == [64, 64, 100]
-    monkeypatch.setattr(first, "fits", lambda size: size < x.nbytes)
+    monkeypatch.setattr(first, "fits_memory", lambda size: size < x.nbytes)
     with pytest.raises(RuntimeError, match="size of tensor"):
         inspect(of_fixed_size, None, *spooled([x]))
     assert sizes == [64, 64, 100, 64]
