@@ -1,4 +1,7 @@
-"""Bars of long work; where none is shown, a line now and then in the log."""
+"""Bars of long work; where none is shown, a line now and then in the log.
+
+A line comes when half a minute has gone and a tenth of the work is done since the last one.
+"""
 
 __all__ = ["Bar", "duration"]
 
@@ -30,7 +33,11 @@ class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
         self._done, self._last = done, self._begun
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Takes down that so much more is done."""
+        """Takes down that so much more is done, and says how much is left where it is time to.
+
+        Returns:
+            Whether the bar was drawn anew.
+        """
         self._done += int(n or 0)
         now, (begun, before), (last, told) = monotonic(), self._begun, self._last
         rare = now - last >= SECONDS and self._done - told >= SHARE * self._whole
@@ -43,7 +50,12 @@ class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds in the unit that suits them."""
+    """Returns seconds in the unit that suits them.
+
+    Example:
+        >>> duration(5.04), duration(150), duration(9000)
+        ('5.0 s', '2.5 min', '2.5 h')
+    """
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,8 @@
-"""The main job: fit a model or program by SVI, then say what log P(X) of held-out data is."""
+"""The main job: fit a model or program by SVI, then say what log P(X) of held-out data is.
+
+From the command line to the page in one direction: options (`svi_options`), a task of them, with
+its data and its model, the fit, what of it is saved, the evidence, pictures and page.
+"""
 
 __all__ = ["main"]
 
@@ -59,7 +63,13 @@ class Task(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 4 diverged, 5 checkpoint."""
+    """Runs the job and returns its exit code.
+
+    0 is ok, 2 usage, 3 data, 4 diverged, 5 checkpoint, 130 interrupted, 70 what nobody foresaw.
+
+    Args:
+        argv: Without the name of the command; `None` takes the process's own.
+    """
     argv = sys.argv[1:] if argv is None else argv
     return guarded(lambda: run(configured(argv), argv))
 
@@ -93,7 +103,15 @@ def run(config: "Namespace", argv: list[str]) -> int:
 
 
 def _task(config: "Namespace") -> Task:
-    """Returns what is asked for, with nothing trained yet."""
+    """Returns what is asked for, with nothing trained yet.
+
+    Args:
+        config: What is asked for; estimators that it leaves open are settled here.
+
+    Raises:
+        DataError: If the data cannot be had, or are not what the model takes.
+        ValueError: If there is no such device, model or objective.
+    """
     splits = _splits(config)
     check_device(config.device)
     objective = objective_named(config.objective)
@@ -119,7 +137,7 @@ def _splits(config: "Namespace") -> "Splits":
 
 
 def _model(config: Config, splits: "Splits") -> "Model":
-    """Returns the model asked for, untrained."""
+    """Returns the model asked for, untrained: its weights are drawn from the run's seed."""
     from pyrovae.commands.model_options import options_of
     from pyrovae.rng import seeded
 
@@ -136,7 +154,7 @@ def _program(config: "Namespace", splits: "Splits") -> "Pair":
 
 
 def _path(config: "Namespace") -> Path:
-    """Returns the path of the run folder."""
+    """Returns the path of the run folder, of a new run without `--out` one named by the time."""
     if config.resume and not config.out:
         raise ValueError("--resume needs the run's folder; add --out FOLDER")
     if config.resume and config.overwrite:
@@ -147,7 +165,14 @@ def _path(config: "Namespace") -> Path:
 def _going_on(
     config: "Namespace", argv: list[str], path: Path, num_processes: int
 ) -> Callable[[], str]:
-    """Returns what says, when this is interrupted, which command goes on with it."""
+    """Returns what says, when this is interrupted, which command goes on with it.
+
+    Args:
+        config: What was asked for.
+        argv: The command line, of which the new one is made.
+        path: Of the run folder: whether something of this run is in it yet decides.
+        num_processes: How many train together.
+    """
     before = _written(path)
 
     def sentence() -> str:
@@ -183,7 +208,16 @@ def _without_folder(argv: list[str]) -> list[str]:
 def _fitted_and_evaluated(
     task: Task, folder: "Folder", processes: "Processes"
 ) -> "tuple[Fit, Evidence]":
-    """Writes the run folder, and returns the result of the fit and the evidence."""
+    """Writes the run folder, and returns the result of the fit and the evidence.
+
+    What would be refused is refused before anything is trained or written. Killed at any time, the
+    folder holds a run that `--resume` goes on with.
+
+    Args:
+        task: What is asked for.
+        folder: Of the run, locked.
+        processes: That train together; this is rank 0.
+    """
     from pyrovae import report, runs, storage
     from pyrovae.commands.estimators import estimators_asked
     from pyrovae.evidence.planning import plan
@@ -192,7 +226,7 @@ def _fitted_and_evaluated(
     config, path = task.config, folder.path
     _check_folder(folder, config)
     if task.model:
-        check_loadable(task.model)  # before training, too
+        check_loadable(task.model)
     test = tuple(x.to(config.device) for x in task.arrays(task.splits.test))
     options: Asked = {
         "estimators": estimators_asked(config, ("num_particles",)),
@@ -200,7 +234,7 @@ def _fitted_and_evaluated(
         "plate": config.plate,
         "compile": config.compile,
     }
-    plan(*task.pair, *test, **options)  # what would be refused is refused before training
+    plan(*task.pair, *test, **options)
     result, notes = _fitted(task, folder, processes)
     runs.write_config(path, task.kept, notes)
     runs.write_metrics(path, vars(result))  # killed after its last epoch, it has none left
@@ -216,7 +250,12 @@ def _fitted_and_evaluated(
 
 
 def _check_folder(folder: "Folder", config: "Namespace") -> None:
-    """Raises ValueError where a new run would replace an old one, or there is none to resume."""
+    """Raises ValueError where a new run would replace an old one, or there is none to resume.
+
+    Args:
+        folder: Of the run.
+        config: What is asked for.
+    """
     from pyrovae import runs
 
     folder.check(runs.RUN_FILES)
@@ -233,7 +272,13 @@ def _check_folder(folder: "Folder", config: "Namespace") -> None:
 def _fitted(
     task: Task, folder: "Folder | None", processes: "Processes"
 ) -> "tuple[Fit, list[str]]":
-    """Returns the result of the fit, and notes on what earlier epochs were trained with."""
+    """Returns the result of the fit, and notes on what earlier epochs were trained with.
+
+    Args:
+        task: What is asked for.
+        folder: Of the run; `None` on other ranks than 0, which write nothing.
+        processes: That train together; all go on from what rank 0 has read.
+    """
     import pyrovae as pv
     from pyrovae import runs
     from pyrovae.runs.resuming import read_checkpoint
@@ -280,6 +325,12 @@ def _writer(task: Task, folder: "Folder", notes: list[str]) -> "Callable[[State]
     """Returns the callback that keeps the run folder up to date, an epoch at a time.
 
     It is first called when all input has been found good: only then does a new run replace an old.
+    Each file is written whole or not at all, the checkpoint after the model that it speaks of.
+
+    Args:
+        task: What is asked for.
+        folder: Of the run.
+        notes: What earlier epochs were trained with, to stand above config.yaml.
     """
     from pyrovae import runs, storage
 
@@ -310,7 +361,14 @@ def _first_batch(task: Task) -> "tuple[Tensor | Rows, ...]":
 def _evaluated(
     task: Task, folder: "Folder", test: "tuple[Tensor | Rows, ...]", options: Asked
 ) -> "Evidence":
-    """Returns the evidence of the test data; what was finished before an interrupt stays."""
+    """Returns the evidence of the test data; what was finished before an interrupt stays.
+
+    Args:
+        task: What was asked for, trained by now.
+        folder: Of the run, which keeps finished blocks.
+        test: What model and guide take of the test data, `(N, ...)` each.
+        options: Of the evaluation.
+    """
     import pyrovae as pv
     from pyrovae import runs
     from pyrovae.commands.estimators import on_record

@@ -1,4 +1,8 @@
-"""The command line of `python -m pyrovae.svi`, and what a run that is resumed was begun with."""
+"""The command line of `python -m pyrovae.svi`, and what a run that is resumed was begun with.
+
+Options come from three places, the later going before: defaults, a file (`--config`, or the
+config.yaml of the run that `--resume` goes on with), and the command line itself.
+"""
 
 __all__ = ["GUIDED", "UNGUIDED", "Config", "configured", "kept", "parser"]
 
@@ -31,7 +35,11 @@ GUIDED, UNGUIDED = ("elbo", "importance", "prior"), ("exact",)
 
 
 def parser() -> "Parser":
-    """Returns the command line; what is not about this invocation also goes into config.yaml."""
+    """Returns the parser, a group of options after the other.
+
+    What is not about this invocation (`INVOCATION`) goes into config.yaml, so that
+    `--config RUN/config.yaml` makes the same run again.
+    """
     from pyrovae.commands.options import Parser, add_common
 
     p = Parser("svi", DOES, EXAMPLES)
@@ -41,7 +49,7 @@ def parser() -> "Parser":
 
 
 def _add_data(p: "Parser") -> None:
-    """Adds what is trained on."""
+    """Adds what is trained on: a data set, how it is split and made binary."""
     from pyrovae.commands.options import COUNT
 
     add = p.add_argument_group("data").add_argument
@@ -82,7 +90,7 @@ def _add_program(p: "Parser") -> None:
 
 
 def _add_training(p: "Parser") -> None:
-    """Adds how it is trained."""
+    """Adds how it is trained: what is maximised, by which steps, for how long."""
     from pyrovae.commands.options import AMOUNT, COUNT, SEED
 
     add = p.add_argument_group("training").add_argument
@@ -129,7 +137,7 @@ def _add_evidence(p: "Parser") -> None:
 
 
 def _add_folder(p: "Parser") -> None:
-    """Adds where the run lies."""
+    """Adds where the run lies, and what becomes of one that lies there."""
     add = p.add_argument_group("run folder").add_argument
     add("--out", type=str | None, metavar="FOLDER", help="(default: runs/<time>-<data>)")
     add("--resume", action="store_true", help="go on with the run in --out")
@@ -139,6 +147,13 @@ def _add_folder(p: "Parser") -> None:
 
 def configured(argv: list[str]) -> "Namespace":
     """Returns what the command line asks for, of a run that is resumed as it was begun.
+
+    Options of the model and of estimators are resolved: with the defaults of their classes, which
+    are imported for it. Which estimators, where none are named, is left to whether there is a
+    guide.
+
+    Args:
+        argv: Without the name of the command.
 
     Raises:
         ValueError: If a file names code of a user's that the command line does not name, or a
@@ -166,6 +181,11 @@ def configured(argv: list[str]) -> "Namespace":
 
 
 def kept(config: "Namespace") -> Config:
-    """Returns what goes into config.yaml: all that decides the numbers, as plain values."""
-    # through JSON, which makes plain numbers of the parser's restricted ones
+    """Returns what goes into config.yaml: all that decides the numbers, as plain values.
+
+    They go through JSON, which makes plain numbers of the parser's restricted ones.
+
+    Args:
+        config: What is asked for, resolved.
+    """
     return json.loads(json.dumps({k: v for k, v in vars(config).items() if k not in INVOCATION}))

@@ -1,4 +1,9 @@
-"""What a run may go on with: which options may change, and what is written down of it."""
+"""What a run may go on with: which options may change, and what is written down of it.
+
+What the model is, what it is trained for and where its random streams began stays, or the run
+would be none that anybody could make again; how it is trained may change, and a note says since
+when. All else, such as the estimators of the evidence, is what is asked for now.
+"""
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -9,32 +14,34 @@ from typing import Any, NamedTuple
 from pyrovae import storage
 from pyrovae.errors import StateError
 from pyrovae.runs.contents import CHECKPOINT, read_config
+from pyrovae.svi.training import State
 
-# what the model is, and where its random streams began; data and binarization are in the protocol
-FIXED = (
-    "model",
-    "model_options",
-    "likelihood",
-    "sigma",
-    "z_dim",
-    "hidden_dims",
-    "seed",
-    "objective",
-)
+# data and binarization, which stay too, are in the protocol
+FIXED = "model", "model_options", "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
+FIXED += ("objective",)
+Config = Mapping[str, Any]  # of values as YAML has them
 CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm"  # what takes effect from then on
 
 
 class Checkpoint(NamedTuple):
-    """The state that `fit` goes on from, and what earlier epochs were trained with."""
+    """The state that `fit` goes on from, and what earlier epochs were trained with.
 
-    state: dict[str, Any]
+    Attributes:
+        state: As `fit` gave it to its callback, with what the run wrote beside it.
+        notes: Sentences of a run whose options changed on the way, in order: "up to epoch 100: lr
+            0.001".
+    """
+
+    state: State
     notes: list[str]
 
 
 def read_checkpoint(
-    folder: Path, data: Mapping[str, Any], config: Mapping[str, Any], program: str
+    folder: Path, data: Mapping[str, object], config: Config, program: str
 ) -> Checkpoint:
     """Returns where a run stands, for one that goes on with this configuration.
+
+    An option that the run was begun without, such as one that came later, counts as unchanged.
 
     Args:
         folder: Of the run.
@@ -67,15 +74,25 @@ def read_checkpoint(
 
 
 def _done(state: Mapping[str, object], data: Mapping[str, object]) -> int | None:
-    """Returns how many epochs a state of training has done; `None` of no state of the data."""
+    """Returns how many epochs a state of training has done; `None` of no state of the data.
+
+    Args:
+        state: As it was read.
+        data: The protocol of the data at hand, of which the state's own has to be a part.
+    """
     known, elbo = state.get("data"), state.get("elbo")
     of_data = isinstance(known, dict) and all(k in data and data[k] == known[k] for k in known)
     whole = isinstance(state.get("optimizer"), dict) and isinstance(state.get("best_epoch"), int)
     return len(elbo) if of_data and whole and isinstance(elbo, list) else None
 
 
-def _changed(before: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Returns the options that are others than the run's; StateError where one must not be."""
+def _changed(before: Config, config: Config) -> list[str]:
+    """Returns the options that are others than the run's; StateError where one must not be.
+
+    Args:
+        before: The configuration that the run was begun with.
+        config: What is asked for now.
+    """
     changed = [k for k in (*FIXED, *CHANGING) if before.get(k, config[k]) != config[k]]
     for name in (k for k in changed if k in FIXED):
         more = "; another seed for the evaluation is one of pyrovae.evidence" * (name == "seed")
@@ -86,8 +103,14 @@ def _changed(before: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     return changed
 
 
-def _check_epochs(state: Mapping[str, Any], config: Mapping[str, Any], changed: list[str]) -> None:
-    """Raises StateError for fewer epochs than are done, or a change that none is left for."""
+def _check_epochs(state: State, config: Config, changed: list[str]) -> None:
+    """Raises StateError for fewer epochs than are done, or a change that none is left for.
+
+    Args:
+        state: Of the training.
+        config: What is asked for now.
+        changed: Names of the options that are others than the run's.
+    """
     done, epochs = len(state["elbo"]), config["num_epochs"]
     if epochs < done:
         raise StateError(
@@ -102,4 +125,5 @@ def _check_epochs(state: Mapping[str, Any], config: Mapping[str, Any], changed: 
 
 
 def _option(name: str) -> str:
+    """Returns an option as a command line has it."""
     return f"--{name.replace('_', '-')}"

@@ -1,10 +1,14 @@
-"""Where batches come from: tensors, rows on disk, or a DataLoader."""
+"""Where batches come from: tensors, rows on disk, or a DataLoader.
+
+Of each, batches are tuples of tensors `(n, ...)`, one for each argument of the program, and go
+with the numbers of their rows, `(n,)`, which an error names.
+"""
 
 __all__ = ["Batches", "Data", "batches", "with_constants", "without_constants"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,15 +22,12 @@ from pyrovae.svi.distributed import Processes
 CHECKED = 1024  # rows looked at, or validated, at a time
 Batch = tuple[Tensor, ...]
 Numbered = Iterator[tuple[Tensor, Batch]]  # with the numbers of their rows
+Transform = Callable[..., object] | None
+Device = str | torch.device | None
 Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[object]
 
 
-def batches(
-    data: Data,
-    size: int,
-    transform: Callable[..., object] | None,
-    device: str | torch.device | None,
-) -> "Batches":
+def batches(data: Data, size: int, transform: Transform, device: Device) -> "Batches":
     """Returns the batches of data: `size` rows, or what a DataLoader gives at a time.
 
     Args:
@@ -40,8 +41,8 @@ def batches(
     return _Indexed(arguments(data), int(size), transform, device)
 
 
-def arguments(data: object) -> tuple[Any, ...]:
-    """Returns data as what a program is called with."""
+def arguments(data: object) -> tuple[object, ...]:
+    """Returns data as what a program is called with: several as they are, one as a tuple of it."""
     return tuple(data) if isinstance(data, tuple | list) else (data,)
 
 
@@ -50,45 +51,49 @@ def with_constants(fn: Callable[..., object], data: object) -> Callable[..., obj
 
     Args:
         fn: A model or guide.
-        data: What it is called with.
+        data: What it is called with, tables `(N, ...)` among it.
     """
     if not isinstance(data, tuple | list) or all(map(is_table, data)):
         return fn
     return bound(fn, data, tuple((i, 0) for i, d in enumerate(data) if is_table(d))) or fn
 
 
-def without_constants(data: Any) -> Any:
-    """Returns the data without what is no table."""
+def without_constants(data: Data) -> Data:
+    """Returns the data without what is no table: what `with_constants` has in the program."""
     return tuple(filter(is_table, data)) if isinstance(data, tuple | list) else data
 
 
 class Batches(ABC):
     """Data in batches; `check` first.
 
+    Args:
+        transform: Applied to each batch, `transform(*batch)`; `None` leaves it.
+        device: Where batches go; `None` leaves them.
+
     Attributes:
-        num_data: Number of rows.
-        num_steps: Number of batches of an epoch.
+        num_data: Number of rows, N.
+        num_steps: Number of batches of an epoch, the short last one included.
     """
 
     num_data = num_steps = 0
 
-    def __init__(
-        self, transform: Callable[..., object] | None, device: str | torch.device | None
-    ) -> None:
+    def __init__(self, transform: Transform, device: Device) -> None:
         self._transform, self._device = transform, device
 
     @property
     @abstractmethod
     def first(self) -> Batch:
-        """A batch as the program gets it."""
+        """A batch as the program gets it, `(n, ...)` each; the same one every time."""
 
     @abstractmethod
     def in_order(self) -> Numbered:
-        """Yields all rows once, for other uses than training."""
+        """Yields all rows once, in order, by so many as suit a look at them: numbers and data."""
 
     @abstractmethod
     def epoch(self, processes: Processes, seed: int | None, number: int) -> Numbered:
         """Yields the rows of each batch of an epoch, and the data of this rank's share of them.
+
+        Alone, the order is drawn from torch's stream; among several, from one that all have.
 
         Args:
             processes: Each of which has a share of a batch.
@@ -97,24 +102,39 @@ class Batches(ABC):
         """
 
     def check(self, model: Callable[..., object]) -> "Batches":
-        """Returns itself; raises where an observed value is outside its site's support."""
+        """Returns itself, once all rows were run through the model.
+
+        Raises:
+            DataError: If an observed value is outside its site's support, or not finite.
+        """
         with seeded(0):
             for rows, batch in self.in_order():
                 check_observed(model, *batch, start=int(rows[0]))
         return self
 
     def _prepared(self, batch: Batch) -> Batch:
+        """Returns a batch as the program gets it: on the device, transformed."""
         batch = tuple(d.to(self._device) for d in batch)
         return batch if self._transform is None else as_tensors(self._transform(*batch))
 
 
 class _Indexed(Batches):
-    """Batches of data that can be indexed by rows; shuffled unless one batch takes all."""
+    """Batches of data that can be indexed by rows; shuffled unless one batch takes all.
 
-    def __init__(self, data: tuple[Any, ...], size: int, *options: Any) -> None:
-        super().__init__(*options)
+    Args:
+        data: Tables, `(N, ...)` each.
+        size: Rows of a batch.
+        transform: As of `Batches`.
+        device: Likewise.
+    """
+
+    def __init__(
+        self, data: tuple[object, ...], size: int, transform: Transform, device: Device
+    ) -> None:
+        super().__init__(transform, device)
         check_data(data)
-        self._data, self._size, self.num_data = data, size, len(data[0])
+        self._data = cast(tuple[Tensor | Rows, ...], data)
+        self._size, self.num_data = size, len(self._data[0])
         self.num_steps = -(-self.num_data // size)
 
     @property
@@ -136,14 +156,21 @@ class _Indexed(Batches):
         return ((rows, self._at(processes.share(rows))) for rows in order.split(self._size))
 
     def _at(self, rows: Tensor) -> Batch:
+        """Returns the rows of these numbers `(n,)`, prepared, `(n, ...)` each."""
         return self._prepared(tuple(d[rows.to(d.device)] for d in self._data))
 
 
 class _Loaded(Batches):
-    """Batches of a DataLoader, as they come; rows are numbered in that order."""
+    """Batches of a DataLoader, as they come; rows are numbered in that order.
 
-    def __init__(self, loader: DataLoader[object], *options: Any) -> None:
-        super().__init__(*options)
+    Args:
+        loader: Gives tensors, or tuples of them.
+        transform: As of `Batches`.
+        device: Likewise.
+    """
+
+    def __init__(self, loader: DataLoader[object], transform: Transform, device: Device) -> None:
+        super().__init__(transform, device)
         self._loader, self._first = loader, Batch()
 
     @property

@@ -1,4 +1,7 @@
-"""Training over several processes: which one this is, and what it shares with the others."""
+"""Training over several processes: which one this is, and what it shares with the others.
+
+The words are torch's: a process is a rank, their number the size of the group.
+"""
 
 __all__ = ["Processes", "joined"]
 
@@ -9,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,17 +21,22 @@ from torch import Tensor
 from pyrovae.errors import DataError
 from pyrovae.rng import seeded, stream_seed
 
+T = TypeVar("T")
 Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
 TIMEOUT = timedelta(minutes=5)  # after which a silent rank counts as dead
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; alone, everything is what it would be anyway.
+    r"""This process among those that train together; alone, everything is as it would be anyway.
 
-    Each takes its share of every batch, and sums gradients with the others: those of the whole
-    batch. `torch.nn.parallel.DistributedDataParallel` would average `torch.nn.Parameter`s only,
-    and Pyro's `pyro.param` makes plain tensors.
+    .. math::
+        \frac{1}{n} \sum_r n_r g_r = \frac{1}{n} \sum_{i=1}^n \nabla \ell_i,
+        \quad n = \sum_r n_r
+
+    is the gradient of a batch of n rows, of which rank r has taken its :math:`n_r` and found
+    :math:`g_r`, their mean. `torch.nn.parallel.DistributedDataParallel` would average
+    `torch.nn.Parameter`s only, each rank's alike, and Pyro's `pyro.param` makes plain tensors.
 
     Attributes:
         rank: Number of this process; 0 writes.
@@ -40,17 +48,19 @@ class Processes:
 
     @classmethod
     def current(cls) -> "Processes":
-        """Returns what `torch.distributed` says, if it is initialised."""
+        """Returns what `torch.distributed` says; a process alone where that is not set up."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
     def share(self, rows: Tensor) -> Tensor:
-        """Returns this rank's part of a batch; it may be empty."""
+        """Returns this rank's part of the rows of a batch `(n,)`, `(n_r,)`; it may be empty."""
         return rows.tensor_split(self.size)[self.rank]
 
     def order(self, num_data: int, seed: int, epoch: int) -> Tensor:
-        """Returns an epoch's order of rows, the same on every rank, and begins its own noise.
+        """Returns an epoch's order of rows `(N,)`, the same for all; begins a stream of its own.
+
+        From here on, draws differ from rank to rank: those of an epoch are fixed by its number.
 
         Args:
             num_data: N.
@@ -66,6 +76,8 @@ class Processes:
         self, step: Step, batch: tuple[Tensor, ...], size: int, params: list[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Returns loss and gradients per datum of a batch of `size`, of which this is a share.
+
+        All ranks call it at once, those with an empty share too, which count for nothing.
 
         Args:
             step: Gives loss and gradients per datum of a batch.
@@ -88,7 +100,7 @@ class Processes:
         return loss, grads
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Sets tensors to those of rank 0, in place."""
+        """Sets tensors to those of rank 0, in place; they have the same shapes everywhere."""
         if self.size > 1:
             flat = torch.cat([t.detach().reshape(-1) for t in tensors])
             dist.broadcast(flat, 0)
@@ -96,8 +108,8 @@ class Processes:
                 for t, part in zip(tensors, _split(tensors, flat), strict=True):
                     t.copy_(part)
 
-    def broadcast_object(self, value: Any) -> Any:
-        """Returns what rank 0 gives here."""
+    def broadcast_object(self, value: T) -> T:
+        """Returns what rank 0 gives here: numbers, words, or what pickle takes."""
         if self.size == 1:
             return value
         values = [value]
@@ -105,7 +117,14 @@ class Processes:
         return values[0]
 
     def check_data(self, batches: Iterable[Sequence[Tensor]]) -> None:
-        """Raises DataError, on every rank, where one holds other data than rank 0."""
+        """Compares the data of all ranks, by a digest of types, shapes and bytes.
+
+        Args:
+            batches: All of them, `(n, ...)` each.
+
+        Raises:
+            DataError: On every rank, if one holds other data than rank 0.
+        """
         digest = hashlib.sha256()
         for d in chain.from_iterable(batches):
             digest.update(f"{d.dtype}{tuple(d.shape)}".encode())
@@ -124,7 +143,11 @@ class Processes:
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """Joins the processes that torchrun started, if it did; yields the ranks and the own device.
 
-    gloo connects CPUs, nccl GPUs, of which each process takes its own.
+    gloo connects CPUs, nccl GPUs, of which each process takes its own. A rank that does not answer
+    for five minutes counts as dead, and the others end.
+
+    Args:
+        device: As the command line has it: "cpu", "cuda", "cuda:1".
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Processes(), device
@@ -140,5 +163,6 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
 
 def _split(like: Sequence[Tensor], flat: Tensor) -> list[Tensor]:
+    """Returns parts of a flat tensor in the shapes of others."""
     parts = flat.split([t.numel() for t in like])
     return [part.view_as(t) for t, part in zip(like, parts, strict=True)]

@@ -1,4 +1,7 @@
-"""Stochastic variational inference for any Pyro model and guide."""
+"""Stochastic variational inference for any Pyro model and guide: `fit`, epoch by epoch.
+
+What a step minimises is in `objectives`, its gradient in `gradients`.
+"""
 
 __all__ = ["Diverged", "Fit", "fit"]
 
@@ -142,7 +145,18 @@ def fit(
 def _batches(
     model: Fn, data: Data, valid: Data | None, how: Settings
 ) -> tuple[Batches, Batches | None]:
-    """Returns the batches of training and validation data, which the model can observe."""
+    """Returns the batches of training and validation data, which the model can observe.
+
+    Args:
+        model: A Pyro callable of the data.
+        data: What it is trained on.
+        valid: Validation data, or `None`; they are not transformed.
+        how: The settings.
+
+    Raises:
+        ValueError: (mostly a `DataError`) If they are empty, unequal in length, not finite or
+            outside a site's support, or `patience` waits for validation data that are not there.
+    """
     if how.patience is not None and valid is None:
         raise ValueError("patience needs validation data; pass valid=...")
     rows = without_constants(data)
@@ -162,7 +176,15 @@ def _begun(
     num_steps: int,
     processes: Processes,
 ) -> Training:
-    """Returns the training of these tensors as it begins, or goes on; the same on every rank."""
+    """Returns the training of these tensors as it begins, or goes on; the same on every rank.
+
+    Args:
+        named: The parameters by name.
+        buffers: What else the modules keep, by name.
+        how: The settings.
+        num_steps: Of an epoch.
+        processes: That train together; all begin with the tensors of rank 0.
+    """
     params = list(named.values())
     training = Training(named, buffers, how.optimizer(params, lr=how.lr))
     if how.resume is not None:
@@ -185,7 +207,11 @@ def _shown(how: Settings, processes: Processes) -> bool | None:
 
 @contextmanager
 def _apart(seed: int | None) -> Iterator[None]:
-    """Runs its body on streams fixed by the seed, and leaves all that is global as it was."""
+    """Runs its body on streams fixed by the seed, and leaves all that is global as it was.
+
+    That is random streams, Pyro's store and its validation, filters of warnings, and the precision
+    of float32 products, which are those of the fastest library that is exact to float32.
+    """
     with (
         seeded(seed),
         CleanStore(),
@@ -198,7 +224,7 @@ def _apart(seed: int | None) -> Iterator[None]:
 
 
 def _agreed(processes: Processes, train: Batches, seed: int | None) -> int | None:
-    """Returns the seed that all ranks have, once they have the same data."""
+    """Returns the seed that all ranks have, once they have the same data; alone, the one given."""
     if processes.size == 1:
         return seed
     with seeded(0):
@@ -215,6 +241,9 @@ def _epoch(
     clip_norm: float | None,
 ) -> float:
     """Takes a step on each batch; returns the mean objective met on the way, nats per datum.
+
+    A step that would not be finite is not taken: parameters, and what the optimizer knows of them,
+    stay as they were before it.
 
     Args:
         training: With the parameters, their optimizer and its schedule.
@@ -253,7 +282,17 @@ def _epoch(
 def _valid_elbo(
     model: Fn, guide: Fn | None, held_out: Batches | None, processes: Processes
 ) -> float | None:
-    """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; draws are the same."""
+    """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; `None` without any.
+
+    Modules are in `eval()` mode and nothing learns. The draws are the same after every epoch, so
+    that epochs are compared on one footing.
+
+    Args:
+        model: As the objective takes it.
+        guide: Another, or `None`.
+        held_out: Batches of validation data, or `None`.
+        processes: That train together.
+    """
     elbo = None
     if held_out is None:
         return elbo

@@ -16,7 +16,15 @@ Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
 
 
 def gradients(objective: Objective, model: Fn, guide: Fn | None, params: list[Tensor]) -> Step:
-    """Returns the function of a batch `(n, ...)` that gives its loss per datum and the gradients.
+    r"""Returns the function of a batch `(n, ...)` that gives its loss per datum and the gradients.
+
+    .. math::
+        \ell = -\frac{1}{n} \sum_{i=1}^n \mathrm{objective}(x_i), \quad
+        \nabla_{\theta, \phi}\, \ell
+
+    The loss is a tensor `()` in nats, without a graph; of the gradients each has the shape of its
+    parameter, or is `None` where the batch does not reach it. A mean, not a sum: the learning rate
+    need not change with the size of a batch.
 
     Args:
         objective: Whose loss is minimised, nats per datum.
@@ -31,6 +39,9 @@ def compiled_gradients(
     objective: Objective, model: Fn, guide: Fn | None, params: list[Tensor]
 ) -> Captured:
     """Returns `gradients` as a graph of the objective's `graph_loss`, compiled at its first call.
+
+    Batches of another size than the first one's run as ever. Where no graph can be had, because
+    something reads a number or a draw has no gradient, all do, and a warning says why.
 
     Args:
         objective: Whose loss is minimised, nats per datum.
@@ -60,6 +71,10 @@ def find_parameters(
 ) -> tuple[Fn, dict[str, Tensor]]:
     """Returns the model as the objective takes it, and all parameters of its loss by name.
 
+    A loss is computed once. Pyro tells of parameters as `pyro.param`, `pyro.module` and
+    `PyroModule` meet them; autograd tells of tensors that would get a gradient. Both have to
+    agree: what Pyro does not know would be left out of the optimizer, and silently never train.
+
     Args:
         objective: Whose loss is looked at.
         model: A Pyro callable of a batch.
@@ -67,7 +82,8 @@ def find_parameters(
         batch: What both are run on, `(n, ...)` each.
 
     Raises:
-        ValueError: If Pyro misses a parameter, or none trains.
+        ValueError: If Pyro misses a parameter, or none trains: the message says how to register
+            it.
     """
     with torch.random.fork_rng(), Parameters() as parameters:
         model = objective.prepared(model, guide, *batch)
@@ -94,7 +110,7 @@ def find_parameters(
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """Yields the leaf tensors that the loss sends gradients to."""
+    """Yields the leaf tensors that the loss sends gradients to, each once."""
     todo, seen = [loss.grad_fn], set()
     while todo:
         node = todo.pop()
@@ -108,7 +124,10 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
 
 
 def largest_gradient(named: dict[str, Tensor]) -> str:
-    """Returns the parameter whose gradient is largest, not-finite ones first, with its norm."""
+    """Returns the parameter whose gradient is largest, not-finite ones first, with its norm.
+
+    That is a name and a number, as an error can hold them: "VAE.encoder (norm nan)".
+    """
     norms = {k: p.grad.norm().item() for k, p in named.items() if p.grad is not None}
     name = max(
         norms, key=lambda k: (not isfinite(norms[k]), norms[k] if isfinite(norms[k]) else 0.0)

@@ -1,6 +1,7 @@
-r"""What SVI maximises, one class an objective, in nats per datum.
+"""What SVI maximises, one class an objective, in nats per datum.
 
-The evidence of a program is that of its model, whatever was maximised to train it.
+The evidence of a program is that of its model, whatever was maximised to train it; so is the
+validation ELBO that decides which epoch is kept.
 """
 
 __all__ = ["ELBO", "Loss", "Objective", "named", "objective_of"]
@@ -89,7 +90,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class ELBO(Objective):
-    r"""The evidence lower bound, S draws a datum; in expectation a lower bound of log p(x).
+    r"""The evidence lower bound of each datum, `(N,)`, nats: in expectation at most log p(x).
 
     .. math::
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)]

@@ -28,8 +28,10 @@ class Fit:
     """What `fit` did, one value an epoch, in nats per datum.
 
     Attributes:
-        elbo: ELBO of the training data, averaged over the epoch's steps.
-        valid_elbo: ELBO of the validation data after each epoch; empty without any.
+        elbo: ELBO of the training data, or whatever was maximised, averaged over the epoch's
+            steps: parameters move meanwhile, so it lags behind.
+        valid_elbo: ELBO of the validation data after each epoch, whatever was maximised; empty
+            without any.
         best_epoch: The epoch, from 1, whose parameters were kept; the last without validation
             data.
         seconds: Wall time of each epoch.
@@ -51,7 +53,26 @@ class Fit:
 
 
 class Training:
-    """Where training stands: all that a checkpoint must hold."""
+    """Where training stands: all that a checkpoint must hold.
+
+    `plan` comes first, and after `restore` where there is something to go on from; then `advance`
+    once an epoch, and `finish`.
+
+    Args:
+        named: The parameters by name, unconstrained, as the optimizer has them in this order.
+        buffers: What else the program's modules keep, such as running means, by name.
+        optim: Of the parameters.
+
+    Attributes:
+        named, buffers, optim: As given; tensors are changed in place.
+        schedule: Of the learning rate; one step of it a step of the optimizer.
+        begun: The state that this went on from; `None` of a training from its start.
+        elbo, valid_elbo: What was met in each epoch so far, nats per datum, higher is better.
+        seconds: What each epoch took.
+        best_epoch: The one of the highest finite validation ELBO, from 1, the last one without
+            validation data; 0 before there is any.
+        best: Parameters and buffers after that epoch, by name; empty without validation data.
+    """
 
     def __init__(
         self,
@@ -81,6 +102,8 @@ class Training:
     def advance(self, elbo: float, valid_elbo: float | None, seconds: float) -> None:
         """Takes down an epoch's results, and its parameters where they are the best so far.
 
+        A validation ELBO that is not finite never counts as the best: the steps went too far.
+
         Args:
             elbo: Mean over the epoch's steps, nats per datum.
             valid_elbo: Of the validation data after it, likewise; `None` without such.
@@ -101,7 +124,12 @@ class Training:
         return {k: f"{v[-1]:.2f}" for k, v in shown.items() if v}
 
     def state(self) -> State:
-        """Returns a copy of all `restore` needs: nested dictionaries of tensors and numbers."""
+        """Returns a copy of all `restore` needs: nested dictionaries of tensors and numbers.
+
+        Its keys are "parameters", "buffers" and "best" (tensors by name); "optimizer" and
+        "schedule" (their own `state_dict`); "random" (the streams of CPU and CUDA); "elbo",
+        "valid_elbo" and "seconds" (numbers by epoch); and "best_epoch".
+        """
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
@@ -119,7 +147,13 @@ class Training:
         }
 
     def restore(self, state: State) -> None:
-        """Goes to where `state` was taken; StateError where it is no state of this program."""
+        """Goes to where a state was taken, random streams and all.
+
+        Optimizer and schedule follow in `plan`, when it is known how many steps are left.
+
+        Raises:
+            StateError: If it lacks something, or is of another program: nothing is changed then.
+        """
         with _read_from(state):
             held = self.named | self.buffers
             saved = {**state["parameters"], **state.get("buffers", {})}
@@ -145,7 +179,9 @@ class Training:
     def plan(self, name: str, lr: float, num_steps: int) -> None:
         """Sets the learning rates of the steps left: goes on with a schedule or begins one.
 
-        A constant rate may be another than before. All else stays with what was begun.
+        A constant rate may be another than before. All else stays with what was begun. A cycle
+        rises to `lr` over the first 30 % of its steps and falls to a 250,000th of that, with
+        momentum moving the other way; one that is finished begins anew over the steps added.
 
         Args:
             name: "constant" or "one-cycle".
@@ -155,11 +191,17 @@ class Training:
         Raises:
             StateError: If another schedule was begun, or one with another number of steps left or
                 another rate, or another optimizer.
+
+        References:
+            Super-convergence (Smith and Topin, 2017), https://arxiv.org/abs/1708.07120
+            SGDR: stochastic gradient descent with warm restarts (Loshchilov and Hutter, 2017),
+            https://arxiv.org/abs/1608.03983
         """
         with _read_from(self.begun):
             self._plan(name, lr, num_steps)
 
     def _plan(self, name: str, lr: float, num_steps: int) -> None:
+        """Does what `plan` says; a state of a wrong kind raises whatever it raises."""
         begun = self.begun["schedule"] if self.begun else {}
         total = begun.get("total_steps")
         left = total - 1 - begun["last_epoch"] if total else None
@@ -177,7 +219,7 @@ class Training:
         if begun and left != 0:
             self._go_on(begun)
 
-    def _go_on(self, begun: dict[str, Any]) -> None:
+    def _go_on(self, begun: State) -> None:
         """Takes over a schedule, after its like was made, which sets rates of its own then."""
         rates = [group["lr"] for group in self.optim.param_groups]
         self._load_optimizer()
@@ -215,6 +257,7 @@ class Training:
             raise StateError("resume was optimised in other groups; resume with its own optimizer")
 
     def _load_optimizer(self) -> None:
+        """Gives the optimizer the state that was begun with; ValueError for other shapes."""
         assert self.begun is not None
         state = dict(self.begun["optimizer"])
         state["state"] = {int(k): v for k, v in state["state"].items()}
@@ -249,22 +292,28 @@ class Training:
 
 
 def _copy(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors by name that stay as these are now."""
     return {name: p.detach().clone() for name, p in named.items()}
 
 
 @torch.no_grad()
 def _assign(named: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Copies values into the tensors of their names, in place."""
     for name, value in values.items():
         named[name].copy_(value)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value  # as a file has it
+def _plain(value: object) -> object:
+    """Returns a value as a file has it: no tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 @contextmanager
 def _read_from(state: State | None) -> Iterator[None]:
-    """Raises StateError for whatever a state that is read lacks, or holds of a wrong kind."""
+    """Raises StateError for whatever a state that is read lacks, or holds of a wrong kind.
+
+    Without a state, errors are those of the optimizer or the schedule, and stay what they are.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
