@@ -178,6 +178,17 @@ def test_models_are_there_without_their_import():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_modules_of_the_evidence_are_there_without_their_import():
+    """In a process that has imported nothing of it."""
+    code = """
+import pyrovae as pv
+pv.evidence.weights.LogWeights, pv.evidence.cost.cost, pv.evidence.results.Evidence
+pv.evidence.samplers.annealing.ais
+pv.evidence.estimators.estimator, pv.evidence.estimators.ais.AIS
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_import_sets_nothing_global():
     code = """
 import logging, random, warnings

@@ -115,7 +115,7 @@ def _computed(plan: Plan, done: Blocks, progress: bool | None) -> Plan:
 
 def _estimate(name: str, plan: Plan, done: Blocks) -> Estimate:
     """Returns one estimator's results, of all blocks of the source that it reads."""
-    own, e = plan.source(name), plan.estimators[name]
+    own = plan.source(name)
     parts = [done[block] for block, (source, _) in plan.blocks.items() if source == own]
 
     def joined(field: str) -> Tensor:
@@ -129,7 +129,7 @@ def _estimate(name: str, plan: Plan, done: Blocks) -> Estimate:
         seconds=sum(part["seconds"].item() for part in parts),
         tolerance=plan.tolerance,
         batches=joined("batches") if "batches" in parts[0] else None,
-        label=f"{e.title}{name.removeprefix(e.name).replace('_', ' ')}",
+        label=plan.label(name),
     )
 
 

@@ -87,6 +87,13 @@ class Plan:
         """Returns the word for the source of an estimator's weights."""
         return next(word for word, read in self.job.readers.items() if name in read)
 
+    def label(self, name: str) -> str:
+        """Returns what an estimator is called in words: of several of one title by number."""
+        e = self.estimators[name]
+        first = next(n for n, other in self.estimators.items() if other.title == e.title)
+        number = name.removeprefix(e.name).replace("_", " ")
+        return e.title if name == first else f"{e.title}{number}"
+
     def prepared(self, source: str) -> "Plan":
         """Returns the plan with what the source prepares once, unless it has."""
         work = self.job.works[source]

@@ -1,6 +1,7 @@
 """Estimators of log p(x) as objects: a file for each kind, and what all of them share."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,6 @@ def __getattr__(name: str) -> object:
     """Loads what is asked for, or a module of its own, when it is first asked for."""
     if name in _NAMES:
         return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
-    if name in ("ais", "base", "exact", "importance", "naive", "names", "quadrature"):
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

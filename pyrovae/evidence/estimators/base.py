@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.estimators.reading import Reading, Results
+from pyrovae.evidence.estimators.reading import Exactness, Looseness, Reading, Results
 from pyrovae.evidence.weights import LogWeights, Reductions
 from pyrovae.program import Program, inspect
 from pyrovae.registry import enter
@@ -42,6 +42,7 @@ Model = Callable[..., object]
 Guide = Callable[..., object] | None
 Inspected = Callable[[Guide], Program]
 Bound = Literal["exact", "lower", "mean", "none"]
+READINGS = {"exact": Exactness(), "mean": Looseness()}  # of others it is that of weights
 W = TypeVar("W")  # what an estimator computes of a block, and reads
 kinds: "dict[str, type[Estimator]]" = {}  # by name, as they are defined; see `known`
 
@@ -185,7 +186,7 @@ class Estimator(Generic[W]):
             error; "mean", a mean of such logs, lower by more than its error tells; "none".
         rank: Its place among those that are "exact" or "lower": that of the first one is 0.
         blind: Whether it proposes without a look at the datum, so that a high value may be luck.
-        reading: How its results are put in words.
+        reading: How its results are put in words; by default as its bound asks.
         draws_from: The word for where its weights come from, which names blocks of them.
         keywords: Its options by the names that they go by in calls that name several estimators.
     """
@@ -201,7 +202,7 @@ class Estimator(Generic[W]):
     keywords: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Makes the class known by the name that it has of its own.
+        """Makes the class known by the name that it has of its own, and read as its bound is.
 
         Raises:
             TypeError: If another class has that name.
@@ -211,6 +212,8 @@ class Estimator(Generic[W]):
         if "name" in vars(cls):
             cls.label = vars(cls).get("label", cls.name)
             cls.draws_from = vars(cls).get("draws_from", cls.name)
+        if "bound" in vars(cls) and "reading" not in vars(cls):
+            cls.reading = READINGS.get(cls.bound, Reading())
 
     @classmethod
     def of(cls, shared: Mapping[str, object], own: Mapping[str, object] | None = None) -> Self:

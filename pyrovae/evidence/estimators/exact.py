@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 
 from pyrovae.evidence.estimators.base import Bound, Columns, Estimator, Guide, Inspected, Work
-from pyrovae.evidence.estimators.reading import Exactness, Reading
 from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.weights import LogWeights
@@ -34,7 +33,6 @@ class Exact(Estimator[LogWeights]):
     label: ClassVar[str] = "enumeration"
     bound: ClassVar[Bound] = "exact"
     rank: ClassVar[int] = 0
-    reading: ClassVar[Reading] = Exactness()
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, of which nothing is guessed.

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pyrovae.checks import check_sizes
 from pyrovae.evidence.estimators.base import Bound, Columns, Guide, Inspected, Target
-from pyrovae.evidence.estimators.reading import Reading, Results
 from pyrovae.evidence.estimators.sampled import Sampled
 from pyrovae.evidence.samplers.adaptive import FIRST
 from pyrovae.evidence.samplers.importance import importance_sampling
@@ -115,14 +114,6 @@ class _OfImportance(Sampled):
         return self.source(model, guide, *data, seed=seed, plate=plate)
 
 
-class Looseness(Reading):
-    """How a mean of logs is read: it is below log p(x) by more than its error tells."""
-
-    def verdict(self, e: Results) -> list[str]:
-        """Returns "a bound" for each datum, whatever its error."""
-        return ["a bound"] * len(e.value)
-
-
 @dataclass(frozen=True)
 class ELBO(_OfImportance):
     r"""The mean of log w, a lower bound of log p(x) by KL(q(z|x) || p(z|x)), nats.
@@ -140,7 +131,6 @@ class ELBO(_OfImportance):
     name: ClassVar[str] = "elbo"
     label: ClassVar[str] = "ELBO"
     bound: ClassVar[Bound] = "mean"
-    reading: ClassVar[Reading] = Looseness()
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
         """Returns the mean of log w; of fewer particles it is the same with a larger error."""
@@ -190,7 +180,6 @@ class IWAE(_OfImportance, _GroupSize):
     name: ClassVar[str] = "iwae"
     label: ClassVar[str] = "IWAE"
     bound: ClassVar[Bound] = "mean"
-    reading: ClassVar[Reading] = Looseness()
     keywords: ClassVar[Mapping[str, str]] = {**Sampled.keywords, "iwae_k": "k"}
 
     def __post_init__(self) -> None:

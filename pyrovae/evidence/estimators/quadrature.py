@@ -20,7 +20,6 @@ from pyrovae.evidence.estimators.base import (
     Inspected,
     Work,
 )
-from pyrovae.evidence.estimators.reading import Exactness, Reading
 from pyrovae.evidence.samplers.quadrature import (
     MAX_POINTS,
     TOLERANCE,
@@ -56,7 +55,6 @@ class Quadrature(Estimator[tuple[Tensor, Tensor, Tensor]]):
     label: ClassVar[str] = "quadrature"
     bound: ClassVar[Bound] = "exact"
     rank: ClassVar[int] = 0
-    reading: ClassVar[Reading] = Exactness()
 
     def __post_init__(self) -> None:
         check_positive(tolerance=self.tolerance)
