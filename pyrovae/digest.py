@@ -120,7 +120,12 @@ class Reached:
             self._hash.update(repr([str(w) for w in words]).encode())
 
     def _enter(self, obj: object) -> list[object]:
-        """Takes down what an object is, and returns what has to be known of it besides."""
+        """Takes down what an object is, and returns what has to be known of it besides.
+
+        Args:
+            obj: Anything; numbers, text and their like are known at once, what was met before by
+                its number, and of all others the kind counts, and how many parts they have.
+        """
         kind = type(obj)
         if kind in PLAIN:
             self._put(kind.__name__, repr(obj))
@@ -237,7 +242,14 @@ class Reached:
         return [fn.__code__, *held, *used]
 
     def _imported(self, code: CodeType, package: str) -> Iterator[ModuleType | str]:
-        """Yields the modules that code imports as it runs, of libraries name and version."""
+        """Yields the modules that code imports as it runs, of libraries name and version.
+
+        A user's own module that is not loaded yet cannot be read: it is noted among `unknown`.
+
+        Args:
+            code: Of a function.
+            package: The one that relative imports start from.
+        """
         before: list[object] = [None, None]
         for one in dis.get_instructions(code):
             if one.opname == "IMPORT_NAME":
@@ -275,7 +287,7 @@ class Reached:
         return [_Used(v, used.names) if isinstance(v, ModuleType) else v for v in values]
 
     def _module(self, module: ModuleType) -> list[object]:
-        """Of a user's module that is held as a value, any attribute may be asked for."""
+        """Returns a user's module with all its names: of a value held, any may be asked for."""
         return [_Used(module, frozenset(n for n in vars(module) if not n.startswith("__")))]
 
     def _network(self, network: torch.nn.Module) -> list[object]:
@@ -358,7 +370,11 @@ def _file(top: str) -> Path | None:
 
 @cache
 def _source(name: str | None) -> str:
-    """Returns a digest of a module's file, "" where it has none (a notebook, a shell)."""
+    """Returns a digest of a module's file, "" where it has none (a notebook, a shell).
+
+    Args:
+        name: Of an imported module, or `None`.
+    """
     path = getattr(sys.modules.get(str(name)), "__file__", None)
     return sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
 

@@ -4,6 +4,10 @@ From the bottom up: `sites` and `parameters` say what a run has met, `handlers` 
 it runs in; `batching` and `particles` how blocks of rows and S particles reach it. `densities` has
 the `Program`, log-densities `(S, n)` in nats. `first`, `points`, `masks`, `auxiliaries` and
 `trials` find out what a program is, as `inspection` asks; the others are functions of a `Program`.
+
+S is the number of particles, N of data, n of the rows of a block, everywhere here. Sites are by
+name: `{"z": (S, n, 8)}`. Whatever runs a program does so under `evaluation` or one of its
+relatives.
 """
 
 from pyrovae.program.arguments import check_callables, check_data, check_observed, explained

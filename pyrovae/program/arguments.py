@@ -25,6 +25,9 @@ OF_TYPES = r"dtype|data ?type|scalar type|not implemented for '|not supported fo
 def check_callables(model: object, guide: object) -> None:
     """Raises TypeError unless model, and guide where there is one, can be called.
 
+    A module without `forward` can be called, and then fails; it is named, with what it has
+    instead.
+
     Args:
         model: To be one that can be called.
         guide: Likewise, or `None`.
@@ -45,10 +48,10 @@ def check_callables(model: object, guide: object) -> None:
 def check_data(data: Sequence[object], start: int = 0) -> None:
     """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
 
-    Rows are counted from `start`.
+    NaN and inf would go through networks into every number unseen: the first is named by its row.
 
     Args:
-        data: Tables, `(N, ...)` each.
+        data: Tables, `(N, ...)` each, in memory or on disk.
         start: Number of the first row.
     """
     if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
@@ -78,6 +81,9 @@ def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) 
 @contextmanager
 def explained(*data: object) -> Iterator[None]:
     """Runs a program on data; where torch refuses their types, says so.
+
+    Args:
+        data: What it is called with.
 
     Raises:
         TypeError: In place of torch's error about types.

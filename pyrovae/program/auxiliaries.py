@@ -20,13 +20,24 @@ TOLERANCE = 1e-3  # of log |du/dz|, relative
 def check_auxiliaries(program: Program, rows: range) -> None:
     r"""Raises ValueError unless the guide's auxiliary draws are its latents in other coordinates.
 
-    With u ~ q(u|x) and z = T(u), :math:`q(z|x) = q(u|x) \, |du/dz|` where T is invertible, and a
-    Delta site says log |du/dz|. Where it is not, the weight of (u, z) lacks a density r(u|z, x),
-    which nobody gave; where T is constant, z is a point and has no density at all.
+    With u ~ q(u|x) and z = T(u), T invertible, the density of z is
+
+    .. math::
+        \log q(z | x) = \log q(u | x) - \log |\det dz/du|
+
+    and a Delta site says log |du/dz|, nats, as its `log_density`; Pyro's autoguides do. Where T
+    is not invertible, the weight of (u, z) lacks a density r(u|z, x), which nobody gave; where T
+    is constant, z is a point and has no density at all. T's derivative is taken by autograd, of
+    the
+    first datum: `(d, d)` for d latent numbers.
 
     Args:
         program: As its first run has shown it.
         rows: Of which the guide is run; the first one is looked at.
+
+    References:
+        Auxiliary deep generative models (Maaloe et al., 2016), https://arxiv.org/abs/1602.05473,
+        for guides whose draws are more than the latents, and the density r that they need
     """
     if program.guide is None:
         return
@@ -48,7 +59,17 @@ def check_auxiliaries(program: Program, rows: range) -> None:
 def _moved(
     program: Program, rows: range, guide: Callable[..., object]
 ) -> tuple[list[str], Values]:
-    """Returns the latents of each datum that are points, and the auxiliary draws by site."""
+    """Returns the latents of each datum that are points, and the auxiliary draws by site.
+
+    Args:
+        program: Whose guide is run.
+        rows: On these.
+        guide: The guide.
+
+    Returns:
+        Names of latents that a Delta site sets, and what else the guide drew, `(..., n, event)`,
+        as leaves that gradients go to.
+    """
     drawn = program.proposed(program.run(guide, rows), rows)
     points = {s["name"]: s for s in drawn if isinstance(base(s["fn"]), Delta)}
     latents, common = program.sites.latents, program.sites.common
@@ -58,7 +79,14 @@ def _moved(
 
 
 def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Values) -> None:
-    """Raises ValueError unless Delta sites say log |dz/du| of a datum's own draws u."""
+    """Raises ValueError unless Delta sites say log |du/dz| of a datum's own draws u.
+
+    Args:
+        program: Whose densities are summed.
+        rows: On which the sites were run.
+        sites: The Delta sites, their values made from u.
+        own: u by site, drawn in the data plate.
+    """
     jacobian, log_dz = _derivative(program, rows, sites, own)
     if jacobian.shape[0] != jacobian.shape[1]:
         raise _not_invertible(own)
@@ -76,6 +104,7 @@ def _check_jacobian(program: Program, rows: range, sites: list[Site], own: Value
 
 
 def _not_invertible(own: Values) -> ValueError:
+    """Returns the error for auxiliary draws that the latents do not determine."""
     return ValueError(
         f"the guide draws auxiliary {', '.join(map(repr, own))} beside the latents, which are no "
         "invertible function of them: the weights lack a density r(u|z, x) of the auxiliaries "
@@ -86,7 +115,17 @@ def _not_invertible(own: Values) -> ValueError:
 def _derivative(
     program: Program, rows: range, sites: list[Site], own: Values
 ) -> tuple[Tensor, Tensor]:
-    """Returns dv/du of the first datum, v its unconstrained latents, and log |dz/dv|."""
+    """Returns dv/du of the first datum, v its unconstrained latents, and log |dz/dv|.
+
+    Args:
+        program: Whose model knows the supports that z = S(v) reaches from the reals.
+        rows: On which the sites were run.
+        sites: The Delta sites.
+        own: u by site.
+
+    Returns:
+        `(latent numbers, auxiliary numbers)`, float64, and a scalar, nats.
+    """
     latents: list[Tensor] = []
     moved: list[Site] = []
     with torch.enable_grad():
@@ -125,7 +164,12 @@ def _derivative(
 
 
 def _moves(value: Tensor, u: Values) -> bool:
-    """Returns whether a value has a gradient in any of these draws."""
+    """Returns whether a value has a gradient other than 0 in any of these draws.
+
+    Args:
+        value: Of a latent.
+        u: Draws by site, that it may be made of.
+    """
     if not value.requires_grad or not u:
         return False
     ones = torch.ones_like(value)
@@ -136,6 +180,13 @@ def _moves(value: Tensor, u: Values) -> bool:
 
 
 def _still(name: str, common: str | None, moves: bool) -> ValueError:
+    """Returns the error for a latent that no draw of its datum moves.
+
+    Args:
+        name: Of the latent.
+        common: A draw that is common to all data, if there is one.
+        moves: Whether that moves it.
+    """
     if moves:
         return ValueError(
             f"the guide draws {common!r} for all data together and {name!r} of each datum from "
@@ -149,13 +200,20 @@ def _still(name: str, common: str | None, moves: bool) -> ValueError:
 
 
 def _of_first(program: Program, value: Tensor, event_dim: int) -> Tensor:
-    """Returns the first datum's numbers of a value, flat; all if joint."""
+    """Returns the first datum's numbers of a value, flat; all if joint.
+
+    Args:
+        program: Which knows the dimension of the data.
+        value: `(..., n, ..., event)`.
+        event_dim: Its dimensions to the right of all plates.
+    """
     if program.plate is None or program.sites.dim is None:
         return value.reshape(-1)
     return value.select(program.sites.dim - event_dim, 0).reshape(-1)
 
 
 def _first(program: Program, term: Tensor) -> Tensor:
+    """Returns the first datum's entry of a table `(n,)`, float64; the scalar of joint data."""
     return (term if program.plate is None else term[0]).detach().double()
 
 

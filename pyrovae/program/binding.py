@@ -19,6 +19,8 @@ Places = tuple[tuple[int, int], ...]
 class Bound:
     """A program as a callable of tables whose first axis counts the data.
 
+    Everything else (flags, sizes, modules, `None`) it is given as it was.
+
     Attributes:
         fn: The program.
         arguments: What it is called with; in the place of a table, anything.
@@ -30,7 +32,11 @@ class Bound:
     places: Places
 
     def __call__(self, *tables: Tensor) -> object:
-        """Runs the program on these rows."""
+        """Runs the program on these rows, and returns what it returns.
+
+        Args:
+            tables: In the order of `places`, `(n, ...)` each; one that is no argument is left out.
+        """
         arguments = list(self.arguments)
         for (number, axis), table in zip(self.places, tables, strict=False):
             arguments[number] = table.movedim(0, axis)

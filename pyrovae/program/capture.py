@@ -73,7 +73,13 @@ class Captured(Generic[R]):
             return self._graph(*tree_flatten(args)[0])
 
     def check(self, *args: object) -> None:
-        """Gives the graph up where it and the function differ on these inputs, same draws."""
+        """Gives the graph up where it and the function differ on these inputs, same draws.
+
+        By more than 1e-4 of the largest result, or of 1 where that is less.
+
+        Args:
+            args: Inputs of the function; of other shapes than the first ones, nothing is compared.
+        """
         if self._graph is None or _shapes(args) != self._shapes:
             return
         with torch.random.fork_rng():
@@ -92,6 +98,11 @@ class Captured(Generic[R]):
                 return
 
     def _capture(self, args: tuple[object, ...]) -> None:
+        """Makes the graph for inputs of these shapes, and compares it with the function.
+
+        Args:
+            args: The inputs of the first call.
+        """
         flat, spec = tree_flatten(args)
         cuda = any(a.is_cuda for a in flat)
         options: dict[str, str | int | bool | Callable[..., object]] = {
@@ -117,6 +128,11 @@ class Captured(Generic[R]):
         self.check(*spec.unflatten([a.flip(0) if a.ndim else a for a in flat]))
 
     def _give_up(self, why: str) -> None:
+        """Drops the graph, with a warning.
+
+        Args:
+            why: The reason, in the warning's words.
+        """
         self._graph = None
         warnings.warn(f"{self._what} runs uncompiled, slower: {why}", stacklevel=2)
 
@@ -130,8 +146,9 @@ def _bce_with_logits(
 ) -> Tensor:
     """Returns softplus(logits) - target logits, in a way that vector units are fast at.
 
-    torch's own has log1p(exp(-|logits|)), which takes ten times as long where the exponential is
-    tiny, as it is for most pixels of a trained model: the squares in log1p underflow.
+    It is -log p(target) of a Bernoulli, nats, elementwise. torch's own has log1p(exp(-|logits|)),
+    which takes ten times as long where the exponential is tiny, as it is for most pixels of a
+    trained model: the squares in log1p underflow.
     """
     if weight is not None or pos_weight is not None or reduction:
         return NotImplemented
@@ -150,7 +167,7 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1
 
 
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    """Returns log(1 + exp(x)), as above."""
+    """Returns log(1 + exp(x)), elementwise, as above; with other options torch's own is left."""
     if beta != 1:
         return NotImplemented
     return x.clamp(min=0) + _log1p_exp_minus(x.abs())
@@ -159,7 +176,8 @@ def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
 def _log1p_exp_minus(x: Tensor) -> Tensor:
     """Returns log(1 + exp(-x)) for x >= 0, which is cut off lest its exponential underflows.
 
-    In float32, log(1 + u) is u times a polynomial with an error of 2e-8, in half log's time.
+    In float32, log(1 + u) is u times a polynomial with an error of 2e-8, in half log's time: of
+    degree 8, through Chebyshev's points of [0, 1].
     """
     u = (-x).clamp(min=-80.0).exp()
     if u.dtype != torch.float32:
@@ -183,7 +201,11 @@ def _shapes(args: tuple[object, ...]) -> list[Shape]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what went wrong, and the line of the user's program where it did."""
+    """Returns what went wrong, and the line of the user's program where it did.
+
+    Args:
+        error: Whose traceback is searched for the last line outside torch, Pyro and this package.
+    """
     lines = traceback.extract_tb(error.__traceback__)
     own = [f for f in lines if not f.filename.startswith((*MACHINERY, "<"))]
     where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""

@@ -21,6 +21,7 @@ def evaluation() -> Iterator[None]:
 
     Modules are met by a hook as they are called, so it matters not how the program holds them.
     Entries of Pyro's global store that only mirror modules' parameters are taken out again.
+    Dropout and batch norm do what they do in use, and nothing is learned from test data.
     """
     _keep_freed_memory()
     met: list[torch.nn.Module] = []
@@ -42,7 +43,10 @@ def evaluation() -> Iterator[None]:
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Runs its body as `evaluation` does, and leaves the random streams as they were."""
+    """Runs its body as `evaluation` does, and leaves the random streams as they were.
+
+    A look at a program, of which no number of a later computation depends.
+    """
     with torch.random.fork_rng(), evaluation():
         yield
 

@@ -147,7 +147,11 @@ class Program:
         return replace(self, batching=self.batching.on(data))
 
     def select(self, rows: Sequence[int]) -> "Program":
-        """Returns the program on some of its data, in any order; where it `selects_rows`."""
+        """Returns the program on some of its data, in any order; where it `selects_rows`.
+
+        Args:
+            rows: Their numbers; in the new program they count from 0.
+        """
         return replace(self, batching=self.batching.select(rows))
 
     def holding(self, rows: range) -> "Program":
@@ -179,7 +183,8 @@ class Program:
     def compiled(self) -> "Program":
         """Returns the program with `captured` functions compiled, where it can be.
 
-        That is, particles in parallel and a block's data given as arguments.
+        That is, particles in parallel and a block's data given as arguments; else it warns, and
+        returns the program as it is.
         """
         if not self.particles.parallel or self.sites.dim is None or not self.batching.captures:
             loop = f"plate {self.plate!r} subsamples the data, or is a loop"
@@ -212,7 +217,13 @@ class Program:
         return cast(R, self.graphs[what](self.data, *args))
 
     def propose(self, rows: range, num_particles: int) -> tuple[Values, Tensor]:
-        """Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats.
+        r"""Returns z ~ q(z|x) by site, `(S, ..., event)`, and log q(z|x), `(S, n)`, in nats.
+
+        .. math::
+            \log q(z_{sn} | x_n) = \sum_i \log q_i(z_{sn}^{(i)} | x_n, \text{earlier sites})
+
+        over the guide's sites i in the data plate; of auxiliary draws u that a Delta site maps to
+        z, it is log q(u|x) and the site's own density, log |du/dz|.
 
         Args:
             rows: The n rows of a block, by number.
@@ -231,6 +242,8 @@ class Program:
 
     def propose_prior(self, rows: range, num_particles: int) -> Values:
         """Returns z ~ p(z) by site, `(S, ..., event)`, of the latents that are not summed out.
+
+        Each row has draws of its own, in the order in which the model's sites run.
 
         Args:
             rows: The n rows of a block, by number.
@@ -254,7 +267,13 @@ class Program:
         return {name: value[0] for name, value in z.items()}
 
     def log_likelihood(self, rows: range, num_particles: int) -> Tensor:
-        """Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats.
+        r"""Returns log p(x|z) for z ~ p(z), drawn by the model itself, `(S, n)`, in nats.
+
+        .. math::
+            \log p(x_n | z_{sn}) = \sum_i \log p_i(x_n^{(i)} | z_{sn}, \text{earlier sites})
+
+        over the observed sites i: the log-weights of naive sampling, for which q is the prior.
+        Discrete latents are drawn, too.
 
         Args:
             rows: The n rows of a block, by number.
@@ -271,6 +290,9 @@ class Program:
     def log_joint(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
         r"""Returns log p(x, z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
 
+        .. math::
+            \log p(x_n, z_{sn}) = \log p(z_{sn}) + \log p(x_n | z_{sn})
+
         With discrete latents k summed out, :math:`\log \sum_k p(x, z, k)`.
 
         Args:
@@ -284,14 +306,21 @@ class Program:
         """Returns log q(z|x), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
 
         Args:
-            z: Latents by site, `(S, ..., event)`.
+            z: Latents by site, `(S, ..., event)`, with the guide's auxiliary draws.
             rows: The n rows of a block, by number.
             num_particles: S; `None` without that dimension, of one particle.
+
+        Raises:
+            KeyError, NotImplementedError: If the guide's density is known at its own draws alone,
+                as of a flow without an inverse.
         """
         return self._at(z, rows, num_particles, lambda p, *at: p.log_density(p.guide, *at))
 
     def log_prior(self, z: Values, rows: range, num_particles: int | None) -> Tensor:
-        """Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
+        r"""Returns log p(z), `(S, n)`, in nats, for latents z by site, `(S, ..., event)`.
+
+        Of a model whose prior has covariates, log p(z|covariates). Sites that are summed out leave
+        :math:`\log \sum_k p(z, k)`.
 
         Args:
             z: Latents by site, `(S, ..., event)`.
@@ -347,7 +376,12 @@ class Program:
     def check_observed(self, rows: range) -> None:
         """Raises DataError where an observed value of these rows is outside its site's support.
 
-        Raises ValueError where the guide's draws cannot reach all of a latent's support.
+        Args:
+            rows: The n rows of a block, by number; the model is run on them, the guide as well
+                unless all supports are the reals.
+
+        Raises:
+            ValueError: If the guide's draws cannot reach all of a latent's support.
         """
         dim = None if self.plate is None else self.sites.dim
         for site in self.run(self.model, rows):
@@ -455,7 +489,14 @@ class Program:
         return sum_sites(own, lead, num_data, dim, term).to(self.device)
 
     def _at(self, z: Values, rows: range, num_particles: int | None, density: Density) -> Tensor:
-        """Returns `density(program, z, rows, S)` of all particles, `(S, n)`; `(n,)` of one."""
+        """Returns `density(program, z, rows, S)` of all particles, `(S, n)`; `(n,)` of one.
+
+        Args:
+            z: Latents by site, `(S, ..., event)`.
+            rows: The n rows of a block, by number.
+            num_particles: S; `None` without that dimension, of one particle.
+            density: What is computed, in the program's way of running particles.
+        """
         if num_particles is None:
             return density(self, z, rows, None)
         work = partial(_density_of, density)

@@ -22,8 +22,8 @@ def enumerating(
 
     Args:
         fn: A model or guide.
-        names: Of discrete sites.
-        dim: The first dimension, from the right, that no plate takes.
+        names: Of discrete sites; without any, `fn` is returned.
+        dim: The first dimension, from the right, that no plate takes, particles included.
     """
     names = frozenset(names)
     if not names:
@@ -36,9 +36,21 @@ def enumerating(
 
 
 def eliminate(factors: list[tuple[Site, Tensor]]) -> list[tuple[str, Tensor]]:
-    """Returns log-factors by site name, enumerated values summed out within their plates.
+    r"""Returns log-factors by site name, enumerated values k summed out within their plates.
 
-    Pyro's message passing does the sum: `pyro.ops.contract.contract_tensor_tree`.
+    .. math::
+        \log \sum_k \exp \sum_i \log f_i(k)
+
+    over all sites i that depend on k, by Pyro's message passing, `pyro.ops.contract
+    .contract_tensor_tree`: chains of k cost as many terms as they have links, not their product.
+
+    Args:
+        factors: Sites of one run and their log-densities, nats, with the plates' dimensions and,
+            to their left, one of each enumerated site that they depend on.
+
+    Returns:
+        Log-factors with the plates' dimensions alone; in place of those that were summed over, one
+        of each group of plates, under the name "enumerated".
 
     References:
         Tensor variable elimination for plated factor graphs (Obermeyer et al., 2019),
@@ -70,5 +82,9 @@ def eliminate(factors: list[tuple[Site, Tensor]]) -> list[tuple[str, Tensor]]:
 
 
 def _shape(sizes: dict[int, int]) -> list[int]:
-    """Returns the shape with these sizes at these dimensions from the right, 1 elsewhere."""
+    """Returns the shape with these sizes at these dimensions from the right, 1 elsewhere.
+
+    Args:
+        sizes: By dimension, negative.
+    """
     return [sizes.get(dim, 1) for dim in range(min(sizes, default=0), 0)]

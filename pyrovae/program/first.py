@@ -39,12 +39,25 @@ def first_run(
 ) -> Program:
     """Returns the program as its first run shows it: on a block if it takes one, else all rows.
 
+    The first `block_size` rows are tried, then all N. Whether rows can be given as a slice is read
+    off the data plate: it has as many elements as rows were given, or draws a subsample of all, or
+    stands for others, and then an axis of the arguments is looked for that is as long.
+
     Args:
         model: A Pyro callable of `*data`.
         guide: Another, or `None`.
         data: Its arguments, of which tables with an axis of length N are data.
         plate: Name of the plate over the data; `None` for the joint density of all data.
         block_size: Rows of the first run, at most.
+
+    Returns:
+        The program, with particles as if it broadcast over them; `inspect` finds out.
+
+    Raises:
+        TypeError: If a site's value is no tensor.
+        DataError: If the data are not finite, or of different lengths.
+        ValueError: If there is no such plate, it has another size than any axis of the data, or
+            more than one axis could count them.
     """
     lengths = {len(d) for d in data if is_table(d)}
     places = tuple((i, 0) for i in range(len(data)))
@@ -69,13 +82,25 @@ def _of_all(
     """Returns whether a run was of other rows than it was given.
 
     That is, a site observes others, or the guide's parameters are of others: plates differ.
+
+    Args:
+        sites: The model's.
+        frame: The data plate in the model.
+        theirs: The data plate in the guide, `None` without one.
     """
     others = any(observes_data(s) and s["value"].shape != s["fn"].shape() for s in sites)
     return others or (theirs is not None and frame.size != theirs.size)
 
 
 def on_all_rows(program: Program) -> Program:
-    """Returns the program as one that is given all its rows, and may subsample them itself."""
+    """Returns the program as one that is given all its rows, and may subsample them itself.
+
+    That is for programs which take other blocks than the first, and give other numbers: they know
+    rows by their place.
+
+    Args:
+        program: As its first run has shown it; what of its latents is `masked` stays.
+    """
     places = tuple((i, 0) for i in range(len(program.data)))
     fns = program.model, program.guide
     found = _on_rows(*fns, program.data, places, program.plate, len(program))
@@ -94,7 +119,20 @@ def _on_rows(
     plate: str | None,
     block_size: int,
 ) -> Program | int:
-    """Returns the program of these tables; the data plate's size where it is none of theirs."""
+    """Returns the program of these tables; the data plate's size where it is none of theirs.
+
+    Args:
+        model: A Pyro callable.
+        guide: Another, or `None`.
+        data: All arguments.
+        places: Number of each argument that counts the data, and its axis that does; none where
+            the program holds its data itself: it is then given the numbers of its rows.
+        plate: Name of the data plate; `None` for the joint density.
+        block_size: Rows of the first run, at most.
+
+    Raises:
+        Exception: What the program raises on all rows; on some, if all need not be tried.
+    """
     tables = tuple(_table(data[i], axis) for i, axis in places)
     if not tables:  # the program holds its data itself
         tables = (torch.arange(_size(model, data, plate)),)
@@ -130,6 +168,10 @@ def _may_take_all(error: Exception, tables: Data) -> bool:
     """Returns whether a program that fails on some rows, perhaps of fixed size, is tried on all.
 
     It is not where it is mistyped, or memory does not hold them.
+
+    Args:
+        error: What it raised.
+        tables: All data, `(N, ...)` each.
     """
     held = (isinstance(d, Tensor) or fits_memory(len(d) * d[:1].nbytes) for d in tables)
     return not isinstance(error, NameError | AttributeError | ImportError) and all(held)
@@ -195,12 +237,17 @@ def _subsamples(frame: CondIndepStackFrame, size: int) -> bool:
 
 
 def _num_plates(sites: tuple[Site, ...]) -> int:
-    """Returns the number of plate dimensions."""
+    """Returns the number of plate dimensions: how far left the leftmost of them stands."""
     return -min((f.dim or 0 for s in sites for f in vectorized(s)), default=0)
 
 
 def _enumerated(model_sites: tuple[Site, ...], guide_sites: tuple[Site, ...]) -> tuple[str, ...]:
-    """Returns the discrete latents that the guide leaves out."""
+    """Returns the discrete latents that the guide leaves out, to be summed out.
+
+    Args:
+        model_sites: The model's sites.
+        guide_sites: The guide's.
+    """
     given = {s["name"] for s in guide_sites}
     return tuple(s["name"] for s in model_sites if summable(s) and s["name"] not in given)
 
@@ -211,6 +258,12 @@ def _traces(
     """Returns the sample sites of model and guide on the first rows.
 
     What `pyro.param` makes in a run of some rows could be of their number: it is made of all.
+
+    Args:
+        fns: Model and guide.
+        tables: All data, `(N, ...)` each.
+        size: How many of their rows are given.
+        parameters: Under which both run; forgets what is made anew.
     """
     store = pyro.get_param_store()
     before = set(store.keys())
@@ -231,7 +284,14 @@ def _traces(
 
 
 def _set_up(guide: Fn | None, tables: Data) -> None:
-    """Shows all rows to a guide of Pyro's that makes its parameters at its first call."""
+    """Shows all rows to a guide of Pyro's that makes its parameters at its first call.
+
+    On a block, those of each datum would be made for the block alone.
+
+    Args:
+        guide: A callable, a method of one, or one `bound` to arguments.
+        tables: All data, `(N, ...)` each.
+    """
     fn = getattr(guide, "fn", guide)
     fn = getattr(fn, "__self__", fn)
     if guide is not None and getattr(fn, "prototype_trace", fn) is None:
@@ -239,7 +299,15 @@ def _set_up(guide: Fn | None, tables: Data) -> None:
 
 
 def _places(data: Sequence[object], size: int) -> Places:
-    """Returns number and axis of each argument that counts the data along one of its axes."""
+    """Returns number and axis of each argument that counts the data along one of its axes.
+
+    Args:
+        data: All arguments.
+        size: N; an axis of that length counts the data, the first axis before others.
+
+    Raises:
+        ValueError: If more than one axis but the first has that length.
+    """
     places = []
     for i, d in enumerate(data):
         if not is_table(d):
@@ -255,7 +323,17 @@ def _places(data: Sequence[object], size: int) -> Places:
 
 
 def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
-    """Returns the number of data, as the data plate has it in a run on all that is given."""
+    """Returns the number of data, N, as the data plate has it in a run on all that is given.
+
+    Args:
+        model: A Pyro callable.
+        data: All arguments.
+        plate: Name of the data plate; with `None`, N is the length of the first table.
+
+    Raises:
+        DataError: If the run fails, and lengths differ.
+        ValueError: If there is no such plate, or nothing tells its size.
+    """
     tables = [d for d in data if is_table(d)]
     try:
         sites = _trace(model, *(d[:] if is_table(d) else d for d in data))
@@ -276,7 +354,15 @@ def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
 
 
 def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> None:
-    """Raises ValueError where a latent in a data plate without a size is one for all rows."""
+    """Raises ValueError where a latent in a data plate without a size is one for all rows.
+
+    Such a plate (`pyro.plate("data")`) lets a single value pass for each datum's own.
+
+    Args:
+        sites: Of both, the guide's last: what it draws counts.
+        plate: Name of the data plate.
+        size: The rows that the run was given.
+    """
     drawn = {s["name"]: s for s in sites if not s["is_observed"]}  # as the guide draws it
     for s in drawn.values():
         frame, shape = _data_plate((s,), plate), s["fn"].batch_shape
@@ -287,6 +373,7 @@ def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> Non
 
 
 def _no_size(plate: str | None, why: str) -> ValueError:
+    """Returns the error for a data plate whose size is not known, and why that matters."""
     return ValueError(
         f"plate {plate!r} has no size, {why}; write `pyro.plate({plate!r}, len(x))`, with x the "
         "data"
@@ -305,6 +392,7 @@ def _all_of(frame: CondIndepStackFrame) -> int:
 
 
 def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
+    """Returns the error for a program without a data plate, with those that it has."""
     names = sorted({repr(f.name) for s in sites for f in s["cond_indep_stack"]})
     return ValueError(
         f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; "
@@ -314,6 +402,11 @@ def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
 
 
 def _trace(fn: Fn, *data: object) -> tuple[Site, ...]:
+    """Returns a run's sample sites.
+
+    Raises:
+        TypeError: If a site's value is no tensor, as of a distribution of Python numbers.
+    """
     sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
     for s in sites:
         if not isinstance(s["value"], Tensor):

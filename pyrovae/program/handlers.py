@@ -26,7 +26,12 @@ from pyrovae.program.sites import Distribution, Site, Values, base, is_subsample
 
 
 class Subsample(Messenger):
-    """Answers the data plate's draw of rows with the rows given."""
+    """Answers the data plate's draw of rows with the rows given.
+
+    Args:
+        plate: Name of the data plate.
+        index: Numbers of rows, `(n,)`; as many as the plate would draw.
+    """
 
     def __init__(self, plate: str | None, index: Tensor) -> None:
         super().__init__()
@@ -40,8 +45,11 @@ class Subsample(Messenger):
 class KeptMasks(Messenger):
     """Notes masks as they are at their sites: a program may change them in place later.
 
-    Those of distributions, `fn.mask(...)`, become the sites', as of `poutine.mask`; of latents,
-    masks of parts of an event are taken off.
+    Those of distributions, `fn.mask(...)`, become the sites', as of `poutine.mask`: what both
+    leave counts. Of latents, masks of parts of an event are taken off.
+
+    Args:
+        latents: Names of the model's latent sites.
     """
 
     def __init__(self, latents: Collection[str]) -> None:
@@ -59,7 +67,11 @@ class KeptMasks(Messenger):
 
 
 def _bare(fn: Independent) -> Distribution:
-    """Returns a latent's distribution without masks of parts of it, which stay what they are."""
+    """Returns a latent's distribution without masks of parts of it, which stay what they are.
+
+    Args:
+        fn: With batch dimensions that are reinterpreted as an event.
+    """
     inner = fn.base_dist
     while isinstance(inner, MaskedDistribution):
         inner = inner.base_dist
@@ -67,7 +79,14 @@ def _bare(fn: Independent) -> Distribution:
 
 
 class Unconstrained(Messenger):
-    """Gives sites the values z = T(u), T from the reals onto their support, and log |dz/du|."""
+    """Gives sites the values z = T(u), T from the reals onto their support, and log |dz/du|.
+
+    T is `torch.distributions.biject_to(support)`. The sites stay latent; their `log_det`, in the
+    shape of their log-densities, is summed over an event's dimensions.
+
+    Args:
+        u: Values by site, `(..., event)`, of all reals; sites of other names draw as ever.
+    """
 
     def __init__(self, u: Values) -> None:
         super().__init__()
@@ -84,7 +103,12 @@ class Unconstrained(Messenger):
 
 
 class Replaced(Messenger):
-    """Lets latent sites draw from other distributions: `change(name, fn)` for fn."""
+    """Lets latent sites draw from other distributions: `change(name, fn)` for fn.
+
+    Args:
+        change: A function of a site's name and distribution that gives the one to draw from, of
+            the same shape.
+    """
 
     def __init__(self, change: Callable[[str, Distribution], Distribution]) -> None:
         super().__init__()
@@ -96,9 +120,18 @@ class Replaced(Messenger):
 
 
 class Quantiles(Messenger):
-    """Gives latent sites the quantiles of uniform numbers `(S, n, d)`, d in order of the sites.
+    """Gives latent sites the quantiles of uniform numbers, so that Sobol points become draws.
 
-    Raises ValueError at a site whose distribution has no inverse distribution function.
+    A site of distribution function F gets :math:`z = F^{-1}(u)`, number by number, in the order in
+    which the sites run; a normal with a covariance, its mean plus the Cholesky factor times normal
+    quantiles. Points (Delta) take none.
+
+    Args:
+        uniform: Numbers in (0, 1), `(S, n, d)`, float64; `(S, d)` of joint data.
+        dim: The data plate's dimension, from the right; `None` of joint data.
+
+    Raises:
+        ValueError: At a site whose distribution has no inverse distribution function.
     """
 
     def __init__(self, uniform: Tensor, dim: int | None) -> None:
@@ -125,6 +158,11 @@ def _quantile(name: str, fn: Distribution, u: Tensor) -> Tensor:
 
     u is float64: in float32 the largest of a million points would be 1, and its quantile inf. The
     value has the type of fn's own, and lies inside its support where that has ends.
+
+    Args:
+        name: Of the site, for the message.
+        fn: Its distribution, without wrappers.
+        u: Shares, in the shape of the value.
     """
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
         normal = torch.special.ndtri(u).to(fn.mean.dtype)

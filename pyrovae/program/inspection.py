@@ -60,9 +60,18 @@ def inspect(
 def validated(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right.
 
+    What the sites tell is checked first (`check_sites`, `points`, `auxiliaries`), then what only
+    runs show: observed values, steady densities, masks, rows that do not depend on each other.
+    Where rows cannot be taken in other blocks, all are taken at once. Last, its way of running
+    particles is chosen.
+
     Args:
         program: As its first run has shown it.
         block_size: Rows of a block, at most.
+
+    Raises:
+        DataError: If an observed value lies outside its support.
+        ValueError: If the numbers would be wrong otherwise.
     """
     rows = program.blocks(block_size)[0]
     check_sites(program)
@@ -80,7 +89,11 @@ def validated(program: Program, block_size: int) -> Program:
 
 
 def warn(message: str) -> None:
-    """Warns of the user's line that called this package."""
+    """Warns of the user's line that called this package.
+
+    Args:
+        message: One sentence.
+    """
     home, level, frame = str(Path(__file__).parents[1]), 1, currentframe()
     while frame is not None and frame.f_code.co_filename.startswith((home, contextlib.__file__)):
         frame, level = frame.f_back, level + 1
@@ -88,7 +101,14 @@ def warn(message: str) -> None:
 
 
 def check_sites(program: Program) -> None:
-    """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x)."""
+    """Raises ValueError where sites do not admit per-datum weights p(x, z) / q(z|x).
+
+    The model has to observe something, inside the data plate; guide and model need the same
+    latents, in the same plates.
+
+    Args:
+        program: As its first run has shown it; no run is needed.
+    """
     if not any(s["is_observed"] for s in program.sites.model):
         raise ValueError(
             "the model observes nothing (no site has obs=x); log p(x) is about observed x"
@@ -122,7 +142,13 @@ def _check_guide(program: Program) -> None:
 
 
 def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Site]) -> None:
-    """Raises ValueError where the guide draws another site than the model, or one less."""
+    """Raises ValueError where the guide draws another site than the model, or one less.
+
+    Args:
+        program: Whose `enumerated` latents need no guide.
+        drawn: The guide's sites that are not observed, by name.
+        latents: The model's.
+    """
     if missing := sorted(latents.keys() - drawn.keys() - set(program.enumerated)):
         raise ValueError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
@@ -136,7 +162,12 @@ def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Si
 
 
 def _check_plates(program: Program, drawn: Iterable[Site]) -> None:
-    """Raises ValueError where plates of these sites of the guide are not as in the model."""
+    """Raises ValueError where plates of these sites of the guide are not as in the model.
+
+    Args:
+        program: Which knows the model's.
+        drawn: The guide's sites that are not observed.
+    """
     frames = [f for s in drawn for f in vectorized(s)]
     for frame in frames:
         if frame.name == program.plate and frame.dim != program.sites.dim:
@@ -236,7 +267,7 @@ def check(
 
 
 def _table(program: Program) -> tuple[str, ...]:
-    """Returns a line for each site, in columns."""
+    """Returns a line for each site of model and guide, in columns: name, kind, shapes, plates."""
     rows = []
     for who, sites in (("model", program.sites.model), ("guide", program.sites.guide)):
         for s in sites:

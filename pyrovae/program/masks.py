@@ -16,6 +16,10 @@ from pyrovae.program.sums import close
 def check_masks(program: Program, rows: range) -> Program:
     """Returns the program with the latents whose masked entries can be left out of p and q alike.
 
+    Where a latent is masked, the guide still draws it; its density counts in neither p nor q,
+    which is right if nothing that counts depends on it there: the log-density of the model must
+    not notice when masked entries are replaced by other draws.
+
     Args:
         program: As its first run has shown it.
         rows: Those that it is tried on.
@@ -52,6 +56,8 @@ def check_masks(program: Program, rows: range) -> Program:
 
 def check_summed_masks(program: Program, rows: range) -> None:
     """Raises ValueError where a latent is masked by a site that is summed out.
+
+    Its mask then has a dimension of the enumerated values, and differs along it.
 
     Args:
         program: As its first run has shown it.

@@ -35,7 +35,8 @@ class Parameters(Messenger):
     """Records the parameters of the programs run inside it.
 
     Where a module is registered under a name that another holds in Pyro's global store, the
-    store's tensor and the module's own are both met; the one with a gradient is meant.
+    store's tensor and the module's own are both met; the one with a gradient is meant. Tensors are
+    the unconstrained ones, as an optimizer changes them.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,11 @@ class Parameters(Messenger):
         self._found = {k: v for k, v in self._found.items() if v[0] not in gone}
 
     def named(self) -> Values:
-        """Returns the parameters by name, without the instance numbers of `Model.register`."""
+        """Returns the parameters by name, without the instance numbers of `Model.register`.
+
+        Names that would then be two parameters' keep the number; should they still be equal, the
+        later one gets an apostrophe.
+        """
         met = [name for name, _ in self._found.values()]
         found = [
             (k, p) for k, p in self._found.values() if met.count(k) == 1 or p.grad is not None
@@ -71,7 +76,8 @@ class CleanStore(Messenger):
     """Takes what only mirrors a module's parameters out of Pyro's global store when it is left.
 
     Entries that stood there before stay, and so does what `pyro.param` created. Without this,
-    every module ever registered would live on in the store.
+    every module ever registered would live on in the store, and a second one of the same name
+    would read the first one's entries.
     """
 
     def __enter__(self) -> Self:
@@ -120,7 +126,11 @@ def unconstrained(value: Tensor) -> Tensor:
 
 
 def sha256(parameters: Values) -> str:
-    """Returns the SHA-256 of parameters, by name."""
+    """Returns the SHA-256 of parameters: of their names, in order of the alphabet, and bytes.
+
+    Args:
+        parameters: By name, on any device; types and shapes count by their bytes alone.
+    """
     digest = hashlib.sha256()
     for name, p in sorted(parameters.items()):
         digest.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())

@@ -79,7 +79,11 @@ class Particles:
     shared: ClassVar[bool] = False
 
     def rows_of_block(self, size: int) -> int:
-        """Returns how many rows a block has at best where `size` are wished for."""
+        """Returns how many rows a block has at best where `size` are wished for.
+
+        Args:
+            size: As users or estimators ask for it.
+        """
         return size
 
     def run(
@@ -133,7 +137,11 @@ class SharedDraws(Vectorized):
 
 
 class AsRows(Particles):
-    """All in one run, of S copies of the rows: for programs that take no dimension to the left."""
+    """All in one run, of S copies of the rows: for programs that take no dimension to the left.
+
+    Latents `(S, ..., n, ...)` become those of S n rows, `(..., S n, ...)`, particle by particle; a
+    program for which rows are independent does not notice.
+    """
 
     def _run(
         self, compute: Compute[P], program: P, rows: range, size: int, inputs: Computed
@@ -149,7 +157,7 @@ class AsRows(Particles):
 
 
 class OneByOne(Particles):
-    """S runs, one after another: for programs that take neither."""
+    """S runs, one after another: for programs that take neither. Python's time is paid S times."""
 
     parallel = False
 

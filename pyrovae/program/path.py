@@ -30,17 +30,26 @@ class GeometricPath:
     .. math::
         f_b(u) = q(z | x)^{1-b} \, p(x, z)^b \, |dz/du|, \quad z = T(u)
 
+        \log f_b = (1 - b) \log f_0 + b \log f_1
+
     u is `(S, n, d)`: all latents of a datum side by side, each mapped from the reals onto its
     support by T (`torch.distributions.biject_to`); joint latents of all data are `(S, d)`. Where
     the guide draws auxiliary values and maps them to latents (Pyro's autoguides), u are those.
+    Both ends have the Jacobian |dz/du|, so that the integral of f_0 over u is 1, and that of f_1
+    p(x).
 
     Args:
-        program: The pair.
-        rows: The block.
+        program: The pair; discrete latents that its guide draws are summed out here, too.
+        rows: The n rows of the block, by number.
 
     Raises:
         ValueError: If a latent is discrete and not summed out, or has a support that no map from
             the reals reaches; the site is named.
+
+    References:
+        Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
+        Simulating normalizing constants: from importance sampling to bridge sampling to path
+        sampling (Gelman and Meng, 1998), https://doi.org/10.1214/ss/1028905934
     """
 
     program: Program
@@ -54,7 +63,11 @@ class GeometricPath:
             check_summed_masks(self.program, self.rows)
 
     def check_gradient(self) -> None:
-        """Raises ValueError unless log p(x, z) has a gradient in u, and log q a value there."""
+        """Raises ValueError unless log p(x, z) has a gradient in u, and log q a value there.
+
+        A program that leaves torch (`.item()`, numpy) has none, and a flow without an inverse
+        knows log q at its own draws alone.
+        """
         if not self._sites:
             raise ValueError(
                 "log p(x, z) has no gradient with respect to any continuous latent: none is left "
@@ -82,7 +95,7 @@ class GeometricPath:
 
     @property
     def labels(self) -> list[str]:
-        """The dimensions of u: site, with an index where it has several."""
+        """The d dimensions of u: site, with an index where it has several."""
         labels = []
         for site in self._sites:
             shape = _shape(site)
@@ -93,11 +106,15 @@ class GeometricPath:
 
     @property
     def names(self) -> list[str]:
-        """The sites whose values are u."""
+        """Names of the sites whose values are u."""
         return [s["name"] for s in self._sites]
 
     def start(self, num_particles: int) -> Tensor:
-        """Returns u of draws from the guide, or the prior without one: `(S, n, d)`."""
+        """Returns u of draws from the guide, or the prior without one: `(S, n, d)`.
+
+        Args:
+            num_particles: S.
+        """
 
         def draw(program: Program, rows: range, size: int | None, _: Computed) -> Computed:
             sites = program.run(_proposal(program), rows, size)
@@ -124,9 +141,14 @@ class GeometricPath:
     def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
         """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's.
 
+        It is the inverse of T: log-densities at it are those of z, with the Jacobian.
+
         Args:
             z: Latents by site, `(S, ..., event)`, as the guide draws them.
             num_particles: S; `None` without that dimension, of one particle.
+
+        Raises:
+            ValueError: If the guide draws auxiliary values, which z does not tell.
         """
         if missing := sorted(set(self.names) - set(z)):
             raise ValueError(
@@ -144,9 +166,15 @@ class GeometricPath:
         return self._run(place, num_particles, given).tables[0]
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
+        r"""Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
+
+        .. math::
+            \log f_0 = \log q(z | x) + \log |dz/du|, \quad \log f_1 = \log p(x, z) + \log |dz/du|
 
         Not one tensor of both: a gradient of either would go back through the other as well.
+
+        Args:
+            u: `(S, n, d)`; of joint latents `(S, d)`, and the results `(S,)`.
         """
 
         def score(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
@@ -157,13 +185,23 @@ class GeometricPath:
         return log_f0, log_f1
 
     def on(self, data: tuple[Tensor, ...]) -> "GeometricPath":
-        """Returns the path of other data of the same shapes."""
+        """Returns the path of other data of the same shapes.
+
+        Args:
+            data: A block's, `(n, ...)` each.
+        """
         path = copy(self)  # its sites too: to find them, the program would be run again
         object.__setattr__(path, "program", self.program.on(data))
         return path
 
     def _run(self, compute: Compute[Program], size: int, inputs: Computed = NO_INPUT) -> Computed:
-        """Returns what `compute` gives for S particles of the block."""
+        """Returns what `compute` gives for S particles of the block, in the program's way.
+
+        Args:
+            compute: Of a program, rows, S or `None`, and inputs.
+            size: S.
+            inputs: Latents by site and tables, of S particles.
+        """
         return self.program.particles.run(compute, self.program, self.rows, size, inputs)
 
     @cached_property
@@ -177,7 +215,14 @@ class GeometricPath:
     def _pack(
         self, program: Program, rows: range, size: int | None, sites: Iterable[Site]
     ) -> Tensor:
-        """Returns u of a run's sites, side by side: `(S, n, d)`; `(n, d)` of one particle."""
+        """Returns u of a run's sites, side by side: `(S, n, d)`; `(n, d)` of one particle.
+
+        Args:
+            program: As it was run.
+            rows: On these n; of a run that was filled up, the first n are returned.
+            size: S, or `None` of one particle.
+            sites: Of the run, their values z.
+        """
         run, columns = {s["name"]: s for s in sites}, []
         lead = (0 if size is None else 1) + bool(program.plate)
         for site in self._sites:
@@ -189,7 +234,14 @@ class GeometricPath:
         return u[..., : len(rows), :] if program.plate else u
 
     def _unpack(self, program: Program, rows: range, size: int | None, given: Computed) -> Values:
-        """Returns u, the one table given, by site and shaped as the site's values are."""
+        """Returns u, the one table given, by site and shaped as the site's values are.
+
+        Args:
+            program: As it is to be run.
+            rows: On these n; a run that is filled up gets the last one's u again.
+            size: S, or `None` of one particle.
+            given: The table, `(S, n, d)`, or `(n, d)` of one particle.
+        """
         (u,), plate = given.tables, bool(program.plate)
         u = u if size is not None else u[None]  # (S, n, d); S = 1 of one particle
         if plate and (more := program.batching.rows_of_run(rows)) != len(rows):
@@ -220,7 +272,16 @@ def _proposal(program: Program) -> Fn:
 def _ends(
     program: Program, rows: range, size: int | None, values: Values
 ) -> tuple[Tensor, Tensor]:
-    """Returns log f_0 and log f_1 of u by site, `(S, n)`; `(n,)` of one particle."""
+    """Returns log f_0 and log f_1 of u by site, `(S, n)`; `(n,)` of one particle.
+
+    Without a guide, model sites alone are summed: latents for f_0, all for f_1.
+
+    Args:
+        program: As it is run.
+        rows: The n rows.
+        size: S, or `None` of one particle.
+        values: u by site.
+    """
     if program.guide is None:
         sites = program.run(program.summed, rows, size, Unconstrained(values))
         hidden = [s for s in sites if s["name"] in program.sites.latents]
@@ -233,7 +294,14 @@ def _ends(
 def _guided(
     program: Program, rows: range, size: int | None, values: Values
 ) -> tuple[Values, Tensor, Tensor]:
-    """Returns z by site, log f_0 and log |dz/du|, `(S, n)`, of the guide's u by site."""
+    """Returns z by site, log f_0 and log |dz/du|, `(S, n)`, of the guide's u by site.
+
+    Args:
+        program: As it is run, with a guide.
+        rows: The n rows.
+        size: S, or `None` of one particle.
+        values: u by site.
+    """
     sites = program.run(program.summed_guide, rows, size, Unconstrained(values))
     sites = program.proposed(sites, rows, size)
     moved = [s for s in sites if s["name"] in values]
@@ -248,18 +316,31 @@ def _guided(
 
 
 def _shape(site: Site) -> torch.Size:
-    """Returns the shape of a site's u without particles."""
+    """Returns the shape of a site's u without particles, `(..., n, ..., event of u)`."""
     return biject_to(site["fn"].support).inverse_shape(site["value"].shape)
 
 
 def _axis(program: Program, site: Site) -> int:
-    """Returns the axis of the data in a site's u, counted from the right."""
+    """Returns the axis of the data in a site's u, counted from the right.
+
+    It differs from that in z where T changes the event's dimensions: a Cholesky factor of
+    correlations is a matrix made of a vector.
+
+    Args:
+        program: Which knows the data plate.
+        site: One of the sites.
+    """
     moved = site["fn"].event_dim - biject_to(site["fn"].support).domain.event_dim
     return program.sites.axis(site) + moved
 
 
 def _check(site: Site, program: Program) -> None:
-    """Raises ValueError unless a bijection from the reals reaches the site's support."""
+    """Raises ValueError unless a bijection from the reals reaches the site's support.
+
+    Args:
+        site: A latent, or an auxiliary draw of the guide.
+        program: Which knows what is common to all data.
+    """
     region, name = support(site["fn"]), site["name"]
     kind = type(base(site["fn"])).__name__
     if program.sites.common(site):

@@ -17,7 +17,8 @@ from pyrovae.program.sums import close
 def check_common(program: Program, rows: range) -> None:
     """Raises ValueError where a latent outside the data plate has a value for each row after all.
 
-    Taken for common to all data, its density would be left out of the weights.
+    Taken for common to all data, its density would be left out of the weights. Its shape tells: it
+    changes with the number of rows, or has an axis of length N where they come together.
 
     Args:
         program: As its first run has shown it.
@@ -44,13 +45,18 @@ def check_common(program: Program, rows: range) -> None:
 
 
 def condition_on_points(program: Program, rows: range) -> Program:
-    """Returns the program with latents that are common to all data and points in the guide fixed.
+    r"""Returns the program with latents that are common to all data and points in the guide fixed.
 
-    Such a point (a Delta, as of AutoDelta) is a parameter: log p(x) is that of the model with it.
+    Such a point (a Delta, as of AutoDelta) is a parameter: log p(x) is that of the model with it,
+    :math:`\log p(x | \theta)` at the guide's :math:`\theta`, and no evidence of the model that has
+    a prior over it.
 
     Args:
         program: As its first run has shown it.
         rows: Those that it is tried on.
+
+    Returns:
+        The program without the sites of those points; itself where there are none, or joint data.
 
     Raises:
         ValueError: If the point is made of the rows it is given, and so is not one for all data.
@@ -80,7 +86,12 @@ def condition_on_points(program: Program, rows: range) -> Program:
 
 
 def _points(program: Program, rows: range) -> Values:
-    """Returns what the guide says of latents common to all data that are points in it."""
+    """Returns what the guide says of latents common to all data that are points in it.
+
+    Args:
+        program: With a guide.
+        rows: On which it is run.
+    """
     assert program.guide is not None
     sites = (s for s in program.run(program.guide, rows) if not s["is_observed"])
     common = (s for s in sites if program.sites.common(s) and s["name"] in program.sites.latents)

@@ -80,11 +80,18 @@ def relations(
     Args:
         model: A Pyro callable of `*data`.
         guide: Another, or `None`.
-        data: Tensors of equal length N.
+        data: Tensors of equal length N, `(N, ...)`.
         plate: Name of the plate over the data; `None` for a program with global latents.
+
+    Returns:
+        The facts of a plate diagram; `pv.plots.plates` draws it.
 
     Raises:
         TypeError, ValueError: As `inspect`, for a program that pyrovae cannot use.
+
+    References:
+        Operations for learning with graphical models (Buntine, 1994),
+        https://arxiv.org/abs/cs/9412102, for plates and what a diagram of them says
     """
     held: dict[str | int, list[Node]] = {}  # observed sites, by the number of the argument in them
     with aside():
@@ -99,7 +106,13 @@ def relations(
 
 
 class _Tracking(Messenger):
-    """Cuts values loose from what they were made of, and marks them with their site's name."""
+    """Cuts values loose from what they were made of, and marks them with their site's name.
+
+    So a site's distribution depends on its parents alone, not on theirs.
+
+    Attributes:
+        sites: Each sample site, and what its value was made of.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +126,10 @@ class _Tracking(Messenger):
 
 
 class _Likeness(TorchFunctionMode):
-    """Lets `x.new_zeros`, `zeros_like(x)` and their like depend on x's shape alone."""
+    """Lets `x.new_zeros`, `zeros_like(x)` and their like depend on x's shape alone.
+
+    Otherwise a prior written as `zeros_like(x)` would have x for a parent.
+    """
 
     def __torch_function__(
         self,
@@ -135,7 +151,14 @@ def _nodes(
     held: dict[str | int, list[Node]],
     sizes: dict[str, int],
 ) -> tuple[Node, ...]:
-    """Returns the nodes of one of the two callables; the model's run fills in `held`."""
+    """Returns the nodes of one of the two callables; the model's run fills in `held`.
+
+    Args:
+        program: As its first run has shown it.
+        fn: The model, then the guide.
+        held: Observed sites, by the number of the argument that they observe.
+        sizes: Elements of each plate by name, added to as plates are met.
+    """
     rows = program.block_size if program.selects_rows else len(program)
     data = [ProvenanceTensor(d[:rows].clone(), frozenset({i})) for i, d in enumerate(program.data)]
     tracking = _Tracking()
@@ -167,7 +190,12 @@ def _nodes(
 
 
 def _shaping(log_p: Tensor, parameters: Values) -> tuple[str, ...]:
-    """Returns the names of the parameters that a log-density has gradients for."""
+    """Returns the names of the parameters that a log-density has gradients for.
+
+    Args:
+        log_p: Of a site, in the shape of its batch.
+        parameters: By name; those that take no gradient are never among them.
+    """
     leaves = {name: p for name, p in parameters.items() if p.requires_grad}
     if not leaves or not log_p.requires_grad:
         return ()
@@ -179,7 +207,12 @@ def _shaping(log_p: Tensor, parameters: Values) -> tuple[str, ...]:
 
 
 def _names(fn: Callable[..., object], count: int) -> list[str]:
-    """Returns the names of a program's arguments."""
+    """Returns the names of a program's arguments, "data[i]" where it tells none.
+
+    Args:
+        fn: The program.
+        count: How many it is called with.
+    """
     try:
         named = [p.name for p in signature(fn).parameters.values() if p.kind != p.VAR_POSITIONAL]
     except (TypeError, ValueError):  # not every callable tells

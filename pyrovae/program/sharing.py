@@ -28,7 +28,11 @@ BY_SHAPE = {
 
 
 class _Traced(TorchDispatchMode):
-    """Follows some tensors' numbers through all that torch computes from them."""
+    """Follows some tensors' numbers through all that torch computes from them.
+
+    Attributes:
+        read: Whether Python has read one of them, and may do with it what it likes.
+    """
 
     def __init__(self, tensors: tuple[Tensor, ...]) -> None:
         super().__init__()
@@ -53,14 +57,24 @@ class _Traced(TorchDispatchMode):
         return result
 
     def reached(self, tensor: object) -> bool:
+        """Returns whether a tensor's numbers depend on the first ones; no tensor's do not."""
         return isinstance(tensor, Tensor) and tensor in self._reached
 
 
 def shares_latents(program: Program) -> bool:
-    """Returns whether draws from the prior serve all data alike: found by running the program.
+    r"""Returns whether draws from the prior serve all data alike: found by running the program.
 
-    No number of the data may reach a latent. Then draws for one row are tried on others: prior and
-    likelihood have to be what they are where each row has the same draws for its own.
+    .. math::
+        \hat p(x_n) = \frac{1}{S} \sum_s p(x_n | z_s), \quad z_s \sim p(z)
+
+    is then unbiased for each x_n with the same draws, which are decoded once for all data. No
+    number of the data may reach a latent. Draws for one row are tried on others: prior and
+    likelihood have to be, to a relative 1e-4, what they are where each row has the same draws for
+    its own.
+
+    Args:
+        program: As `inspect` returns it; one that does not broadcast, has common latents, or takes
+            its rows together, shares none.
     """
     sites = program.sites
     own = sites.latents and sites.dim is not None and not any(map(sites.common, sites.model))
@@ -139,19 +153,37 @@ def scored_by_products(program: Program) -> bool:
 
 
 def _scored(program: Program, z: Values, rows: range) -> tuple[list[Site], int]:
-    """Returns the sites that are no latents, given those, and the number of particles."""
+    """Returns the sites that are no latents, given those, and the number of particles.
+
+    Args:
+        program: Whose model is run.
+        z: Latents by site, of one row, `(S, ..., event)`.
+        rows: The n rows of a block, which z is broadcast to.
+    """
     size = len(next(iter(z.values())))
     sites = program.run(poutine.condition(program.model, data=z), rows, size)
     return [s for s in sites if s["name"] not in z], size
 
 
 def _score(site: Site) -> Tensor:
+    """Returns a site's log-density, `(S, n)`, by matrix products where they make it."""
     product = _product(site)
     return log_prob(site) if product is None else product
 
 
 def _product(site: Site) -> Tensor | None:
-    """Returns log p(x|z), `(S, n)`, by matrix products, or `None` where that is not its form."""
+    r"""Returns log p(x|z), `(S, n)`, by matrix products, or `None` where that is not its form.
+
+    With logits l `(S, D)` of a Bernoulli, and x `(n, D)`,
+
+    .. math::
+        \log p(x_n | z_s) = \sum_d x_{nd} l_{sd} - \sum_d \log(1 + e^{l_{sd}})
+
+    Of a normal, the square is multiplied out likewise, in float64.
+
+    Args:
+        site: What observes x, its parameters the same for all rows.
+    """
     fn, x = base(site["fn"]), site["value"]
     event = site["fn"].event_dim
     names = {dist.Bernoulli: ("_param",), dist.Normal: ("loc", "scale")}.get(type(fn))
@@ -173,4 +205,10 @@ def _product(site: Site) -> Tensor | None:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
+    """Returns whether numbers are the same to a relative 1e-4.
+
+    Args:
+        a: Log-densities, nats.
+        b: Others, which the first are compared with; they broadcast.
+    """
     return bool(((a - b).abs() <= TOLERANCE * b.abs().clamp(min=1)).all())

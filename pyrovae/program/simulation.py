@@ -14,14 +14,23 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     """Returns a block of the data with x ~ p(x|z) in place of x, and the z ~ p(z) by site.
 
     Covariates stay. What is observed has to be a data argument or a view of one (a slice,
-    columns, a reshape), so that x can be put where the program reads it.
+    columns, a reshape), so that x can be put where the program reads it. Then z is a draw of the
+    posterior p(z|x) exactly, as bidirectional Monte Carlo and calibration need one.
 
     Args:
         program: With data to take sizes and covariates from.
         rows: The n rows of a block, by number.
 
+    Returns:
+        The data arguments, `(n, ...)` each, and the latents, `(..., event)`, that are not summed
+        out.
+
     Raises:
         ValueError: If an observed value is no view of the data; the site is named.
+
+    References:
+        Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015),
+        https://arxiv.org/abs/1511.02543
     """
     program = program.holding(rows)
     blocks = tuple(d.contiguous() for d in program.tensors)
@@ -65,7 +74,12 @@ def predict(program: Program, z: Values, rows: range, num_particles: int) -> Val
 
 
 def _within(value: Tensor, block: Tensor) -> bool:
-    """Returns whether a tensor is a view into another, which is contiguous."""
+    """Returns whether a tensor is a view into another, which is contiguous.
+
+    Args:
+        value: What a site observes.
+        block: A data argument.
+    """
     first, start = value.data_ptr(), block.data_ptr()
     same = value.untyped_storage().data_ptr() == block.untyped_storage().data_ptr()
     return same and start <= first < start + max(1, block.numel()) * block.element_size()

@@ -91,7 +91,7 @@ class Sites:
 
     @cached_property
     def common_latents(self) -> tuple[str, ...]:
-        """Names of the latents that are common to all data, and drawn."""
+        """Names of the latents that are common to all data, and drawn, in order."""
         own = (s for s in self.model if s["name"] in self.latents)
         return tuple(s["name"] for s in own if self.common(s))
 
@@ -118,7 +118,11 @@ class Sites:
         return self.dim - site["fn"].event_dim
 
     def number(self, site: Site) -> int:
-        """Returns which row of a block a site belongs to, where the data plate is a loop."""
+        """Returns which row of a block a site belongs to, where the data plate is a loop.
+
+        Args:
+            site: Inside the data plate; numbers begin with 0.
+        """
         frame = self._frame(site)
         assert frame is not None
         return frame.counter - 1  # Pyro counts from 1
@@ -150,7 +154,11 @@ class Sites:
 
 
 def sample_sites(trace: Trace) -> list[Site]:
-    """Returns the sample sites of a trace in order, without the draws of subsampling plates."""
+    """Returns the sample sites of a trace in order, without the draws of subsampling plates.
+
+    Args:
+        trace: Of one run, as `pyro.poutine.trace` records it.
+    """
     nodes = cast(list[Site], list(trace.nodes.values()))
     return [s for s in nodes if s["type"] == "sample" and not is_subsample(s)]
 
@@ -171,7 +179,7 @@ def remasked(site: Site, mask: Tensor | bool | None) -> Site:
 
 
 def vectorized(site: Site) -> list[CondIndepStackFrame]:
-    """Returns the frames of the plates around a site that are no loops."""
+    """Returns the frames of the plates around a site that are no loops: each has a dimension."""
     return [f for f in site["cond_indep_stack"] if f.vectorized]
 
 
@@ -182,19 +190,30 @@ def observes_data(site: Site) -> bool:
 
 
 def summable(site: Site) -> bool:
-    """Returns whether a latent site has finitely many values, to be summed out."""
+    """Returns whether a latent site has finitely many values, to be summed out.
+
+    Pyro then knows them all (`fn.enumerate_support()`).
+    """
     return not site["is_observed"] and bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
 def base(fn: object) -> Distribution:
-    """Returns a distribution without the wrappers that only reshape or mask it."""
+    """Returns a distribution without the wrappers that only reshape or mask it.
+
+    Args:
+        fn: A distribution of Pyro or torch.
+    """
     while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         fn = getattr(fn, "base_dist")  # noqa: B009
     return cast(Distribution, fn)
 
 
 def support(fn: object) -> constraints.Constraint | None:
-    """Returns the support of a distribution's scalars, or `None` where it names none."""
+    """Returns the support of a distribution's scalars, or `None` where it names none.
+
+    Args:
+        fn: A distribution; that of an event of many numbers, such as a simplex, stays one.
+    """
     try:
         region = cast(Distribution, fn).support
     except NotImplementedError:

@@ -18,14 +18,23 @@ def sum_sites(
     dim: int | None,
     term: Callable[[Site], Tensor],
 ) -> Tensor:
-    """Returns the sum of a term of the sites, `(*lead, n)`; `lead` alone of one datum, or of all.
+    r"""Returns the sum of a term of the sites, `(*lead, n)`; `lead` alone of one datum, or of all.
+
+    For log-densities that is the log of the joint density, by particle and datum:
+
+    .. math::
+        \log p_{sn} = \sum_i \log p_i(v_{sn}^{(i)} | \text{earlier sites})
 
     Args:
         sites: Of one run; enumerated ones are summed out.
         lead: `(S,)`, or `()` of a run without particles.
         num_data: n, the first of the rows that a run filled up; `None` sums over all data.
         dim: The data plate's dimension, from the right.
-        term: Of a site, in the shape of its log-density.
+        term: Of a site, in the shape of its log-density, nats.
+
+    Raises:
+        ValueError: If a term has other dimensions than those of particles, data and plates:
+            nothing is broadcast by luck.
     """
     shape = [*lead] if num_data is None else [*lead, num_data]
     total = torch.zeros(shape)
@@ -44,7 +53,11 @@ def sum_sites(
 
 
 def log_prob(site: Site) -> Tensor:
-    """Returns a site's log-density as its mask leaves it, with log |dz/du| where z = T(u)."""
+    """Returns a site's log-density as its mask leaves it, with log |dz/du| where z = T(u).
+
+    It is in nats, of the site's batch shape, without the factors of `poutine.scale` and
+    subsampling.
+    """
     log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     return _masked(site, log_p + site["log_det"] if "log_det" in site else log_p)
 
@@ -56,6 +69,7 @@ def log_det(site: Site) -> Tensor:
 
 
 def _masked(site: Site, term: Tensor) -> Tensor:
+    """Returns a term with 0 where its site's mask is False."""
     if site["mask"] is None:
         return term
     return torch.where(torch.as_tensor(site["mask"], device=term.device), term, 0.0)

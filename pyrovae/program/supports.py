@@ -19,10 +19,13 @@ Ends = tuple[Tensor, Tensor]  # the lower and the upper one of an interval
 def check_support(site: Site, dim: int | None, start: int) -> None:
     """Raises DataError where an observed value has another shape or leaves its site's support.
 
+    Pyro's own check is off while programs run many times; outside a support, `log_prob` still
+    gives a number, such as a Bernoulli's of a grey pixel, which is no log-likelihood.
+
     Args:
-        site: A sample site; one that is not observed passes.
+        site: A sample site; one that is not observed passes, and so does what is masked.
         dim: The data plate's dimension, from the right; `None` takes the value's first.
-        start: The number of the value's first row.
+        start: The number of the value's first row, for the message.
     """
     region, value, shape = support(site["fn"]), site["value"], site["fn"].shape()
     if not observes_data(site):
@@ -61,14 +64,22 @@ def check_support(site: Site, dim: int | None, start: int) -> None:
 
 
 def needs_no_cover(sites: Iterable[Site]) -> bool:
-    """Returns whether all of these sites reach all reals, so that none can miss a value."""
+    """Returns whether all of these sites reach all reals, so that none can miss a value.
+
+    Args:
+        sites: The latents' of model and guide.
+    """
     return all(support(s["fn"]) is constraints.real for s in sites)
 
 
 def check_cover(guide: Site, model: Site) -> None:
     """Raises ValueError where a guide's site cannot reach all values of the model's.
 
-    What it never proposes is left out of the estimate, and no weight tells of it.
+    What it never proposes is left out of the estimate, and no weight tells of it: E_q[w] is
+    the integral of p(x, z) over the guide's support alone, less than p(x).
+
+    Intervals are compared by their ends, to 1e-5 of their length; other supports by their kind, or
+    by whether 100 draws of the model's distribution lie inside.
 
     Args:
         guide: A site as the guide draws it.
@@ -96,7 +107,17 @@ def check_cover(guide: Site, model: Site) -> None:
 
 
 def _bounds(fn: object, region: Constraint | None) -> Ends | None:
-    """Returns the ends of a support that is an interval of numbers, `None` of another one."""
+    """Returns the ends of a support that is an interval of numbers, `None` of another one.
+
+    Args:
+        fn: A distribution; of a transformed one, its base and transforms tell more than its
+            support.
+        region: Its support.
+
+    Returns:
+        Lower and upper end, which broadcast with the batch shape; -inf and inf where there is
+        none.
+    """
     fn = base(fn)
     if isinstance(fn, torch.distributions.TransformedDistribution):
         ends = _transformed(fn)
@@ -118,6 +139,9 @@ def _transformed(fn: torch.distributions.TransformedDistribution) -> Ends | None
     """Returns where the transforms take the ends of the base, `None` where that is not known.
 
     The distribution's own support is what its last transform could reach from all reals.
+
+    Args:
+        fn: A transformed distribution; maps of one number to one, all monotone, are followed.
     """
     ends = _bounds(fn.base_dist, support(fn.base_dist))
     if ends is None or not all(t.bijective and t.domain.event_dim == 0 for t in fn.transforms):
@@ -131,7 +155,12 @@ def _transformed(fn: torch.distributions.TransformedDistribution) -> Ends | None
 
 
 def _reaches(region: Constraint, fn: Distribution) -> bool:
-    """Returns whether draws of fn lie in a support that has no ends to compare."""
+    """Returns whether draws of fn lie in a support that has no ends to compare.
+
+    Args:
+        region: The guide's support.
+        fn: The model's distribution, of which 100 draws are made, aside the random streams.
+    """
     try:
         with torch.random.fork_rng():
             return bool(torch.as_tensor(region.check(fn.sample((100,)))).all())
@@ -140,6 +169,13 @@ def _reaches(region: Constraint, fn: Distribution) -> bool:
 
 
 def _described(fn: Distribution, region: Constraint, ends: Ends | None) -> str:
+    """Returns a distribution and where its values lie, in words.
+
+    Args:
+        fn: The distribution.
+        region: Its support.
+        ends: Those of the support, if it is an interval; of several, the narrowest is told.
+    """
     name = type(base(fn)).__name__
     if ends is None:
         return f"{name}, with values in {_words(region)}"
@@ -148,4 +184,5 @@ def _described(fn: Distribution, region: Constraint, ends: Ends | None) -> str:
 
 
 def _words(region: Constraint) -> str:
+    """Returns a support in words."""
     return "{0, 1}" if region is constraints.boolean else str(region)

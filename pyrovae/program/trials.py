@@ -16,7 +16,11 @@ from pyrovae.program.sums import close
 
 
 class _Last(Messenger):
-    """Remembers the sample site that was run last."""
+    """Remembers the sample site that was run last: where a program failed, the one before it.
+
+    Attributes:
+        site: The site; `None` where the program has none, or failed before it.
+    """
 
     site: Site | None = None
 
@@ -27,11 +31,15 @@ class _Last(Messenger):
 def choose_particles(program: Program, rows: range) -> Program:
     """Returns the program with its way of running many particles, found by running a few.
 
-    Side by side, compared with one by one; else as further rows of data; else one by one.
+    They are tried side by side, then as further rows of data; each is compared with the same draws
+    one by one, and taken where log-densities agree to 1e-4. Else particles run one by one.
 
     Args:
         program: As its first run has shown it.
         rows: Those that it is tried on.
+
+    Returns:
+        The program, whose `particles` know why they are not side by side.
     """
     reason = _failure(program, rows)
     if not reason:
@@ -45,7 +53,17 @@ def choose_particles(program: Program, rows: range) -> Program:
 
 
 def _failure(program: Program, rows: range) -> str:
-    """Returns how `program` fails to run for particles at once, or ""; compares the same draws."""
+    """Returns how `program` fails to run for particles at once, or ""; compares the same draws.
+
+    There are 3 particles, or 2 where 3 rows could be taken for them.
+
+    Args:
+        program: With the way of running particles that is tried.
+        rows: Those that it is tried on.
+
+    Raises:
+        RuntimeError, ValueError, TypeError, IndexError: If it fails before its first site.
+    """
     num_particles = 2 if len(rows) == 3 else 3
     last = _Last()
     try:
@@ -83,6 +101,9 @@ def _failure(program: Program, rows: range) -> str:
 
 def check_steady(program: Program, rows: range) -> None:
     """Raises ValueError where densities differ from run to run at the same latents.
+
+    A program that draws random numbers outside `pyro.sample` has no density: functional dropout, a
+    random mask. In evaluation mode modules do not.
 
     Args:
         program: As its first run has shown it.
@@ -146,7 +167,16 @@ def _alike(
     together: list[Tensor],
     index: list[int],
 ) -> bool:
-    """Returns whether these rows have the same densities without the others."""
+    """Returns whether these rows have the same densities without the others.
+
+    Args:
+        program: Which selects rows.
+        rows: Those of the block.
+        z: One particle's latents by site, of the whole block.
+        scored: Model and guide by name.
+        together: Their log-densities `(n,)` of the whole block, nats.
+        index: Which of its rows, in an order of their own.
+    """
     part = program.select([rows[i] for i in index])
     try:
         z = _taken(program, z, index, len(rows))
@@ -160,6 +190,11 @@ def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Fn]]:
     """Returns model and guide by name; no guide whose density is known at its own draws alone.
 
     A flow without an inverse remembers what it just made, and nothing else.
+
+    Args:
+        program: With both.
+        rows: Those that it is tried on.
+        z: One particle's latents by site.
     """
     if program.guide is None:
         return [("model", program.model)]
@@ -171,7 +206,17 @@ def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Fn]]:
 
 
 def _taken(program: Program, z: Values, index: list[int], num_data: int) -> Values:
-    """Returns the latents of these data, as other rows of a block."""
+    """Returns the latents of these data, as other rows of a block.
+
+    Args:
+        program: Whose sites know the axis of the data, or the names that a loop gives each datum.
+        z: One particle's latents by site, `(..., event)`.
+        index: Numbers of rows, which may be repeated; the new rows in order.
+        num_data: n, rows of the block.
+
+    Returns:
+        What is common to all data as it is, the others with `len(index)` rows.
+    """
     sites = {s["name"]: s for s in program.sites.all}
     own = {name: value for name, value in z.items() if not program.sites.common(sites[name])}
     taken = {name: value for name, value in z.items() if name not in own}
