@@ -1,11 +1,14 @@
 """A model from outside the package, with another prior and other nets, through every command."""
 
 import html
+import importlib
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +19,7 @@ from pyrovae.__main__ import main
 from pyrovae.data.base import sets
 from pyrovae.evidence.estimators.base import kinds
 from pyrovae.models import base
+from pyrovae.report import panel
 
 pytestmark = pytest.mark.usefixtures("float32")
 MODULE = '''
@@ -27,6 +31,8 @@ import pyro.distributions as dist
 import torch
 
 import pyrovae as pv
+from pyrovae import report
+from pyrovae.models.base import Encodes
 from pyrovae.nn import MLP, Encoder
 from pyrovae.program import evaluation
 from pyrovae.rng import seeded
@@ -127,6 +133,80 @@ class Twice(pv.Estimator):
             return pv.LogWeights(program.log_joint(z, rows, size) - log_q)
 
 
+class Counts(report.Panel):
+    """How many data have which label."""
+
+    name = "test-counts"
+    title = "Labels & counts"
+
+    def has_what_it_needs(self, shown):
+        return shown.y is not None
+
+    def html(self, shown):
+        return f"<p>{len(shown.y)} labels, <b>{len(set(shown.y.tolist()))}</b> kinds.</p>"
+
+
+class Mean(report.Picture):
+    name = "test-mean"
+    title = "The mean of <i>X</i>."
+    needs = (Encodes,)
+
+    def figure(self, shown):
+        return pv.plots.images([shown.x.mean(0)[None]], ["mean"], shown.shape, "The mean")
+
+
+class Conditional(pv.Model):
+    """P(X | Y), with a guide that looks at both."""
+
+    name = "test-conditional"
+    inputs = ("x", "y")
+
+    def __init__(self, x_dim: int):
+        super().__init__()
+        self.x_dim = x_dim
+        self.decoder, self.encoder = torch.nn.Linear(3, x_dim), Encoder(x_dim + 1, (4,), 2)
+
+    def config(self):
+        return {"x_dim": self.x_dim}
+
+    def encode(self, x, y):
+        return dist.Normal(*self.encoder(torch.cat([x, y[..., None].to(x)], -1))).to_event(1)
+
+    def decode(self, z, y):
+        f = torch.cat([z, y[..., None].to(z).expand(*z.shape[:-1], 1)], -1)
+        return dist.Bernoulli(logits=self.decoder(f)).to_event(1)
+
+    def model(self, x, y):
+        self.register(decoder=self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", self.decode(z, y), obs=x)
+
+    def guide(self, x, y):
+        self.register(encoder=self.encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encode(x, y))
+
+
+class Guideless(pv.Model):
+    """A mixture, whose latent can be summed out."""
+
+    name = "test-guideless"
+
+    def __init__(self, x_dim: int):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.randn(2, x_dim))
+
+    def config(self):
+        return {"x_dim": self.logits.shape[1]}
+
+    def model(self, x):
+        self.register(whole=self)
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(x.new_ones(2) / 2))
+            pyro.sample("x", dist.Bernoulli(logits=self.logits[k]).to_event(1), obs=x)
+
+
 class Nameless(Mine):
     pass
 
@@ -180,7 +260,7 @@ def trained(tmp_path_factory):
         assert main([*args, "--binarize", "none", "--z-dim", "2", "--hidden-dims", "4"]) == 0
         yield folder
     sys.modules.pop("outside_models", None)
-    for known in (base._known, sets, kinds, likelihoods.families):
+    for known in (base._known, sets, kinds, likelihoods.families, panel._known):
         for name in [n for n, c in known.items() if c.__module__ == "outside_models"]:
             del known[name]
 
@@ -254,6 +334,55 @@ def test_data_likelihood_and_estimator_from_outside(folder, capsys):
     assert "sampling, K = 5,000" in capsys.readouterr().out
     assert (folder / "all" / "evidence-stripes" / "evidence.nc").exists()
     assert main(["evidence", "all", *EVERYTHING, *TWICE, "--dry-run"]) == 0
+
+
+PANELS = ["--panels", "outside_models.Counts", "outside_models.Mean"]
+
+
+def test_panels_from_outside(folder):
+    page = folder / "all" / "report.html"
+    assert main(["report", "all", *EVERYTHING, *PANELS]) == 0
+    text = page.read_text()
+    section = '<section aria-labelledby="panel-test-counts">\n  <h2 id="panel-test-counts">'
+    assert f"{section}Labels &amp; counts</h2>\n<p>18 labels, <b>3</b> kinds.</p>\n" in text
+    assert 'alt="The mean. mean: 1 images of mean 0.' in text
+    assert text.count("The mean of &lt;i&gt;X&lt;/i&gt;.</figcaption>") == 1
+    order = [text.index(f'id="{i}"') for i in ("explore", "pictures", "panel-test-counts")]
+    assert order == sorted(order) < [text.index('id="data-heading"')]
+    assert main(["evidence", "all", *EVERYTHING, *QUICK, *PANELS]) == 0
+    assert "panel-test-counts" in page.read_text()
+    assert main(["report", "all", *EVERYTHING]) == 0
+    assert "panel-test-counts" not in page.read_text()
+    assert "panels" not in (folder / "all" / "config.yaml").read_text()
+
+
+def test_a_conditional_model(folder, capsys):
+    args = ["--model", "outside_models.Conditional"]
+    stripes = ["--data", "outside_models.stripes", "--binarize", "none"]
+    assert main(["svi", *args, *stripes, "--num-epochs", "2", *QUICK, "--out", "y"]) == 0
+    assert main(["evidence", "y", *args, *stripes[:2], *QUICK, *PANELS]) == 0
+    text = (folder / "y" / "report.html").read_text()
+    assert "panel-test-counts" in text
+    assert "The mean of" not in text  # which needs Q(z|X) of x alone
+    assert {p.stem for p in (folder / "y" / "figures").iterdir()} >= {"training", "histogram"}
+    np.save("x.npy", np.ones((5, 6), np.float32))
+    capsys.readouterr()
+    assert main(["evidence", "y", *args, "--data", "x.npy", *QUICK]) == 3
+    assert "Conditional takes y, and these data have none" in capsys.readouterr().err
+
+
+def test_a_model_without_a_guide(folder, capsys):
+    module = importlib.import_module("outside_models")
+    args = ["--model", "outside_models.Guideless"]
+    shutil.copytree("run", "none")
+    pv.save(module.Guideless(64), "none")
+    config = {**yaml.safe_load(Path("none/config.yaml").read_text()), "model": args[1]}
+    runs.write_config(Path("none"), {**config, "model_options": {}})
+    assert main(["evidence", "none", *args, *QUICK]) == 2
+    assert "needs a guide" in capsys.readouterr().err
+    assert main(["evidence", "none", *args, "--estimators", "exact", "prior", "--rows", "5"]) == 0
+    assert main(["report", "none", *args]) == 0
+    assert "A Guideless" in (folder / "none" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -209,8 +209,8 @@ def test_the_table_is_the_evidence():
 
 
 def test_large_data_make_no_large_page(monkeypatch):
-    monkeypatch.setattr("pyrovae.report.page.ROWS", 20)
-    monkeypatch.setattr("pyrovae.report.page.THUMBNAILS", 200)
+    monkeypatch.setattr("pyrovae.report.panel.ROWS", 20)
+    monkeypatch.setattr("pyrovae.report.panels.table.THUMBNAILS", 200)
     page, data, *_ = rendered(binary=False)
     table = data["table"]
     assert len(table["columns"]["verdict"]) == 20
@@ -220,7 +220,7 @@ def test_large_data_make_no_large_page(monkeypatch):
 
 
 def test_no_more_is_read_of_data_on_disk_than_is_shown(monkeypatch):
-    monkeypatch.setattr("pyrovae.report.page.ROWS", 20)
+    monkeypatch.setattr("pyrovae.report.panel.ROWS", 20)
     _, _, vae, x, evidence = rendered()
 
     class OnDisk:

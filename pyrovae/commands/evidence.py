@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyrovae.commands.common import Asked, blocks_of, check_device, guarded, interrupted
-from pyrovae.commands.named import own_code
+from pyrovae.commands.named import own_code, panels_asked
 from pyrovae.commands.users import blamed
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
@@ -33,7 +33,7 @@ SHARED += ("num_temperatures", "num_chains")
 
 def parser() -> "Parser":
     """Returns the command line."""
-    from pyrovae.commands.options import COUNT, Parser, add_common, add_own_code
+    from pyrovae.commands.options import COUNT, Parser, add_common, add_own_code, add_panels
 
     p = Parser("evidence", DOES, EXAMPLES, "[RUN]")
     p.add_argument("run", nargs="?", type=str | None, help="folder of python -m pyrovae.svi")
@@ -49,6 +49,7 @@ def parser() -> "Parser":
         metavar="FOLDER",
         help="(default: the run's; RUN/evidence-DATA for other data)",
     )
+    add_panels(add)
     add = add_common(p)
     add("--workers", type=COUNT | None, metavar="N", help="processes that share the work")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
@@ -204,7 +205,8 @@ def _evaluated(
         )
         runs.write_evidence(folder, evidence, data[0], task.image_shape)
         if task.splits:
-            report.write(task.folder, splits=task.splits, program=task.pair)
+            asked = panels_asked(config.panels)
+            report.write(task.folder, splits=task.splits, program=task.pair, panels=asked)
         blocks.discard()
     _say(config, task, evidence)
     return 0

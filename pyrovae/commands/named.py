@@ -8,6 +8,7 @@ __all__ = [
     "model_class",
     "objective_named",
     "own_code",
+    "panels_asked",
     "written_names",
 ]
 
@@ -24,6 +25,7 @@ from pyrovae.registry import is_path
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.data.sets import Source
     from pyrovae.models.base import Model
+    from pyrovae.report.panel import Panel
     from pyrovae.svi.objectives import Objective
 
 T = TypeVar("T")
@@ -119,6 +121,14 @@ def data_source(name: str) -> "Source":
     if not callable(found) or (isinstance(found, type) and not issubclass(found, DataSet)):
         raise ProgramError(f"--data {name} is no pyrovae.data.DataSet, and no function; {form}")
     return cast("Source", found)
+
+
+def panels_asked(names: Sequence[str]) -> "list[type[Panel]]":
+    """Returns the panels of these names, or of import paths, for the page of a run."""
+    from pyrovae.report.panel import Panel, known
+
+    form = "pyrovae.report.Panel"
+    return [_class("panels", n, Panel, form) if is_path(n) else known(n) for n in names]
 
 
 def _class(option: str, name: str, base: type[T], known: str) -> type[T]:

@@ -1,6 +1,15 @@
 """The parser of the command lines: options in groups, help without types, errors in a sentence."""
 
-__all__ = ["AMOUNT", "COUNT", "SEED", "Parser", "add_common", "add_own_code", "did_you_mean"]
+__all__ = [
+    "AMOUNT",
+    "COUNT",
+    "SEED",
+    "Parser",
+    "add_common",
+    "add_own_code",
+    "add_panels",
+    "did_you_mean",
+]
 
 import re
 import sys
@@ -211,6 +220,21 @@ def add_own_code(add: Callable[..., object]) -> None:
         type=str | None,
         metavar="NAME",
         help="of a run with your own likelihood: package.module.Class",
+    )
+
+
+def add_panels(add: Callable[..., object]) -> None:
+    """Adds the option that puts panels of the user's own on the page of a run.
+
+    Args:
+        add: Adds an option to a group of the parser.
+    """
+    add(
+        "--panels",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="beside those of the page that is written: package.module.Class of your own",
     )
 
 

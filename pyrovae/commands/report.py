@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pyrovae.commands.common import guarded
-from pyrovae.commands.named import estimator_name, own_code
+from pyrovae.commands.named import estimator_name, own_code, panels_asked
 from pyrovae.commands.users import blamed
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
@@ -22,7 +22,7 @@ EXAMPLES = (
 
 def parser() -> "Parser":
     """Returns the command line."""
-    from pyrovae.commands.options import Parser, add_own_code
+    from pyrovae.commands.options import Parser, add_own_code, add_panels
 
     p = Parser("report", DOES, EXAMPLES, "RUN")
     p.add_argument("run", help="folder of python -m pyrovae.svi")
@@ -42,6 +42,7 @@ def parser() -> "Parser":
         metavar="NAME",
         help="of evidence by your own estimators: package.module.Class",
     )
+    add_panels(add)
     return p
 
 
@@ -63,8 +64,11 @@ def run(config: "Namespace") -> int:
         _check_program(config, opened_run)
         with worked_in(config.run) as own:
             own.claim([runs.REPORT])
-            splits = data_of(config, opened_run)
-            print(report.write(config.run, splits=splits, program=opened_run.program))
+            asked, splits = panels_asked(config.panels), data_of(config, opened_run)
+            page = report.write(
+                config.run, splits=splits, program=opened_run.program, panels=asked
+            )
+            print(page)
     return 0
 
 

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrovae.commands.common import Asked, blocks_of, check_device, guarded, interrupted
-from pyrovae.commands.named import data_source, model_class, objective_named, own_code
+from pyrovae.commands.named import (
+    data_source,
+    model_class,
+    objective_named,
+    own_code,
+    panels_asked,
+)
 from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, configured, kept
 from pyrovae.commands.users import blamed, check_takes, make_program, program_sha256
 from pyrovae.errors import StateError
@@ -244,7 +250,8 @@ def _fitted_and_evaluated(
     runs.drop_evidence(folder)
     storage.write_dataset(path / runs.EVIDENCE, evidence.to_xarray())
     runs.write_figures(path, task.model, task.splits, result, evidence, config.device)
-    report.write(path, splits=task.splits, program=task.pair)
+    asked = panels_asked(task.config.panels)
+    report.write(path, splits=task.splits, program=task.pair, panels=asked)
     runs.drop_blocks(folder)
     return result, evidence
 

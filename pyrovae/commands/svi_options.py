@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.commands.options import Parser
 
 Config = dict[str, Any]  # of values as YAML has them
-INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download")
+INVOCATION = ("config", "out", "resume", "overwrite", "progress", "json", "download", "panels")
 DOES = (
     "Fits a VAE, or another model or program, by SVI, and says what log P(X) of held-out data is."
 )
@@ -138,10 +138,13 @@ def _add_evidence(p: "Parser") -> None:
 
 def _add_folder(p: "Parser") -> None:
     """Adds where the run lies, and what becomes of one that lies there."""
+    from pyrovae.commands.options import add_panels
+
     add = p.add_argument_group("run folder").add_argument
     add("--out", type=str | None, metavar="FOLDER", help="(default: runs/<time>-<data>)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--overwrite", action="store_true", help="replace the run in --out")
+    add_panels(add)
     add("--config", action="config", metavar="FILE", help="YAML of options; flags override it")
 
 

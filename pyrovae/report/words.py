@@ -1,13 +1,12 @@
 """What the page of a run says in words."""
 
-__all__ = ["CAPTIONS", "commands", "number", "title", "trained"]
+__all__ = ["commands", "number", "title", "trained"]
 
 import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from pyrovae import runs
 from pyrovae.evidence.results import Evidence
@@ -15,41 +14,33 @@ from pyrovae.models.base import Model
 from pyrovae.plots.figures import signed
 from pyrovae.registry import is_path
 
-CAPTIONS = {
-    "evidence": "Estimates against the number of draws: flat is done, rising is not.",
-    "training": "What SVI raises, epoch by epoch.",
-    "reconstructions": "Test data, and what P(X|z) makes of the mean of Q(z|X).",
-    "samples": "E[X|z] for z from the prior: no encoder takes part.",
-    "program": "The program, from what running it shows: what is observed is shaded, dots are "
-    "parameters, the plate says N times.",
-}
 
-
-def title(model: Model | None, config: Mapping[str, Any]) -> str:
+def title(model: Model | None, config: Mapping[str, object]) -> str:
     """Returns data and model, as the page is headed."""
     what = config.get("program")
     if model:
         what = type(model).__name__
         if z_dim := model.config().get("z_dim"):
             what += f" with {_count(z_dim, 'latent dimension')}"
-    return ", ".join(filter(None, [Path(config.get("data", "")).name, what]))
+    parts = Path(str(config.get("data", ""))).name, what
+    return ", ".join(str(part) for part in parts if part)
 
 
 def trained(
     model: Model | None,
     shape: tuple[int, int] | None,
-    protocol: Mapping[str, Any],
-    history: Mapping[str, list[float]],
-    config: Mapping[str, Any],
+    protocol: Mapping[str, object],
+    history: Mapping[str, Sequence[float]],
+    config: Mapping[str, object],
 ) -> str:
     """Returns what was trained on what, in a sentence."""
     what = f"The program {config.get('program')}"
     if model:
         what = _model(model, shape)
-    data = config.get("data", "data")
+    data = str(config.get("data", "data"))
     if (binarize := config.get("binarize", "none")) != "none":
         data += f" ({binarize} binarization)"
-    rows = {part: protocol.get(f"rows_{part}") for part in ("train", "valid")}
+    rows = {part: int(str(protocol.get(f"rows_{part}") or 0)) for part in ("train", "valid")}
     of = f"{_count(rows['train'], 'row')} of " if rows["train"] else ""
     text = f"{what}, trained on {of}{data}"
     if epochs := len(history.get("elbo", ())):
@@ -87,7 +78,7 @@ def _article(noun: str) -> str:
     return f"{'An' if noun[:1] in ('AEFHILMNORSX' if spelled else 'AEIO') else 'A'} {noun}"
 
 
-def number(value: Any, form: str = "") -> str:
+def number(value: object, form: str = "") -> str:
     """Returns a number as it is read; what is none, as it is."""
     if value is None:
         return "–"
@@ -99,7 +90,7 @@ def _count(number: int, word: str) -> str:
 
 
 def commands(
-    name: str, evidence: Evidence, config: Mapping[str, Any], notes: Sequence[str]
+    name: str, evidence: Evidence, config: Mapping[str, object], notes: Sequence[str]
 ) -> list[str]:
     """Returns the commands that make these numbers again, of a run with that configuration."""
     protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))

@@ -26,7 +26,7 @@ from pyrovae.runs.contents import (
     write_metrics,
 )
 from pyrovae.runs.loading import Run, read_run
-from pyrovae.runs.pictures import best_epoch, overview
+from pyrovae.runs.pictures import best_epoch
 from pyrovae.runs.saving import (
     MODEL,
     holds_program,
@@ -59,7 +59,6 @@ __all__ = [
     "holds_run",
     "load",
     "load_evidence",
-    "overview",
     "read_config",
     "read_metrics",
     "read_notes",

@@ -1,10 +1,17 @@
 """The pictures of a run: what its evidence, its training and its model show."""
 
-__all__ = ["best_epoch", "of_evidence", "of_run", "overview"]
+__all__ = [
+    "best_epoch",
+    "can",
+    "of_evidence",
+    "of_run",
+    "reconstructions",
+    "samples",
+    "training",
+]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +21,9 @@ from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
+from pyrovae.plots.figures import Figure
 from pyrovae.rng import seeded
 
-Figure = Any  # of matplotlib, which plots alone knows
 SHOWN = 10_000  # data in the picture of the latent space, at most
 
 
@@ -50,7 +57,7 @@ def of_evidence(
     return figures
 
 
-def best_epoch(history: Mapping[str, Any]) -> int:
+def best_epoch(history: Mapping[str, Sequence[float]]) -> int:
     """Returns the epoch that is kept: of the highest validation ELBO, without any the last."""
     valid = history.get("valid_elbo")
     if not valid:
@@ -58,67 +65,97 @@ def best_epoch(history: Mapping[str, Any]) -> int:
     return 1 + max(range(len(valid)), key=lambda i: valid[i] if isfinite(valid[i]) else -inf)
 
 
+def can(model: Model | None, *protocols: type) -> bool:
+    """Returns whether there is a model of x alone that can do all of that.
+
+    Of more than x, Q(z|X) and P(X|z) are conditional, and have no such pictures.
+
+    Args:
+        model: `None` of a program.
+        protocols: Such as `Encodes`.
+    """
+    alone = model is not None and model.inputs == ("x",)
+    return alone and all(isinstance(model, protocol) for protocol in protocols)
+
+
+def training(history: Mapping[str, Sequence[float]], evidence: Evidence) -> Figure:
+    """Returns the curves of a training, what was maximised by epoch in nats per datum.
+
+    Args:
+        history: By name, "elbo" and "valid_elbo".
+        evidence: Whose record names the objective.
+    """
+    valid = history.get("valid_elbo") or []
+    objective = str(evidence.protocol.get("objective", "elbo"))
+    return plots.training(history["elbo"], valid, best_epoch(history), objective)
+
+
 @torch.no_grad()
-def overview(
-    model: Model | None,
-    x: Tensor,
-    shape: tuple[int, int] | None,
-    history: Mapping[str, Any],
-    evidence: Evidence,
-) -> dict[str, Any]:
-    """Returns the pictures of a run by name, of a model that can decode also those of data x."""
-    figures = {}
-    if evidence.num_samples:
-        figures["evidence"] = plots.convergence(evidence)
-    if elbo := history.get("elbo"):
-        valid = history.get("valid_elbo") or []
-        objective = str(evidence.protocol.get("objective", "elbo"))
-        figures["training"] = plots.training(elbo, valid, best_epoch(history), objective)
-    if not (shape and isinstance(model, Decodes)):
-        return figures
-    if isinstance(model, Encodes):
-        few = x[:12]
-        figures["reconstructions"] = plots.images(
-            [few, model.decode(model.encode(few).mean).mean],
-            ["X", "E[X|z]"],
-            shape,
-            "Test data and their reconstructions",
-        )
-    if isinstance(model, HasPrior):
-        with seeded(0):
-            z = model.prior(x.new_empty(36, 0)).sample()
-        figures["samples"] = plots.images(
-            list(model.decode(z).mean.split(12)), [""] * 3, shape, "E[X|z] for z from the prior"
-        )
-    return figures
+def reconstructions(model: object, x: Tensor, shape: tuple[int, int]) -> Figure:
+    """Returns twelve data, and E[X|z] at the mean of Q(z|X).
+
+    Args:
+        model: That encodes and decodes.
+        x: Data, `(N, D)`.
+        shape: Height and width of an image.
+    """
+    assert isinstance(model, Encodes)
+    assert isinstance(model, Decodes)
+    few = x[:12]
+    means = model.decode(model.encode(few).mean).mean
+    title = "Test data and their reconstructions"
+    return plots.images([few, means], ["X", "E[X|z]"], shape, title)
+
+
+@torch.no_grad()
+def samples(model: object, x: Tensor, shape: tuple[int, int]) -> Figure:
+    """Returns E[X|z] for 36 draws of the prior.
+
+    Args:
+        model: That decodes and has a prior.
+        x: Data, of which length, type and device count.
+        shape: Height and width of an image.
+    """
+    assert isinstance(model, HasPrior)
+    assert isinstance(model, Decodes)
+    with seeded(0):
+        z = model.prior(x.new_empty(36, 0)).sample()
+    rows = list(model.decode(z).mean.split(12))
+    return plots.images(rows, [""] * 3, shape, "E[X|z] for z from the prior")
 
 
 @torch.no_grad()
 def of_run(
     model: Model | None,
     splits: Splits,
-    history: Mapping[str, Any],
+    history: Mapping[str, Sequence[float]],
     evidence: Evidence,
-    device: Any,
+    device: str | torch.device | None,
 ) -> dict[str, Figure]:
     """Returns the pictures of a run by name, those that its model can give.
 
     Args:
         model: `None` of a program.
         splits: Its data.
-        history: ELBOs by epoch, see `overview`.
+        history: ELBOs by epoch, nats per datum.
         evidence: Of the test data.
         device: Where the model is.
     """
-    test = splits.test
-    shown = test.x[:SHOWN].to(device)
-    figures = overview(model, shown, splits.image_shape, history, evidence)
-    if isinstance(model, Encodes):
-        means = model.encode(shown).mean
-        y = None if test.y is None else test.y[:SHOWN]
+    shape, x = splits.image_shape, splits.test.x[:SHOWN].to(device)
+    figures = {}
+    if evidence.num_samples:
+        figures["evidence"] = plots.convergence(evidence)
+    if history.get("elbo"):
+        figures["training"] = training(history, evidence)
+    if shape and can(model, Encodes, Decodes):
+        figures["reconstructions"] = reconstructions(model, x, shape)
+    if shape and can(model, HasPrior, Decodes):
+        figures["samples"] = samples(model, x, shape)
+    if isinstance(model, Encodes) and can(model):
+        means = model.encode(x).mean
+        y = None if splits.test.y is None else splits.test.y[:SHOWN]
         figures["latent_space"] = plots.latent_space(means, y)
-        if splits.image_shape and isinstance(model, Decodes) and means.shape[1] == 2:
-            figures["manifold"] = plots.manifold(
-                lambda z: model.decode(z.to(means)), splits.image_shape
-            )
+        if shape and isinstance(model, Decodes) and means.shape[1] == 2:
+            decoder = model
+            figures["manifold"] = plots.manifold(lambda z: decoder.decode(z.to(means)), shape)
     return figures

@@ -1,0 +1,105 @@
+"""The latent space, to be explored: planes of it, and what they decode to."""
+
+__all__ = ["Explorer"]
+
+from math import isqrt, prod
+from typing import ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from pyrovae import plots
+from pyrovae.models.base import Decodes, Encodes, HasPrior
+from pyrovae.plots.figures import signed
+from pyrovae.report.panel import Json, Panel, Shown, filled
+from pyrovae.report.sprites import sprite
+
+POINTS = 2_000  # drawn, at most
+DECODED = 800_000  # numbers in the images of a plane, at most
+TILES = 41  # of them along a side, at most
+
+
+class Explorer(Panel):
+    """The test data at the means of Q(z|X) on planes of the latent space, and E[X|z] there."""
+
+    name: ClassVar[str] = "explorer"
+    title: ClassVar[str] = "The latent space"
+    needs: ClassVar[tuple[type, ...]] = (Encodes, Decodes)
+    rank: ClassVar[int] = 20
+    key: ClassVar[str] = "explorer"
+    anchor: ClassVar[str] = "explore"
+
+    def html(self, shown: Shown) -> str:
+        """Returns the canvases, which the script of the page draws on."""
+        return filled("explorer.html")
+
+    def data(self, shown: Shown) -> Json:
+        """Returns the planes."""
+        assert shown.shape
+        planes = _planes(shown.model, shown.x, shown.shape)
+        return {"shape": shown.shape, "drawn": POINTS, "planes": planes}
+
+
+def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, object]]:
+    """Returns the planes of the explorer: the test data on each, and what it decodes to.
+
+    A plane is an origin and two axes in latent space: the latent itself where it has one or two
+    dimensions, else the principal components of the means, from their mean, and the two
+    dimensions of largest KL, with the others at their mean, where each has a KL of its own.
+    """
+    assert isinstance(model, Encodes)
+    assert isinstance(model, Decodes)
+    q = model.encode(x)
+    z, d = q.mean, q.event_shape[0]
+    unit, mean = torch.eye(d).to(z), z.mean(0)
+    if d <= 2:
+        second = unit[1] if d == 2 else torch.zeros_like(unit[0])
+        names = ("z 1", "z 2" if d == 2 else "")
+        planes = [("the latent", 0 * mean, unit[0], second, names, "")]
+    else:
+        axes, share = plots.principal_axes(z)
+        names = [f"principal component {i + 1} ({share[i]:.0%})" for i in range(2)]
+        held = [f"z {k + 1} = {v:z.2f}" for k, v in enumerate(mean.tolist())]
+        text = f"In all other directions z is held at the mean of the points: {', '.join(held)}."
+        planes = [("principal components of the means", mean, axes[0], axes[1], names, text)]
+        if (kl := _kl(model, q, x)) is not None:
+            i, j = kl.topk(2).indices.tolist()
+            dear = f"z {i + 1} ({kl[i]:.2f} nats)", f"z {j + 1} ({kl[j]:.2f} nats)"
+            rest = ", ".join(h for k, h in enumerate(held) if k not in (i, j))
+            text = f"The other latents are held at the mean of the points: {rest}."
+            pair = mean - mean * (unit[i] + unit[j])
+            planes += [("the two dimensions of largest KL", pair, unit[i], unit[j], dear, text)]
+    size = max(2, min(TILES, isqrt(DECODED // prod(shape))))
+    found = []
+    for title, origin, first, second, names, held in planes:
+        points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)
+        low, high = points.amin(0) - 0.5, points.amax(0) + 0.5
+        steps = torch.linspace(0, 1, size).to(z)[:, None]
+        across, up = (low + steps * (high - low)).T
+        grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
+        tiles = model.decode(grid.reshape(-1, d)).mean
+        found.append({
+            "title": title,
+            "names": names,
+            "held": signed(held),
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "size": size,
+            "sprite": sprite(tiles, shape, size, x),
+            "points": [[round(v, 3) for v in p] for p in points.tolist()],
+        })  # fmt: skip
+    return found
+
+
+def _kl(model: object, q: TorchDistribution, x: Tensor) -> Tensor | None:
+    """Returns the mean KL(Q(z|X) || P(z)) of each latent dimension, `(z_dim,)`, in nats.
+
+    `None` where they are not normals that are independent in all dimensions.
+    """
+    both = (q, model.prior(x)) if isinstance(model, HasPrior) else ()
+    normal = [isinstance(p, Independent) and isinstance(p.base_dist, Normal) for p in both]
+    if not (both and all(normal)):
+        return None
+    return kl_divergence(*(p.base_dist for p in both)).mean(0)

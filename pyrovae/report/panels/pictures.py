@@ -1,0 +1,104 @@
+"""The pictures of a run: estimates, training, data and what the model makes of them, diagram."""
+
+__all__ = ["Estimates", "Program", "Reconstructions", "Samples", "Training"]
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pyrovae import plots
+from pyrovae.evidence.estimate import Estimate
+from pyrovae.models.base import Decodes, Encodes, HasPrior
+from pyrovae.plots.figures import Figure, signed
+from pyrovae.report.panel import Picture, Shown
+from pyrovae.runs.pictures import reconstructions, samples, training
+
+
+class Estimates(Picture):
+    """Estimates against the number of draws, nats per datum."""
+
+    name: ClassVar[str] = "evidence"
+    title: ClassVar[str] = "Estimates against the number of draws: flat is done, rising is not."
+
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether there are estimates with fewer draws."""
+        return bool(shown.evidence.num_samples)
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns the curves."""
+        return plots.convergence(shown.evidence)
+
+
+class Training(Picture):
+    """The ELBO by epoch, nats per datum."""
+
+    name: ClassVar[str] = "training"
+    title: ClassVar[str] = "What SVI raises, epoch by epoch."
+
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether there is a history."""
+        return bool(shown.history.get("elbo"))
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns the curves of training and validation data."""
+        return training(shown.history, shown.evidence)
+
+
+class Reconstructions(Picture):
+    """Twelve data, and E[X|z] at the mean of Q(z|X)."""
+
+    name: ClassVar[str] = "reconstructions"
+    title: ClassVar[str] = "Test data, and what P(X|z) makes of the mean of Q(z|X)."
+    needs: ClassVar[tuple[type, ...]] = (Encodes, Decodes)
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns two rows of images; the label has their log p(x) and labels."""
+        assert shown.shape
+        figure = reconstructions(shown.model, shown.x, shown.shape)
+        of_first = _of_first(shown.best, shown.y)
+        figure.set_label(signed(f"{figure.get_label()}{of_first}"))
+        return figure
+
+
+class Samples(Picture):
+    """E[X|z] for 36 draws of the prior."""
+
+    name: ClassVar[str] = "samples"
+    title: ClassVar[str] = "E[X|z] for z from the prior: no encoder takes part."
+    needs: ClassVar[tuple[type, ...]] = (HasPrior, Decodes)
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns three rows of images."""
+        assert shown.shape
+        return samples(shown.model, shown.x, shown.shape)
+
+
+class Program(Picture):
+    """The plate diagram of model and guide."""
+
+    name: ClassVar[str] = "program"
+    title: ClassVar[str] = (
+        "The program, from what running it shows: what is observed is shaded, dots are "
+        "parameters, the plate says N times."
+    )
+
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether the program is at hand."""
+        return shown.pair is not None
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns the diagram of a run on as many rows as the evidence is of."""
+        assert shown.pair
+        arrays = shown.model.arrays(shown.first) if shown.model else shown.first.arrays
+        n = len(shown.best.value)  # for the N of the plate
+        data = (torch.as_tensor(a[:1]) for a in arrays)
+        return plots.plates(*shown.pair, *(a.expand(n, *a.shape[1:]) for a in data))
+
+
+def _of_first(best: Estimate, y: Tensor | None) -> str:
+    """Returns what is known of the first data, in words."""
+    text = f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."
+    if y is not None:
+        text += f" Their labels: {', '.join(map(str, y[:12].tolist()))}."
+    return text

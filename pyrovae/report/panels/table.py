@@ -1,0 +1,78 @@
+"""The data one by one: what was found for each, and its verdict."""
+
+__all__ = ["Table"]
+
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from pyrovae.evidence.results import Evidence
+from pyrovae.report import panel
+from pyrovae.report.panel import Json, Panel, Shown, filled
+from pyrovae.report.sprites import sprite
+
+THUMBNAILS = 2_000_000  # characters of their pictures, at most
+DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
+
+
+class Table(Panel):
+    """A row for each datum: log p(x) in nats, its error, ESS, k-hat, verdict, and its image."""
+
+    name: ClassVar[str] = "table"
+    title: ClassVar[str] = "Each datum"
+    rank: ClassVar[int] = 40
+    key: ClassVar[str] = "table"
+    anchor: ClassVar[str] = "data-heading"
+
+    def html(self, shown: Shown) -> str:
+        """Returns the table without its rows, which the script of the page fills in."""
+        return filled("table.html", many=len(shown.best.value) > panel.ROWS, most=panel.ROWS)
+
+    def data(self, shown: Shown) -> Json:
+        """Returns its columns, and one picture of all thumbnails."""
+        return _table(shown.x, shown.y, shown.shape, shown.evidence)
+
+
+def _table(
+    x: Tensor, y: Tensor | None, shape: tuple[int, int] | None, evidence: Evidence
+) -> dict[str, object]:
+    """Returns the columns of the table of data, its words, and one picture of all thumbnails."""
+    best = evidence.best()
+    weighed = evidence.estimates.get("importance", best)
+    n = len(x)
+    columns = {
+        "datum": list(range(n)),
+        "log p(x)": best.value[:n].tolist(),
+        "s.e.": best.std_error[:n].tolist(),
+        "ESS": weighed.ess[:n].tolist(),
+        "k-hat": weighed.pareto_k[:n].tolist(),
+        "verdict": best.verdict()[:n],
+    }
+    if "elbo" in evidence.estimates:
+        columns["ELBO"] = evidence["elbo"].value[:n].tolist()
+    if y is not None:
+        columns["label"] = y.tolist()
+    order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
+    shown, across = x if shape else x[:0], min(100, n)
+    picture = sprite(shown, shape, across, x) if shape else ""
+    while shape and len(picture) > THUMBNAILS and len(shown) > 1:
+        shown = shown[: len(shown) // 2]
+        picture = sprite(shown, shape, across, x)
+    return {
+        "names": [name for name in order if name in columns],
+        "columns": {
+            name: [_rounded(v, DIGITS[name]) for v in column] if name in DIGITS else column
+            for name, column in columns.items()
+        },
+        "digits": DIGITS,
+        "shape": shape or (1, 1),
+        "across": across,
+        "thumbnails": len(shown),
+        "sprite": picture,
+    }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """Returns a number as it is shown, `None` where JSON has none for it."""
+    return round(value, digits) if np.isfinite(value) else None
