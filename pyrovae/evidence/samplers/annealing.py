@@ -139,12 +139,13 @@ def ais(
             ends; or the T + 1 temperatures, rising from 0 to 1 (T is then theirs).
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
         **options: How the run is done:
-            num_leapfrog: Leapfrog steps, each a gradient, of a transition, 2.
-            plate: Name of the plate over the data, "data"; `None` gives joint weights `(S,)` of
-                all data.
-            chunk_size: Particles x data annealed at once, 1,024; bounds memory.
-            compile: Run densities and gradients as a compiled graph; see
-                `pyrovae.program.Captured`.
+
+            - `num_leapfrog`: leapfrog steps, each a gradient, of a transition (2).
+            - `plate`: name of the plate over the data ("data"); `None` gives joint weights `(S,)`
+              of all data.
+            - `chunk_size`: particles x data annealed at once (1,024); bounds memory.
+            - `compile`: run densities and gradients as a compiled graph (`False`); see
+              `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for a latent without a gradient, a

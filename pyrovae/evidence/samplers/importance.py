@@ -80,23 +80,26 @@ def importance_sampling(
         model: Any Pyro callable of `*data`.
         guide: Another.
         data: Tensors of equal length N, as the program takes them.
-        num_particles: S, draws per datum; or "auto".
+        num_particles: S, particles drawn per datum; or "auto".
         proposal: `None` draws from the guide; better ones made of it are `pv.Widened()`,
             `pv.Defensive()` and `pv.Refined()`; or a Pyro guide to draw from instead.
         qmc: Draw scrambled Sobol points, in 16 independent randomizations, between which the
             standard error is taken; S is a multiple of 16, best 16 times a power of 2.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
         **options: What "auto" aims at, and how the run is done:
-            tolerance: Standard error aimed at by "auto", nats; 0.01.
-            max_particles: Draws per datum that "auto" makes at most; 100,000.
-            max_seconds: Time after which the pilot of "auto" asks for no more; results then
-                depend on the machine. `None`: no limit.
-            plate: Name of the plate over the data, "data"; `None` gives joint weights `(S,)` of
-                all data.
-            block_size: Data per block, 64; with a seed, draws depend on it, the target never does.
-            chunk_size: Particles x data that the model decodes at once; bounds memory. `None`:
-                what the cores' caches hold.
-            compile: Run guide and model as compiled graphs; see `pyrovae.program.Captured`.
+
+            - `tolerance`: standard error aimed at by "auto", nats (0.01).
+            - `max_particles`: particles per datum that "auto" draws at most (100,000).
+            - `max_seconds`: time after which the pilot of "auto" asks for no more; results then
+              depend on the machine (`None`: no limit).
+            - `plate`: name of the plate over the data ("data"); `None` gives joint weights `(S,)`
+              of all data.
+            - `block_size`: data per block (64); with a seed, draws depend on it, the target never
+              does.
+            - `chunk_size`: particles x data that the model decodes at once; bounds memory
+              (`None`: what the cores' caches hold).
+            - `compile`: run guide and model as compiled graphs (`False`); see
+              `pyrovae.program.Captured`.
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for NaN weights, datum named, or
@@ -140,11 +143,11 @@ def prior_sampling(
     Args:
         model: Any Pyro callable of `*data`.
         data: Tensors of equal length N, as the program takes them.
-        num_particles: S, draws per datum, or for all data where they share them.
+        num_particles: S, particles drawn per datum, or for all data where they share them.
         qmc: Draw scrambled Sobol points, as in `importance_sampling`; each datum's are its own.
         seed: Fixes the draws; the caller's random streams stay untouched. `None` draws a seed.
-        **options: How the run is done, as in `importance_sampling`:
-            `plate`, `block_size`, `chunk_size`, `compile`.
+        **options: How the run is done, as in `importance_sampling`: `plate`, `block_size`,
+            `chunk_size`, `compile`.
 
     Raises:
         TypeError, ValueError: As `importance_sampling`.
