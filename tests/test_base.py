@@ -1,5 +1,7 @@
 """What a model is: known by its name, asked for what it can do, and never for its class."""
 
+import re
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -76,7 +78,7 @@ def test_a_page_shows_what_the_model_can_do():
         return report.render(model, Split(x), (2, 3), evidence, {}, {"data": "d"}, "a run")
 
     oracle = page(pv.LinearGaussian(6, 3))
-    assert "A LinearGaussian of 6 dimensions (2 × 3) with 3 latent dimensions and 24" in oracle
+    assert re.search(r"A LinearGaussian of 6 dimensions .*3 latent dimensions .*24", oracle)
     assert "principal components" in oracle
     assert "dimensions of largest KL" not in oracle  # its latents are not independent under Q
     assert "for z from the prior" in oracle

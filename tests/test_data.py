@@ -318,9 +318,7 @@ def test_a_set_that_is_none(rows, said):
 def test_two_sets_of_one_name(known):
     with pytest.raises(TypeError, match="the name 'digits' is that of pyrovae.data.digits.Digits"):
         type("Mine", (data.DataSet,), {"name": "digits"})
-    with pytest.raises(
-        TypeError, match="the data set is 3; give a name, a path, a DataSet or a function"
-    ):
+    with pytest.raises(TypeError, match="data set is 3; give a name, a path, a DataSet"):
         load(3)
 
 

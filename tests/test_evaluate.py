@@ -1,6 +1,7 @@
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -138,8 +139,8 @@ def test_reading_of_a_good_guide(evidence):
     text = evidence.reading()
     gap = evidence["importance"].mean - evidence["elbo"].mean
     assert f"The ELBO lies {gap:.3f}" in text
-    assert "The guide costs that much: the mean of KL(q(z|x) || p(z|x))." in text
-    assert "can be trusted: k-hat is bad (above 0.63) for 0.0% of the data" in text
+    assert "KL(q(z|x) || p(z|x))" in text
+    assert re.search(r"can be trusted: k-hat .*0\.63.* 0\.0%", " ".join(text.split()))
 
 
 def test_reading_of_naive_sampling_in_ten_dimensions():
@@ -150,7 +151,7 @@ def test_reading_of_naive_sampling_in_ten_dimensions():
         num_particles=1000,
     )  # fmt: skip
     assert "Naive sampling, K = 1,000, falls" in both.reading()
-    assert "log P(X) of these 20 data by importance sampling" in both.reading()
+    assert "20 data by importance sampling" in both.reading()
     alone = pv.evaluate(scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000)
     assert "cannot be trusted" in alone.reading()
     assert alone.rows()[0]["bad_khat"] > 0.9
@@ -348,7 +349,7 @@ def test_annealing_is_read_where_importance_sampling_fails():
     assert "by annealing, 100 temperatures x 8 particles" in text
     assert "Importance sampling, K = 200, " in text
     assert "A second way c" in text
-    assert "on 48 of 512 data simulated from the model" in text
+    assert "48 of 512 data" in text
     assert "use ais" in evidence["importance"].verdict()
     assert evidence["ais"].pareto_k.isnan().all()
     alone = pv.evaluate(scenario.model, narrow, x, num_particles=200, seed=0)

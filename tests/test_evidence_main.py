@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def table(folder):
 
 def test_own_test_part(run_folder, tmp_path, capsys):
     captured = job(run_folder, "--out", tmp_path, capsys=capsys)
-    assert "log P(X) of these 30 of 359 rows by" in captured.out
+    assert "30 of 359 rows" in captured.out
     assert "annealing" in captured.out
     splits = pv.data.load("digits", binarize="dynamic")
     assert table(tmp_path).attrs["sha256_test"] == splits.protocol["sha256_test"]
@@ -231,7 +232,7 @@ def test_data_that_a_program_does_not_take(program, capsys):
     for run in (main, fit_main):
         assert run(["--program", "mine_program:make", "--data", "x.npy"]) == 3
         err = capsys.readouterr().err
-        assert "x.npy gives 1 array, but the model takes (x, y); give as many as that" in err
+        assert re.search(r"x\.npy gives 1 array.*the model takes \(x, y\)", err)
     (program / "own.py").write_text(f"{PROGRAM}\nprior = lambda: (model, None)")
     args = ["--program", "own:prior", "--data", "xy.npz", "--estimators", "prior"]
     assert fit_main([*args, "--out", "fit"]) == 2
@@ -245,7 +246,7 @@ def test_interrupted_it_names_the_command_that_goes_on(run_folder, tmp_path, mon
     monkeypatch.setattr(runs.Blocks, "__setitem__", interrupt)
     out = tmp_path / "an evaluation"
     err = job(run_folder, "--out", out, code=130, capsys=capsys).err
-    assert f"this goes on from the blocks already done in {out}/blocks: python -m pyrovae" in err
+    assert f"{out}/blocks: python -m pyrovae" in err
     assert err.rstrip().endswith(f".evidence {shlex.join(QUICK)} {run_folder} --out '{out}'")
 
 
@@ -254,7 +255,7 @@ def test_too_many_dimensions_for_quadrature(tmp_path, capsys):
     assert fit_main([*fit, "--estimators", "elbo", "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     err = job(tmp_path / "run", "--estimators", "quadrature", code=2, capsys=capsys).err
-    assert "have 4 continuous dimensions; quadrature takes 1 to 3" in err
+    assert re.search("4 continuous dimensions; quadrature .* 1 to 3", err)
 
 
 HELD = (

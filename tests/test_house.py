@@ -162,6 +162,13 @@ def test_help_is_light(command):
     assert not modules & {"torch", "pyro", "matplotlib", "arviz", "sklearn", "joblib", "xarray"}
 
 
+def test_a_users_script_has_every_name():
+    """`make lint` holds its types against what they are to be."""
+    script = (ROOT.parent / "tests" / "user_script.py").read_text()
+    missing = [name for name in pyrovae._NAMES if not re.search(rf"\bpv\.{name}\b", script)]
+    assert not missing
+
+
 def test_names_are_typed_as_they_are_loaded():
     """Type checkers read other lines than Python does."""
     assert set(typed(ROOT / "__init__.py")) == {

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import HANGS
 
 from pyrovae.commands.common import guarded
 
@@ -95,7 +96,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     args = "--program held:make --data x.npz --out out --estimators prior --workers 2"
     command = [sys.executable, "-m", "pyrovae.evidence", *args.split(), "--no-progress"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANGS
         while len(workers := children(run.pid)) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
         (tmp_path / "hold").touch()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -237,7 +238,7 @@ def test_divergence(tmp_path, capsys):
 def test_a_step_too_far(tmp_path, capsys):
     far = ["-n", "1", "--lr", "1e30", "--batch-size", "2000", "--out", tmp_path / "run"]
     err = job(*far, code=4, capsys=capsys).err
-    assert err.startswith("error: training diverged: the validation ELBO is -inf after the last")
+    assert re.match("error: training diverged: .*validation ELBO is -inf", err)
     assert err.count("\n") == 1
 
 
@@ -376,13 +377,14 @@ def test_interrupted_it_names_the_command_that_goes_on(tmp_path, monkeypatch, ca
     args = ["--estimators", "elbo", "--out", folder, "--overwrite"]
     monkeypatch.setattr("pyrovae.commands.svi._check_folder", interrupt)
     err = job(*args, code=130, capsys=capsys).err
-    assert f"nothing of it is in {folder} yet, and this begins anew: python -m" in err
+    assert re.search(rf"{re.escape(str(folder))} .*begins anew: python -m", err)
     assert err.rstrip().endswith(f"--out '{folder}' --overwrite")
     monkeypatch.undo()
     monkeypatch.setattr(runs, "write_metrics", interrupt)
     err = job(*args, code=130, capsys=capsys).err
     before, _, command = err.rstrip().partition(": ")
-    assert before == f"interrupted; this goes on with the run in {folder}"
+    assert before.startswith("interrupted")
+    assert before.endswith(str(folder))
     assert command.endswith(f" --no-progress --estimators elbo --out '{folder}' --resume")
     python, again = shlex.split(command)[:3], shlex.split(command)[3:]
     assert python == ["python", "-m", "pyrovae.svi"]
@@ -411,12 +413,10 @@ def test_where_there_is_no_bar_a_line_is_written_now_and_then(monkeypatch, capsy
 
     monkeypatch.setattr(progress, "monotonic", lambda: now[0])
     assert run(0.3) == []  # 24 s
-    assert run(10.0)[:2] == [  # by tenths, which are rarer
-        "training: 30% done, about 11.7 min left",
-        "training: 40% done, about 10.0 min left",
-    ]
+    said = [re.findall(r"[\d.]+(?:%| min)", line) for line in run(10.0)[:2]]
+    assert said == [["30%", "11.7 min"], ["40%", "10.0 min"]]  # by tenths, which are rarer
     assert len(run(10.0)) == 7
-    assert run(1.0)[0] == "training: 50% done, about 50.0 s left"  # every 30 s
+    assert re.match("training: 50%.* 50.0 s", run(1.0)[0])  # every 30 s
     assert run(10.0, False) == []
     assert not logging.getLogger("pyrovae").handlers
 

@@ -67,11 +67,16 @@ def test_a_run_has_its_page(run_folder):
     heading = re.search("<h1>(.*?)</h1>", page).group(1)
     assert heading.startswith("digits, VAE with 3 latent dimensions, <time datetime=")
     assert f'"{day.isoformat()}">{day.day} {day:%B %Y}<' in heading
-    assert (
-        "A VAE of 64 dimensions (8 × 8) with hidden layers of 8 units, 3 latent dimensions, a "
-        "bernoulli likelihood and 1,182 parameters, trained on 1,079 rows of digits (dynamic "
-        "binarization) for 2 epochs, validated on 359; epoch 2 was kept."
-    ) in page
+    [said] = re.findall(r"A VAE of 64 dimensions \(8 × 8\)[^<]*", page)
+    parts = (
+        "8 units",
+        "3 latent dimensions",
+        "bernoulli",
+        "1,182 parameters",
+        "1,079 rows",
+        "digits",
+    )
+    assert not [p for p in (*parts, "dynamic", "2 epochs", "359", "epoch 2") if p not in said]
     assert evidence.protocol["sha256_test"] in page
     assert len(page) < 5e6
     assert len(embedded(page)["table"]["columns"]["datum"]) == 359
@@ -90,8 +95,8 @@ def test_rows_that_were_chosen_are_those_shown(folder):
     options = "--rows 20 --num-particles 30 --estimators elbo importance --no-progress".split()
     assert main(["evidence", str(folder), *options]) == 0
     page = (folder / "report.html").read_text()
-    assert "What is log P(X) of 20 of 359 rows that" in page
-    assert "log P(X) of these 20 of 359 rows by" in runs.load_evidence(folder).reading()
+    assert "20 of 359 rows" in page
+    assert "20 of 359 rows" in runs.load_evidence(folder).reading()
     table = embedded(page)["table"]
     y = pv.data.load("digits").test.y
     assert table["columns"]["label"] == y[torch.arange(20) * 359 // 20].tolist()
@@ -122,7 +127,7 @@ def test_evidence_of_other_data_is_refused(folder, capsys):
     dataset = type(evidence)(evidence.estimates, evidence.num_samples, other).to_xarray()
     storage.write_dataset(folder / runs.EVIDENCE, dataset)
     assert main(["report", str(folder)]) == 5
-    assert "is of other data than the run's own test part" in capsys.readouterr().err
+    assert "other data" in capsys.readouterr().err
     (folder / runs.EVIDENCE).unlink()
     assert main(["report", str(folder)]) == 5
     assert "python -m pyrovae.evidence" in capsys.readouterr().err
@@ -216,7 +221,7 @@ def test_large_data_make_no_large_page(monkeypatch):
     assert len(table["columns"]["verdict"]) == 20
     assert table["thumbnails"] < 20
     assert len(data["explorer"]["planes"][0]["points"]) == 20  # any row can be marked
-    assert "The first 20; all of them stand in evidence.nc." in page
+    assert re.search(r"first 20\b.*evidence\.nc", page)
 
 
 def test_no_more_is_read_of_data_on_disk_than_is_shown(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_evidence_of_another_model_is_not_shown(run, capsys):
         vae.decoder[0].weight.add_(0.1)
     pv.save(vae, run)
     job("report", run, code=5)
-    assert "is of another model than the one that lies there" in capsys.readouterr().err
+    assert "another model" in capsys.readouterr().err
     assert not (run / runs.REPORT).exists()
     splits = pv.data.load(runs.read_config(run)["data"], binarize="dynamic")
     options = {"num_particles": 5, "seed": 0, "protocol": splits.protocol}
@@ -313,7 +314,8 @@ def test_a_program_that_changed_is_named(program, tmp_path, capsys):
     assert (run / "report.html").read_bytes() == page
     again = "svi", "--program", "own_program:make", "--out", run, "--resume", "--no-progress"
     job(*again, "--num-epochs", 2)
-    assert runs.read_notes(run) == ["up to epoch 1: the program as it was before"]
+    [note] = runs.read_notes(run)
+    assert re.match("up to epoch 1: the program", note)
     program()
     job("report", run, "--program", "own_program:make")
 

@@ -1,5 +1,6 @@
 """Programs whose numbers would be wrong, and those that only look so: each with another answer."""
 
+import re
 from functools import partial
 
 import pyro
@@ -608,7 +609,7 @@ def test_errors_of_draws_that_all_data_have_in_common_go_together():
         said.append(e.monte_carlo_error)
     assert 0.5 < torch.tensor(off).std() / torch.tensor(said).mean() < 1.6
     assert set(e.verdict()) <= {"not contradicted", "more samples"}
-    assert "given what the guide knows of m, common to all data" in evidence.reading()
+    assert re.search(r"given what .* of m\b", evidence.reading())
     for call in (
         lambda: pv.importance_sampling(
             GlobalMean().model, posterior, x, num_particles=9, proposal=pv.Widened(2.0)

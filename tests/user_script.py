@@ -2,43 +2,131 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from collections.abc import Callable
+from math import log
+from pathlib import Path
 from typing import assert_type
 
+import numpy as np
+import pyro
+import pyro.distributions as dist
 import torch
+from matplotlib.figure import Figure
+from pyro.distributions import TorchDistribution
+from torch import Tensor
 
 import pyrovae as pv
-from pyrovae.data import Splits
+from pyrovae.data import Split, Splits
 from pyrovae.data.rows import Rows
-from pyrovae.evidence.results import Evidence
-from pyrovae.evidence.samplers.annealing import Bounds
-from pyrovae.evidence.weights import LogWeights
-from pyrovae.models.vae import VAE
-from pyrovae.program import Check, log_weights
+from pyrovae.evidence.samplers.annealing import AnnealedWeights
+from pyrovae.models.base import Decodes, Encodes, HasPrior, Samples, named
+from pyrovae.program import log_weights
 from pyrovae.svi import Fit
 
 Fn = Callable[..., object]
 
 
-class Half(pv.Objective):
-    name = "half"
+class IWAE5(pv.Objective):
+    """An objective of their own."""
 
-    def per_datum(self, model: Fn, guide: Fn | None, *data: torch.Tensor) -> torch.Tensor:
-        return assert_type(log_weights(model, guide, *data), torch.Tensor).mean(0) / 2
+    name = "iwae-5"
+
+    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
+        return log_weights(model, guide, *data, num_particles=5).logsumexp(0) - log(5)
 
 
-def main() -> None:
+class Coins(pv.data.DataSet):
+    """A data set of their own."""
+
+    name = "coins"
+
+    def read(self, root: Path, download: bool) -> Split:
+        return Split(torch.eye(10).repeat(5, 1))
+
+
+class Laplace(pv.likelihoods.Likelihood):
+    """A likelihood of their own."""
+
+    name = "laplace"
+    outputs = 2
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        loc, raw = f.chunk(2, dim=-1)
+        return dist.Laplace(loc, pv.nn.positive(raw)).to_event(1)
+
+
+class Mine(pv.Model):
+    """A model of their own."""
+
+    name = "mine"
+
+    def __init__(self, x_dim: int, z_dim: int = 2) -> None:
+        super().__init__()
+        self.sizes = {"x_dim": x_dim, "z_dim": z_dim}
+        self.net = torch.nn.Linear(z_dim, x_dim)
+
+    def config(self) -> dict[str, int]:
+        return self.sizes
+
+    def model(self, x: Tensor) -> None:
+        self.register(net=self.net)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.net(z)).to_event(1), obs=x)
+
+
+def models() -> None:
     splits = assert_type(pv.data.load("digits"), Splits)
-    vae = assert_type(pv.VAE(x_dim=64, z_dim=8), VAE)
-    x = assert_type(splits.test.x, torch.Tensor | Rows)
+    assert_type(splits.test.x, Tensor | Rows)
+    vae = assert_type(pv.VAE(x_dim=64, z_dim=8, likelihood=Laplace), pv.VAE)
+    assert_type(pv.VAE.for_data(splits, z_dim=2), pv.VAE)
+    assert_type(pv.ConvVAE((1, 8, 8), z_dim=2).sample(3, seed=0), Tensor)
+    oracle = pv.LinearGaussian(x_dim=64, z_dim=2)
+    assert_type(oracle.log_evidence(splits.test.x[:]), Tensor)
+    can: tuple[Encodes, Decodes, HasPrior, Samples] = (vae, oracle, vae, oracle)
+    assert_type(can[0].encode(splits.test.x[:]), TorchDistribution)
+    pv.save(Mine(64), "runs/mine")
+    assert_type(pv.load("runs/mine"), pv.Model)
+    assert_type(named("mine"), type[pv.Model])
+
+
+def training() -> None:
+    vae, x = pv.VAE(x_dim=64, z_dim=8), pv.data.load("digits").train.x
     assert_type(pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, seed=0), Fit)
-    assert_type(pv.svi.fit(vae.model, None, x, objective=Half(), valid=x, patience=3), Fit)
-    pv.svi.fit(vae.model, vae.guide, x, patience="3")  # pyright: ignore[reportArgumentType]
-    pv.svi.fit(vae.model, vae.guide, x, patient=3)  # pyright: ignore[reportCallIssue]
-    assert_type(pv.check(vae.model, vae.guide, x), Check)
-    evidence = assert_type(pv.evaluate(vae.model, vae.guide, x, seed=0), Evidence)
-    assert_type(
-        pv.importance_sampling(vae.model, vae.guide, x[:], num_particles=100, seed=0), LogWeights
+    coins = assert_type(pv.data.load("coins"), Splits)
+    mine = Mine(10)
+    pv.svi.fit(mine.model, None, coins.train.x, objective=IWAE5(), num_epochs=1)
+    check = assert_type(pv.check(vae.model, vae.guide, x), pv.Check)
+    assert_type(check.ok, bool)
+
+
+def evidence() -> None:
+    vae, x = pv.VAE(x_dim=64, z_dim=8), pv.data.load("digits").test.x[:]
+    asked: list[pv.Estimator | str] = ["elbo", pv.Importance(100, proposal=pv.Widened(1.2))]
+    asked += [pv.ELBO(100), pv.Jackknife(100), pv.Naive(), pv.AIS(), pv.Quadrature(), pv.Exact()]
+    found = assert_type(
+        pv.evaluate(vae.model, vae.guide, x, estimators=asked, seed=0), pv.Evidence
     )
-    assert_type(pv.bdmc(vae.model, x[:], guide=vae.guide, seed=0), Bounds)
-    pv.save(vae, "runs/a", evidence=str(evidence))
-    assert_type(pv.load("runs/a"), pv.Model)
+    assert_type(found["elbo"].value, Tensor)
+    table = assert_type(
+        pv.importance_sampling(
+            vae.model, vae.guide, x, num_particles=100, proposal=pv.Defensive(), seed=0
+        ),
+        pv.LogWeights,
+    )
+    assert_type(table.log_evidence(), Tensor)
+    assert_type(pv.prior_sampling(vae.model, x, num_particles=100, seed=0), pv.LogWeights)
+    assert_type(pv.ais(vae.model, x, guide=vae.guide, seed=0), AnnealedWeights)
+    assert_type(pv.bdmc(vae.model, x, guide=vae.guide, seed=0), pv.Bounds)
+    assert_type(pv.quadrature(vae.model, x), Tensor)
+    assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
+    assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])
+    pv.importance_sampling(vae.model, vae.guide, x, num_particles=9, proposal=pv.Refined())
+    pv.to_arviz(vae.model, vae.guide, x, seed=0).to_netcdf("posterior.nc")
+
+
+def pictures() -> None:
+    vae, x = pv.VAE(x_dim=64, z_dim=2), pv.data.load("digits").test.x[:]
+    figure = assert_type(pv.plots.plates(vae.model, vae.guide, x), Figure)
+    pv.plots.save(figure, Path("plates.png"))
+    assert_type(pv.plots.manifold(vae.decode, (8, 8)), Figure)
+    assert_type(pv.plots.convergence(pv.evaluate(vae.model, vae.guide, x)), Figure)
