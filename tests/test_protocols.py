@@ -20,7 +20,8 @@ from scenarios import LinearGaussian, Mixture
 
 import pyrovae as pv
 from pyrovae import likelihoods
-from pyrovae.data import Split, Splits
+from pyrovae.data import DataError, DataSet, Split, Splits
+from pyrovae.data.base import sets
 from pyrovae.evidence import estimators
 from pyrovae.evidence.estimators.base import Estimator, known
 from pyrovae.evidence.estimators.names import kind
@@ -30,7 +31,7 @@ from pyrovae.program import log_weights
 from pyrovae.svi import objectives
 
 ROOT = Path(pv.__file__).parent
-for package in (pv.models, estimators):
+for package in (pv.models, pv.data, estimators):
     for module in iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
 
@@ -45,6 +46,7 @@ MODELS = ours(base._known.values())
 ESTIMATORS = ours(known().values())
 OBJECTIVES = ours(objectives._known.values())
 LIKELIHOODS = ours(likelihoods.families.values())
+SETS = ours(sets.values())
 
 
 def documented():
@@ -74,7 +76,7 @@ def says(thing, *patterns):
 
 FORMULA, SHAPE, UNIT, SOURCE = (
     r"^\.\. math::$",
-    r"`\([SNGKnk.D][^`]*\)`",
+    r"`\([SNGKnk.D\d][^`]*\)`",
     r"\bnats\b",
     r"^References:$",
 )
@@ -326,11 +328,17 @@ def test_estimators_find_a_known_answer(cls):
     assert len(refused) < 2, refused
 
 
+# objectives and data sets
+
+
 @pytest.mark.parametrize("cls", OBJECTIVES)
 def test_objectives_have_a_value_for_each_datum(cls):
     """Of the exact guide, that of whatever bounds log p(x)."""
     says(cls, FORMULA, SHAPE, UNIT, SOURCE)
     assert cls.__dataclass_params__.frozen
+    for name in ("per_datum", "loss", "graph_loss", "prepared"):
+        here, there = (parameters(getattr(c, name)) for c in (cls, pv.Objective))
+        assert [p.name for p in here] == [p.name for p in there]
     assert objectives.objective_of(cls.name) == cls() == eval(repr(cls()), {cls.__name__: cls})
     known = LinearGaussian.make(x_dim=3, z_dim=1)
     x = known.data(6)
@@ -338,6 +346,26 @@ def test_objectives_have_a_value_for_each_datum(cls):
     torch.testing.assert_close(value, known.log_evidence(x))
     torch.testing.assert_close(cls().loss(known.model, known.exact, x), -value.sum())
     torch.testing.assert_close(cls().graph_loss(known.model, known.exact, x), -value.sum())
+
+
+@pytest.mark.parametrize("cls", SETS)
+def test_data_sets_are_read_or_missed_by_name(cls, tmp_path):
+    says(cls, SHAPE, SOURCE)
+    assert [p.name for p in parameters(cls.read)] == [p.name for p in parameters(DataSet.read)]
+    assert cls().label == cls.name
+    try:
+        splits = pv.data.load(cls.name, root=tmp_path)
+    except DataError as e:
+        told = str(e)
+    else:
+        told, x = str(tmp_path), splits.test.x[:]
+        assert (x.dtype, x.ndim) == (torch.float32, 2)
+        assert splits.image_shape == cls.image_shape
+        assert splits.protocol["data"] == cls.name
+    assert str(tmp_path) in told  # where it is not there, where it was looked for
+
+
+# results
 
 
 def test_results_are_frozen_and_short():

@@ -18,6 +18,7 @@ import pyrovae as pv
 from pyrovae.data import Split, Splits
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.samplers.annealing import AnnealedWeights
+from pyrovae.export import Groups
 from pyrovae.models.base import Decodes, Encodes, HasPrior, Samples, named
 from pyrovae.program import log_weights
 from pyrovae.svi import Fit
@@ -91,7 +92,8 @@ def models() -> None:
 
 def training() -> None:
     vae, x = pv.VAE(x_dim=64, z_dim=8), pv.data.load("digits").train.x
-    assert_type(pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, seed=0), Fit)
+    fit = pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, objective="iwae", seed=0)
+    assert_type(fit, Fit)
     coins = assert_type(pv.data.load("coins"), Splits)
     mine = Mine(10)
     pv.svi.fit(mine.model, None, coins.train.x, objective=IWAE5(), num_epochs=1)
@@ -102,7 +104,15 @@ def training() -> None:
 def evidence() -> None:
     vae, x = pv.VAE(x_dim=64, z_dim=8), pv.data.load("digits").test.x[:]
     asked: list[pv.Estimator | str] = ["elbo", pv.Importance(100, proposal=pv.Widened(1.2))]
-    asked += [pv.ELBO(100), pv.Jackknife(100), pv.Naive(), pv.AIS(), pv.Quadrature(), pv.Exact()]
+    asked += [
+        pv.ELBO(100),
+        pv.IWAE(100),
+        pv.Jackknife(100),
+        pv.Naive(),
+        pv.AIS(),
+        pv.Quadrature(),
+        pv.Exact(),
+    ]
     found = assert_type(
         pv.evaluate(vae.model, vae.guide, x, estimators=asked, seed=0), pv.Evidence
     )
@@ -121,7 +131,7 @@ def evidence() -> None:
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])
     pv.importance_sampling(vae.model, vae.guide, x, num_particles=9, proposal=pv.Refined())
-    pv.to_arviz(vae.model, vae.guide, x, seed=0).to_netcdf("posterior.nc")
+    assert_type(pv.to_arviz(vae.model, vae.guide, x, seed=0), Groups)
 
 
 def pictures() -> None:

@@ -14,7 +14,7 @@ from pyrovae.errors import DataError
 
 
 class BinarizedMNIST(DataSet):
-    """Binarized MNIST: x in {0, 1}, 50,000, 10,000 and 10,000 rows of 784, without labels.
+    """Binarized MNIST: x `(70000, 784)` in {0, 1}, no labels; 50,000, 10,000 and 10,000 rows.
 
     A folder holds its three .amat or .mat files, `root` or `binarized_mnist` below it.
 

@@ -84,7 +84,7 @@ class MNIST(DataSet):
 
 
 class FashionMNIST(MNIST):
-    """Fashion-MNIST: as MNIST, of clothes.
+    """Fashion-MNIST: as MNIST, x `(70000, 784)`, of clothes.
 
     References:
         Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017), https://arxiv.org/abs/1708.07747
@@ -94,7 +94,7 @@ class FashionMNIST(MNIST):
 
 
 class KMNIST(MNIST):
-    """KMNIST: as MNIST, of cursive Japanese.
+    """KMNIST: as MNIST, x `(70000, 784)`, of cursive Japanese.
 
     References:
         Deep learning for classical Japanese literature (Clanuwat et al., 2018),
@@ -105,7 +105,7 @@ class KMNIST(MNIST):
 
 
 class EMNIST(MNIST):
-    """EMNIST: as MNIST, of digits and letters, the balanced 47 classes.
+    """EMNIST: as MNIST, x `(131600, 784)`, of digits and letters, the balanced 47 classes.
 
     References:
         EMNIST (Cohen, Afshar, Tapson and van Schaik, 2017), https://arxiv.org/abs/1702.05373
@@ -120,7 +120,7 @@ class EMNIST(MNIST):
 
 
 class QMNIST(MNIST):
-    """QMNIST: MNIST made again, with 60,000 test images.
+    """QMNIST: MNIST made again, x `(120000, 784)`, with 60,000 test images.
 
     References:
         Cold case: the lost MNIST digits (Yadav and Bottou, 2019), https://arxiv.org/abs/1905.10498
