@@ -1,4 +1,9 @@
-"""Blocks of data: what is computed of each, and by whom."""
+"""Blocks of data: what is computed of each, and by whom.
+
+A block's numbers are decided by its job, its program and its rows, whoever computes them: here, in
+other processes by joblib, or on a cluster. So the bytes are the same for any number of workers,
+and a block that is kept need not be computed again.
+"""
 
 __all__ = ["Job", "mapped", "settings"]
 

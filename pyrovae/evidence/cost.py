@@ -1,4 +1,12 @@
-"""What an evaluation will cost, predicted from a short probe of it."""
+"""What an evaluation will cost, predicted from a short probe of it.
+
+Its work is linear in particles (of annealing in temperatures, of quadrature in data): with a the
+units of a block, of which a probe has done m in t seconds, and b the seconds of one more,
+
+    t + b (a - m)
+
+is what the block takes, and n blocks as much in proportion to their rows.
+"""
 
 __all__ = ["Cost", "cost"]
 
@@ -73,8 +81,11 @@ class Cost:
     def seconds(self, workers: int | None = None, cores: int | None = None) -> float:
         """Returns seconds of wall time by so many workers of one thread, on so many cores.
 
-        `workers=None` is this process alone, with all its threads; `cores=None` gives each worker
-        one of its own.
+        Each block goes to the worker that is free first.
+
+        Args:
+            workers: Processes; `None` is this process alone, with all its threads.
+            cores: Shared by the workers, which import side by side; `None` gives each one its own.
         """
         if workers is None:
             return self.once + sum(part.seconds for part in self.parts.values())
@@ -88,7 +99,12 @@ class Cost:
         return self.once + start + max(ends)
 
     def rows(self) -> dict[str, object]:
-        """Returns the table as JSON values."""
+        """Returns the table as JSON values.
+
+        Counts by their unit, such as "decodes"; "flops" of matrix products and convolutions;
+        "memory" in bytes; and "seconds": of this process, of the second way at most, and of 1 to
+        64 workers on the cores here, or on one each.
+        """
         cores = os.cpu_count() or 1
         return {
             **{p.unit: p.count for p in self.parts.values() if p.unit},
@@ -202,6 +218,12 @@ def _probed(own: Plan, source: str, program: Program, rows: range) -> Probe:
     """Returns what a block takes, from runs of it that grow until draws are most of their time.
 
     What does not grow with them, such as k-hat, would be priced once a draw otherwise.
+
+    Args:
+        own: The plan, whose threads it takes.
+        source: Whose block it is.
+        program: That of all data.
+        rows: Of the block.
     """
     effort = _effort(own, source, program, rows)
     amount, part = effort.amount, program.holding(rows)

@@ -1,4 +1,9 @@
-"""What an evaluation will do: estimators and programs, checked, and cut into blocks."""
+"""What an evaluation will do: estimators and programs, checked, and cut into blocks.
+
+Estimators that read the same weights, such as ELBO and importance sampling with equal options,
+have one source, which draws them once. Each source has a program and a word, which names its
+blocks: "guide-64" is the block of the guide's draws that begins at row 64.
+"""
 
 __all__ = ["Options", "Plan", "plan"]
 
@@ -163,7 +168,14 @@ def plan(
 def _sources(
     chosen: dict[str, Estimator],
 ) -> tuple[dict[str, Estimator], dict[str, dict[str, Estimator]]]:
-    """Returns what is drawn, by a word for it, and what is read of each."""
+    """Returns what is drawn, by a word for it, and what is read of each.
+
+    Args:
+        chosen: Estimators by name.
+
+    Returns:
+        Sources by their words, "guide" and "guide_2", and for each word its readers by name.
+    """
     words: dict[Estimator, str] = {}
     readers: dict[str, dict[str, Estimator]] = {}
     for name, e in chosen.items():

@@ -83,7 +83,13 @@ class Evidence(ByContent):
         return f"{n:,} data" if n == there else f"{n:,} of {there:,} rows"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the table, one dict an estimator: nats per datum, `None` where undefined."""
+        """Returns the table, one dict an estimator, `None` where a number is undefined.
+
+        "nats" is the mean over data, nats per datum, higher is better, with two errors:
+        "monte_carlo_error", what more particles would move, and "data_error", what other data
+        would. "bits_per_dim" is -nats / (D log 2), of discrete data. "num_draws" is the mean S,
+        "median_ess" and "min_ess" 1 to S, "bad_khat" a share of the data, "seconds" wall time.
+        """
         return [
             {
                 "estimator": e.name,
@@ -101,7 +107,7 @@ class Evidence(ByContent):
         ]
 
     def table(self) -> str:
-        """Returns the table as text: one row an estimator, nats per datum."""
+        """Returns the table as text, one row an estimator: what `rows` says, with "-" for none."""
         forms = {
             "nats/datum": "{:.3f}",
             "MC s.e.": "{:.4f}",
@@ -127,7 +133,11 @@ class Evidence(ByContent):
         )
 
     def reading(self) -> str:
-        """Returns what the table says, in words with its numbers."""
+        """Returns what the table says, in words with its numbers.
+
+        The answer, by the estimate to go by; how far means of logs lie below it; what others say
+        beside it; and whether it can be trusted, for how many of the data.
+        """
         if not self.ranked():
             return self._only_bounds()
         best = self.best()
@@ -206,7 +216,12 @@ class Evidence(ByContent):
         return f", {budget}" if budget else ""
 
     def _beside(self, other: Estimate, best: Estimate) -> str:
-        """Returns how another estimator compares with the best."""
+        """Returns how another estimator compares with the best, datum by datum.
+
+        Args:
+            other: Its results.
+            best: Those of the estimate to go by; beyond 2 errors a gap is more than noise.
+        """
         gap, error = self._difference(best.name, other.name)
         short = f"{gap:.3f} +- {error:.3f} nats"
         higher = f"lies {-gap:.3f} +- {error:.3f} nats higher"

@@ -1,4 +1,10 @@
-"""Estimates as labelled arrays: what `evidence.nc` holds, and back."""
+"""Estimates as labelled arrays: what `evidence.nc` holds, and back.
+
+Dimensions are "estimator", by name; "datum", N; "samples", the G numbers of particles of the
+paths; and "batch", B, of estimates whose particles all data share. Variables are the tables of an
+`Estimate` under their own names, `(estimator, datum)` or `(estimator, samples, datum)`, in nats
+where they are estimates or errors; its verdicts; and what a second way said, as "second_*".
+"""
 
 __all__ = ["from_dataset", "to_dataset"]
 
@@ -90,7 +96,7 @@ def from_dataset(
 
 
 def _estimate(dataset: Dataset, name: str) -> Estimate:
-    """Returns one estimator's results."""
+    """Returns one estimator's results; KeyError or ValueError as `from_dataset`."""
     one = dataset.sel(estimator=name)
     for f, (dims, _) in TABLES.items():
         letter = "i" if f == "num_draws" else "f"

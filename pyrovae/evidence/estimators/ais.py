@@ -123,34 +123,76 @@ class AIS(Estimator[LogWeights]):
         return AnnealingRun().block_size(self.num_particles)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
-        """Returns the pair, or the model alone, which begins at the prior."""
+        """Returns the pair, or the model alone, which begins at the prior.
+
+        Args:
+            guide: Where the path begins, or `None`.
+            inspected: Makes the program.
+        """
         return inspected(guide)
 
     def prepared(self, program: Program, seed: int) -> Kernel:
-        """Returns temperatures and step sizes, frozen, as a pilot finds them."""
+        """Returns temperatures and step sizes, frozen, as a pilot finds them.
+
+        Particles that adapted their own steps would be biased; the pilot's are thrown away.
+
+        Args:
+            program: Of which the pilot anneals some data.
+            seed: Of the evaluation; the pilot's random stream is another.
+        """
         return tune(program, self.num_temperatures, self.schedule, self.num_leapfrog, seed)
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
-        """Returns the weights of annealing runs, `(S, n)`."""
+        """Returns the weights of annealing runs, `(S, n)`, nats.
+
+        Args:
+            program: The pair, or the model alone.
+            rows: The n rows of a block.
+            work: Seed, and the frozen temperatures and step sizes.
+        """
         kernel = self._kernel(program, work)
         return LogWeights(anneal(program, rows, self.num_particles, work.seed, kernel)[0])
 
     def columns(self, weights: LogWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns log-mean-exp; of fewer than 25 particles there is no k-hat."""
+        """Returns log-mean-exp, `(n,)`; of fewer than 25 particles there is no k-hat.
+
+        Args:
+            weights: The table, `(S, n)`.
+            grid: Numbers of particles of other estimators' paths; here it is NaN.
+        """
         found = super().columns(weights, grid)
         if weights.num_particles >= FEWEST:
             return found
         return found._replace(pareto_k=torch.full_like(found.ess, torch.nan))
 
     def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
-        """Returns what reverse runs on simulated data say, and twice the temperatures."""
+        """Returns what reverse runs on simulated data say, and twice the temperatures.
+
+        Args:
+            program: Whose model simulates.
+            e: The results: the longer runs are held against their values and errors.
+            good: Which of the N data look good, `(N,)`.
+            work: Seed, temperatures and step sizes.
+        """
         kernel = self._kernel(program, work)
         return confirm_annealing(
             program, kernel, self.num_particles, e.value, e.std_error, good, work.seed
         )
 
     def effort(self, program: Program, rows: range, work: Work) -> Effort:
-        """Returns the gradients: of each datum, S at each temperature between, and one more."""
+        r"""Returns the gradients, of L leapfrog steps at each temperature between the ends.
+
+        .. math::
+            n S \, ((T - 1) L + 1)
+
+        A second way anneals 48 simulated data forward, as many in reverse by one particle each,
+        and 8 of the real ones at twice the temperatures.
+
+        Args:
+            program: That of all N data.
+            rows: The n rows of a block.
+            work: What it is computed with; a probe takes fewer temperatures.
+        """
 
         def part(few: int) -> tuple[Estimator, range, Work]:
             steps = np.full(few - 1, 0.1)

@@ -37,6 +37,10 @@ class Exact(Estimator[LogWeights]):
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the model, of which nothing is guessed.
 
+        Args:
+            guide: Not looked at.
+            inspected: Makes the program.
+
         Raises:
             ValueError: If a latent cannot be summed out.
         """
@@ -49,12 +53,23 @@ class Exact(Estimator[LogWeights]):
             ) from e
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
-        """Returns log p(x), `(1, n)`, the weight of no draw at all."""
+        """Returns log p(x), `(1, n)`, nats, the weight of no draw at all.
+
+        Args:
+            program: The model, whose latents are summed out.
+            rows: The n rows of a block.
+            work: Chunk size; nothing is drawn by its seed.
+        """
         sampler = ImportanceSampler(program, Scheme(1), work.seed, work.chunk_size)
         return sampler.log_weights(rows)
 
     def columns(self, weights: LogWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns log p(x), `(n,)`, without an error."""
+        """Returns log p(x), `(n,)`, nats, with an error of 0.
+
+        Args:
+            weights: log p(x), `(1, n)`.
+            grid: Numbers of particles of other estimators' paths; here it is NaN.
+        """
         value = self._by_datum(weights).log_evidence()
         zero = torch.zeros_like(value)
         return Columns.of(value, zero, zero.long(), grid)

@@ -76,7 +76,12 @@ class Importance(Sampled):
         return importance_sampling(model, guide, *data, **own, seed=seed, plate=plate)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
-        """Returns the pair, with the proposal for its guide where that is one."""
+        """Returns the pair, with the proposal for its guide where that is one.
+
+        Args:
+            guide: That of the evaluation.
+            inspected: Makes the program.
+        """
         if callable(self.proposal) and not isinstance(self.proposal, Proposal):
             guide = self.proposal
         return super().program(guide, inspected)
@@ -133,7 +138,12 @@ class ELBO(_OfImportance):
     bound: ClassVar[Bound] = "mean"
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns the mean of log w; of fewer particles it is the same with a larger error."""
+        """Returns the mean of log w, `(n,)`; of fewer particles the same with a larger error.
+
+        Args:
+            weights: A table `(S, n)`, or its sums.
+            grid: The G numbers of particles; the error of k of them is sqrt(S / k) times as large.
+        """
         value, error = weights.elbo(), weights.elbo_std_error()
         wider = [sqrt(weights.num_particles / k) for k in grid]
         wider = [w if w >= 1 else torch.nan for w in wider]
@@ -223,7 +233,12 @@ class IWAE(_OfImportance, _GroupSize):
         return super().target._replace(group_size=self.k)
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns the mean of log-mean-exp over groups, its error between them, and no path."""
+        """Returns the mean of log-mean-exp over groups `(n,)`, its error between them, no path.
+
+        Args:
+            weights: A table `(S, n)`, or its sums by groups of k.
+            grid: Numbers of particles of other estimators' paths; here it is NaN.
+        """
         value, error = weights.iwae(self.k), weights.iwae_std_error(self.k)
         return Columns.of(value, error, weights.num_draws, grid)
 
@@ -253,7 +268,12 @@ class Jackknife(_OfImportance):
     bound: ClassVar[Bound] = "none"
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns the corrected estimate `(n,)`, without a path."""
+        """Returns the corrected estimate `(n,)`, with the uncorrected one's error and k-hat.
+
+        Args:
+            weights: A table `(S, n)`, or its sums and largest weights.
+            grid: Numbers of particles of other estimators' paths; here it is NaN.
+        """
         value = weights.jackknife()
         w = weights.std_error(), weights.num_draws, grid, weights.ess(), weights.pareto_k()
         return Columns.of(value, *w)

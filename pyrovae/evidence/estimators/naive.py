@@ -70,6 +70,11 @@ class Naive(Sampled):
         return super().of(kept, own)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
-        """Returns the model alone, its draws shared by all data where they can be."""
+        """Returns the model alone, its draws shared by all data where they can be.
+
+        Args:
+            guide: Not looked at.
+            inspected: Makes the program.
+        """
         program = super().program(guide, inspected)
         return program if self.qmc else sharing(program)

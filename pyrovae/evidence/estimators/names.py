@@ -1,4 +1,8 @@
-"""Estimators by name: pyrovae's own, those of modules that were imported, and by import path."""
+"""Estimators by name: pyrovae's own, those of modules that were imported, and by import path.
+
+A name that a user gives may be an import path, and is imported; one that stands in a file is not:
+`kind` knows what is known already, and nothing else.
+"""
 
 __all__ = ["estimator", "kind", "named"]
 
@@ -88,7 +92,20 @@ def _imported(name: str) -> type[Estimator]:
 
 
 def _value(cls: type[Estimator], option: str, value: object) -> object:
-    """Returns the value of an option, read where it is text; ValueError if it has none such."""
+    """Returns the value of an option, read where it is text.
+
+    Text is read as Python writes numbers, lists and words, so that "1e-3" is a number and "auto" a
+    word; `true`, `false` and `none` may be small. If no type of the option takes what was read, it
+    may still take the text.
+
+    Args:
+        cls: Whose option it is.
+        option: Name of a field.
+        value: Given.
+
+    Raises:
+        ValueError: If there is no such option, or no type of it takes the text.
+    """
     own = [f.name for f in fields(cls)]
     if option not in own:
         near = get_close_matches(option, own, n=1)

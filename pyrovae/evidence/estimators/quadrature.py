@@ -81,7 +81,15 @@ class Quadrature(Estimator[tuple[Tensor, Tensor, Tensor]]):
         return quadrature(model, *data, guide=guide, **own, plate=plate)
 
     def program(self, guide: Guide, inspected: Inspected) -> Program:
-        """Returns the model, with the guide if it can be used: it only shows where to look."""
+        """Returns the model, with the guide if it can be used: it only shows where to look.
+
+        Args:
+            guide: That of the evaluation; one that is refused, or warned of, is left out.
+            inspected: Makes the program.
+
+        Raises:
+            ValueError: If the model has more than three latent dimensions.
+        """
         program = None
         if guide is not None:
             with warnings.catch_warnings():
@@ -95,14 +103,31 @@ class Quadrature(Estimator[tuple[Tensor, Tensor, Tensor]]):
         return program
 
     def weights(self, program: Program, rows: range, work: Work) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the integrals, `(n,)`, their errors and those of rounding, nats."""
+        """Returns the integrals, `(n,)`, their errors and those of rounding, nats.
+
+        Args:
+            program: The model, with or without the guide.
+            rows: The n rows of a block.
+            work: Not looked at: nothing is drawn.
+        """
         return integrate(program, rows, self.tolerance, self.max_points)
 
     def columns(self, weights: tuple[Tensor, Tensor, Tensor], grid: tuple[int, ...]) -> Columns:
-        """Returns the integral and its error; nothing is drawn."""
+        """Returns the integral and its error, `(n,)`, nats; S is 0.
+
+        Args:
+            weights: Integrals, errors and those of rounding.
+            grid: Numbers of particles of other estimators' paths; here it is NaN.
+        """
         value, error, rounding = weights
         return Columns.of(value, error + rounding, torch.zeros(len(value)).long(), grid)
 
     def effort(self, program: Program, rows: range, work: Work) -> Effort:
-        """Returns the data: nobody knows how many points each takes."""
+        """Returns the data as units: nobody knows how many points each takes.
+
+        Args:
+            program: That of all data.
+            rows: Of the block; a probe takes the first few.
+            work: What it is computed with.
+        """
         return Effort(len(rows), lambda few: (self, rows[:few], work))

@@ -1,4 +1,9 @@
-"""What an estimator's results are worth, in words: verdicts by datum, and how they came about."""
+"""What an estimator's results are worth, in words: verdicts by datum, and how they came about.
+
+The verdict is read in two steps. By a datum's own weights nothing is ever certain: they know only
+the mass that the proposal visits. What they do not contradict is held against a second, different
+way, `Confirmation`, which alone makes it "ok".
+"""
 
 __all__ = ["Exactness", "Looseness", "Reading", "Results"]
 
@@ -136,5 +141,10 @@ class Exactness(Reading):
         return ["ok" if x <= self.allowed else self.contradicted for x in e.std_error.tolist()]
 
     def budget(self, e: Results, protocol: Mapping[str, object]) -> str:
-        """Returns nothing: no particle was drawn."""
+        """Returns nothing: no particle was drawn.
+
+        Args:
+            e: The results.
+            protocol: Of the evaluation.
+        """
         return ""

@@ -92,7 +92,16 @@ class Sampled(Estimator[LogWeights | StreamedWeights]):
         return known | ({"qmc": True} if self.qmc else {})
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights | StreamedWeights:
-        """Returns log w, a table `(S, n)` or its sums; of all data as one, a column `(S, 1)`."""
+        """Returns log w, nats: a table `(S, n)`, or its sums where S may be large.
+
+        A table is made under "auto", where data differ in S, and of Sobol points, whose error is
+        taken between randomizations. Of all data as one it is a column, `(S, 1)`.
+
+        Args:
+            program: The pair, or the model alone, whose prior then proposes.
+            rows: The n rows of a block.
+            work: Seed, numbers of particles of the path, and sizes of groups.
+        """
         sampler = ImportanceSampler(program, self.scheme, work.seed, work.chunk_size, work.start)
         if self.auto or self.qmc:
             weights = sampler.log_weights(rows)
@@ -104,7 +113,12 @@ class Sampled(Estimator[LogWeights | StreamedWeights]):
         return sampler.streamed(rows, grid, work.group_sizes)
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
-        """Returns log-mean-exp `(n,)`, and its path from few to all particles `(G, n)`."""
+        """Returns log-mean-exp `(n,)`, and its path from few to all particles `(G, n)`.
+
+        Args:
+            weights: A table `(S, n)`, or its sums.
+            grid: The G numbers of particles; beyond S the path is NaN.
+        """
         found = super().columns(weights, grid)
         own = () if self.qmc else tuple(k for k in grid if k <= weights.num_particles)
         if not own:
@@ -113,14 +127,34 @@ class Sampled(Estimator[LogWeights | StreamedWeights]):
         return found._replace(path=path, path_std_error=error)
 
     def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
-        """Returns what data simulated from the model say, whose exact z is known."""
+        """Returns what data simulated from the model say, whose exact z is known.
+
+        Args:
+            program: Whose model simulates.
+            e: The results, of whose S and ESS those are drawn as hard.
+            good: Which of the N data look good, `(N,)`.
+            work: Seed and chunk size; its random streams are others.
+        """
         if not program.latent_size:
             return Confirmation()
         size, ess = e.num_draws[good], e.ess[good]
         return confirm_sampling(program, self.scheme, size, ess, work.seed, work.chunk_size)
 
     def effort(self, program: Program, rows: range, work: Work) -> Effort:
-        """Returns the decodes: S of each datum, or of all where they share them."""
+        r"""Returns the decodes: S of each datum, or of all where they share them.
+
+        A second way takes, of m = 256 simulated data, a block's fixed time and
+
+        .. math::
+            \max(2^{16}, \; 0.05 \, N S, \; 32 \, S) + m
+
+        decodes at most, at the seconds of one that the probe found.
+
+        Args:
+            program: That of all N data.
+            rows: The n rows of a block.
+            work: What it is computed with.
+        """
         amount = self.max_particles if self.auto else int(self.num_particles)
 
         def part(few: int) -> tuple[Estimator, range, Work]:
