@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyrovae.evidence.confirmed import FEWEST, Confirmation
+from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.samplers.annealing import anneal
 from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
@@ -58,7 +58,7 @@ def confirm_sampling(
     most = int(num_draws.max())
     size = int((WORTH * total / ess.median()).clamp(min(256, most), most))
     budget = max(DRAWS, SHARE * len(program) * total.item())
-    count = int(min(SAMPLED, max(2 * FEWEST, budget // size)))
+    count = int(min(SAMPLED, max(2 * GOOD_NEEDED, budget // size)))
     program = program.unshared().uncompiled()
     if program.guide is None:
         program = replace(program, enumerated=())  # naive sampling draws them, too

@@ -1,13 +1,13 @@
 """What a second, different way said of an estimator's numbers."""
 
-__all__ = ["FEWEST", "Confirmation"]
+__all__ = ["GOOD_NEEDED", "Confirmation"]
 
 from dataclasses import dataclass
 from math import inf, nan
 
 from torch import Tensor
 
-FEWEST = 16  # simulated data with good weights, to say anything
+GOOD_NEEDED = 16  # simulated data with good weights, to say anything
 SPREAD = 1.645  # of the gap's standard errors, that it may be larger than it seems
 ALLOWED = 0.5  # of the stated error: a bias of half of it takes 3 % off a 95 % interval's coverage
 ROUNDING = 1e-4  # nats
@@ -76,7 +76,7 @@ class Confirmation:
         """Whether the second way agrees with the estimator; `None` where it cannot be told."""
         if self.exact:
             return True
-        if self.reason or self.num_good < FEWEST:
+        if self.reason or self.num_good < GOOD_NEEDED:
             return None
         gap = self.gap + SPREAD * self.gap_error
         return max(gap, self.longer - 3 * self.longer_error) <= self.allowed

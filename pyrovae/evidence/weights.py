@@ -11,7 +11,7 @@ to be trusted: standard error, effective sample size, k-hat.
 """
 
 __all__ = [
-    "FEWEST",
+    "KHAT_NEEDS",
     "LogWeights",
     "Reductions",
     "VERDICTS",
@@ -35,7 +35,7 @@ from pyrovae import diagnostics
 from pyrovae.equality import ByContent
 
 VERDICTS = ("not contradicted", "more samples", "use ais")
-FEWEST = 25  # particles that a k-hat can be had from
+KHAT_NEEDS = 25  # particles that a k-hat can be had from
 LIGHT = 0.35  # k-hat up to which quasi-random draws are trusted to be even in the tail
 
 
@@ -387,7 +387,7 @@ def verdicts(
     flat = pareto_k.reshape(-1).numpy(), num_draws.reshape(-1).numpy()
     k = torch.from_numpy(diagnostics.shrunk_khat(*flat)).reshape(pareto_k.shape)
     good = (k <= 0.5) & (ess >= 50) & (std_error <= tolerance)
-    return torch.where(good, 0, torch.where((k <= 0.7) | (num_draws < FEWEST), 1, 2))
+    return torch.where(good, 0, torch.where((k <= 0.7) | (num_draws < KHAT_NEEDS), 1, 2))
 
 
 def annealed_verdicts(

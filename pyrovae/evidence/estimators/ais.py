@@ -26,7 +26,7 @@ from pyrovae.evidence.estimators.reading import Reading, Results
 from pyrovae.evidence.samplers.annealing import AnnealedWeights, ais, anneal
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG, AnnealingRun
 from pyrovae.evidence.samplers.tuning import Kernel, tune
-from pyrovae.evidence.weights import FEWEST, LogWeights, annealed_verdicts
+from pyrovae.evidence.weights import KHAT_NEEDS, LogWeights, annealed_verdicts
 from pyrovae.program import Program
 
 
@@ -161,7 +161,7 @@ class AIS(Estimator[LogWeights]):
             grid: Numbers of particles of other estimators' paths; here it is NaN.
         """
         found = super().columns(weights, grid)
-        if weights.num_particles >= FEWEST:
+        if weights.num_particles >= KHAT_NEEDS:
             return found
         return found._replace(pareto_k=torch.full_like(found.ess, torch.nan))
 

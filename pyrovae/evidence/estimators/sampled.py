@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.confirmation import DRAWS, SAMPLED, SHARE, confirm_sampling
-from pyrovae.evidence.confirmed import FEWEST, Confirmation
+from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.estimators.base import (
     Columns,
     Effort,
@@ -167,7 +167,7 @@ class Sampled(Estimator[LogWeights | StreamedWeights]):
                 own = program.unshared()
                 block = own.blocks(SAMPLED)[0]
                 probe = again(own, block)
-            most = max(DRAWS, SHARE * len(program) * amount, 2 * FEWEST * amount)
+            most = max(DRAWS, SHARE * len(program) * amount, 2 * GOOD_NEEDED * amount)
             fixed = probe.seconds - probe.slope * amount
             return (probe.slope * (most + SAMPLED) + fixed * SAMPLED) / len(block)
 

@@ -8,7 +8,7 @@ __all__ = [
     "ORDER",
     "Cells",
     "Frame",
-    "Seeds",
+    "Peaks",
     "beyond",
     "doubted",
     "halved",
@@ -32,7 +32,7 @@ FACES = 256  # densities known besides, across faces
 ORDER = 8  # nodes of a cell along an axis
 WIDTH = 4.0  # of the cube's middle, in standard deviations
 FAR = 25.0  # standard deviations; a tail of exp(-FAR) is none
-Seeds = tuple[Tensor, Tensor]  # t `(S, n, d)` and log f |du/dt|, `(S, n)`
+Peaks = tuple[Tensor, Tensor]  # t `(S, n, d)` and log f |du/dt|, `(S, n)`
 
 
 def log_joint(path: GeometricPath, u: Tensor) -> Tensor:
@@ -180,14 +180,14 @@ def halved(path: GeometricPath, frame: Frame, cells: Cells) -> Cells:
     return replace(halves, error=halves.error.maximum(squared).maximum(change.repeat(1, 2)))
 
 
-def doubted(cells: Cells, seeds: Seeds) -> tuple[Cells, Seeds]:
-    """Returns cells whose error knows seeds of twice the density of any node, and those seeds.
+def doubted(cells: Cells, peaks: Peaks) -> tuple[Cells, Peaks]:
+    """Returns cells whose error knows peaks of twice the density of any node, and those peaks.
 
     Args:
         cells: `(n, C)`.
-        seeds: Places in the cube, and the densities there, `(S, n)`.
+        peaks: Places in the cube, and the densities there, `(S, n)`.
     """
-    (t, log_f), error, missed = seeds, cells.error, []
+    (t, log_f), error, missed = peaks, cells.error, []
     log_volume = (2 * cells.half).log().sum(-1)  # (n, C)
     for s in range(len(t)):
         inside = ((t[s][:, None] - cells.center).abs() <= cells.half).all(-1)  # (n, C)
@@ -200,8 +200,8 @@ def doubted(cells: Cells, seeds: Seeds) -> tuple[Cells, Seeds]:
     return replace(cells, error=error), (t[some], log_f[some])
 
 
-def beyond(path: GeometricPath, frame: Frame, cells: Cells) -> Seeds:
-    """Returns seeds across the faces of cells: a mode at a face is in the next cell as well.
+def beyond(path: GeometricPath, frame: Frame, cells: Cells) -> Peaks:
+    """Returns peaks across the faces of cells: a mode at a face is in the next cell as well.
 
     Args:
         path: The block's latents, unconstrained.

@@ -15,7 +15,7 @@ from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.samplers.cells import (
     ORDER,
     Frame,
-    Seeds,
+    Peaks,
     beyond,
     doubted,
     halved,
@@ -145,8 +145,8 @@ def integrate(
         if program.guide is not None:
             search.propose(program)
         frame = Frame(mean, scale)
-        seeds = _found(search, frame)
-        value, error, rounding = _refine(path, frame, seeds, tolerance, max_points)
+        peaks = _found(search, frame)
+        value, error, rounding = _refine(path, frame, peaks, tolerance, max_points)
         error = error.clamp(min=tolerance / 2)  # below, estimates of it are not that good
         for sampled, s in search.sampled:
             least = sampled + (1 - STRAY * s).clamp(min=0).log()
@@ -184,7 +184,7 @@ def _summable(program: Program) -> tuple[str, ...]:
 
 
 def _refine(
-    path: GeometricPath, frame: Frame, seeds: Seeds, tolerance: float, max_points: int
+    path: GeometricPath, frame: Frame, peaks: Peaks, tolerance: float, max_points: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns log of the integral, its error and rounding in nats, `(n,)`, halving cells.
 
@@ -197,7 +197,7 @@ def _refine(
     line = (2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1  # (side,): centres
     center = torch.cartesian_prod(*[line] * d).reshape(1, -1, d).expand(n, -1, -1)  # (n, C, d)
     cells = measure(path, frame, center, torch.full_like(center, 1 / side))
-    cells = doubted(replace(cells, error=cells.error.maximum(cells.rest.amax(-1))), seeds)[0]
+    cells = doubted(replace(cells, error=cells.error.maximum(cells.rest.amax(-1))), peaks)[0]
     points, active, checked = side**d * ORDER**d, torch.arange(n), 0
     while True:
         total = cells.value.logsumexp(1)  # (n,): log of the integral over all cells
@@ -213,7 +213,7 @@ def _refine(
         if not len(active):
             return value, error, rounding
         if len(active) < len(todo):
-            seeds = seeds[0][:, todo], seeds[1][:, todo]
+            peaks = peaks[0][:, todo], peaks[1][:, todo]
             left = [path.rows[i] for i in torch.nonzero(todo)[:, 0].tolist()]
             path = GeometricPath(path.program.select(left), range(len(left)))
         share = log(tolerance / cells.error.shape[1])
@@ -224,13 +224,13 @@ def _refine(
         points += 2 * k * ORDER**d
         order = cells.error.argsort(1, descending=True)
         halves = halved(path, frame, cells.only(order[:, :k]))
-        cells = cells.only(order[:, k:]) | doubted(halves, seeds)[0]
+        cells = cells.only(order[:, k:]) | doubted(halves, peaks)[0]
         cells, missed = doubted(cells, beyond(path, frame, halves))
-        seeds = torch.cat([seeds[0], missed[0]]), torch.cat([seeds[1], missed[1]])
+        peaks = torch.cat([peaks[0], missed[0]]), torch.cat([peaks[1], missed[1]])
 
 
-def _found(search: Search, frame: Frame) -> Seeds:
-    """Returns the t of the search's seeds in a frame, `(S, n, d)`, and log f |du/dt|, `(S, n)`."""
-    u, log_f = (torch.cat(parts) for parts in zip(*search.seeds, strict=True))
+def _found(search: Search, frame: Frame) -> Peaks:
+    """Returns the t of the search's peaks in a frame, `(S, n, d)`, and log f |du/dt|, `(S, n)`."""
+    u, log_f = (torch.cat(parts) for parts in zip(*search.peaks, strict=True))
     t = frame.inverse(u)
     return t, log_f + frame.forward(t)[1]

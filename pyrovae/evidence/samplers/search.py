@@ -14,20 +14,20 @@ from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import GeometricPath, Program
 
 PARTICLES, ROUNDS = 2048, 30  # of each datum in a round, and how many rounds at most
-SEEDS = 64  # draws of highest density that each round keeps
+PEAKS = 64  # draws of highest density that each round keeps
 
 
 class Search:
     """Draws of a block's latents: where its mass is, and what importance sampling makes of them.
 
     Attributes:
-        seeds: u and log f of the draws of highest density, `(S, n, d)` and `(S, n)`, each round's.
+        peaks: u and log f of the draws of highest density, `(S, n, d)` and `(S, n)`, each round's.
         sampled: Estimates of log p(x) and their standard errors, `(n,)`, likewise.
     """
 
     def __init__(self, path: GeometricPath) -> None:
         self._path = path
-        self.seeds: list[tuple[Tensor, Tensor]] = []
+        self.peaks: list[tuple[Tensor, Tensor]] = []
         self.sampled: list[tuple[Tensor, Tensor]] = []
 
     def locate(self) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ class Search:
         return normal.mean, normal.scale_tril  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def propose(self, program: Program) -> None:
-        """Draws from the guide as well: seeds where it has a mode, and one more estimate.
+        """Draws from the guide as well: peaks where it has a mode, and one more estimate.
 
         Args:
             program: The pair, the model of which is the path's.
@@ -99,8 +99,8 @@ class Search:
 
     def _keep(self, u: Tensor, log_f: Tensor, log_w: Tensor) -> None:
         """Keeps the 64 of u `(S, n, d)` with the highest log f, and what log w `(S, n)` says."""
-        log_f, top = log_f.topk(SEEDS, dim=0)  # (64, n)
-        self.seeds.append((u[top.to(u.device), torch.arange(u.shape[1])], log_f))
+        log_f, top = log_f.topk(PEAKS, dim=0)  # (64, n)
+        self.peaks.append((u[top.to(u.device), torch.arange(u.shape[1])], log_f))
         weights = LogWeights(log_w)
         self.sampled.append((weights.log_evidence(), weights.std_error()))
 
