@@ -549,3 +549,16 @@ def test_validation_after_a_step_too_far():
     with pytest.raises(pv.svi.Diverged, match="the validation ELBO is nan") as caught:
         fit(vae.model, vae.guide, x, valid=x, num_epochs=1, batch_size=20, lr=1e200, seed=0)
     assert caught.value.step is caught.value.rows is None
+
+
+def test_looking_at_the_first_batch_moves_no_stream():
+    """A transform that draws is called to check, to find the parameters, and to train."""
+    vae, x, drawn = pv.VAE(4, 2), data(), []
+
+    def transform(x):
+        drawn.append(torch.rand(()).item())
+        return x
+
+    fit(vae.model, vae.guide, x, num_epochs=1, batch_size=20, seed=0, transform=transform)
+    _, found, trained = drawn
+    assert found == trained

@@ -227,12 +227,16 @@ def _fitted_and_evaluated(
     from pyrovae import report, runs, storage
     from pyrovae.commands.estimators import estimators_asked
     from pyrovae.evidence.planning import plan
+    from pyrovae.program import summing_out
     from pyrovae.runs.saving import check_loadable
 
     config, path = task.config, folder.path
     _check_folder(folder, config)
     if task.model:
         check_loadable(task.model)
+    model, guide = task.pair
+    if guide is None:  # which the estimators would say in words of their own
+        summing_out(model, guide, *_first_batch(task))
     test = tuple(x.to(config.device) for x in task.arrays(task.splits.test))
     options: Asked = {
         "estimators": estimators_asked(config, ("num_particles",)),
@@ -359,10 +363,10 @@ def _writer(task: Task, folder: "Folder", notes: list[str]) -> "Callable[[State]
     return write
 
 
-def _first_batch(task: Task) -> "tuple[Tensor | Rows, ...]":
-    """Returns the first rows of the training data, on which a program shows its parameters."""
+def _first_batch(task: Task) -> "tuple[Tensor, ...]":
+    """Returns what model and guide take of the first rows of training data, `(n, ...)` each."""
     size, device = task.config.batch_size, task.config.device
-    return tuple(x[:size].to(device) for x in task.splits.train.arrays)
+    return tuple(x[:size].to(device) for x in task.arrays(task.splits.train))
 
 
 def _evaluated(

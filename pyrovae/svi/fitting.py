@@ -123,7 +123,7 @@ def fit(
     processes = Processes.current()
     seed = _agreed(processes, train, how.seed)
     with _apart(seed if how.resume is None else 0):
-        model, named = find_parameters(objective, model, guide, *train.first)
+        model, named = find_parameters(objective, model, guide, train)
         make = compiled_gradients if how.compile else gradients
         step = make(objective, model, guide, [p for p in named.values() if p.requires_grad])
         training = _begun(named, buffers_of(model, guide, named), how, train.num_steps, processes)

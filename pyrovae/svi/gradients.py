@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.program import Captured, Parameters
+from pyrovae.svi.batches import Batches
 from pyrovae.svi.objectives import Objective
 
 Fn = Callable[..., object]
@@ -67,7 +68,7 @@ def _gradients(
 
 
 def find_parameters(
-    objective: Objective, model: Fn, guide: Fn | None, *batch: Tensor
+    objective: Objective, model: Fn, guide: Fn | None, train: Batches
 ) -> tuple[Fn, dict[str, Tensor]]:
     """Returns the model as the objective takes it, and all parameters of its loss by name.
 
@@ -79,13 +80,15 @@ def find_parameters(
         objective: Whose loss is looked at.
         model: A Pyro callable of a batch.
         guide: Another, or `None`.
-        batch: What both are run on, `(n, ...)` each.
+        train: Of whose first batch, `(n, ...)` each, it is the loss; what is drawn for it, its
+            transform included, moves no stream.
 
     Raises:
         ValueError: If Pyro misses a parameter, or none trains: the message says how to register
             it.
     """
     with torch.random.fork_rng(), Parameters() as parameters:
+        batch = train.first
         model = objective.prepared(model, guide, *batch)
         loss = objective.loss(model, guide, *batch)
     leaves = list(_leaves(loss))
