@@ -19,6 +19,12 @@ TEXT = 2**28  # bytes of a text of numbers, at most
 def size_of(path: Path) -> int:
     """Returns the size of a file in bytes.
 
+    A file of holes takes no room on the disk, however large it says that it is; to read one would
+    fill the memory with zeros.
+
+    Args:
+        path: Of the file.
+
     Raises:
         OSError: If it is no ordinary file, or one of holes, such as a broken download leaves.
     """
@@ -73,12 +79,16 @@ def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, n
 
 
 def said(error: Exception) -> str:
-    """Returns what an error of a library says, cut short where it repeats what it has read."""
+    """Returns what an error of a library says, cut short where it repeats what it has read.
+
+    It is its first line, of which 200 characters are the most.
+    """
     first = f"{error}".strip().partition("\n")[0]
     return first if len(first) <= SAID else f"{first[:SAID]} ..."
 
 
 def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .npz of these names, or all; ValueError where a member is none."""
     with np.load(path, allow_pickle=False) as archive:
         members = {i.filename.removesuffix(".npy"): i for i in archive.zip.infolist()}
         wanted = {k: i for k, i in members.items() if names is None or k in names}
@@ -107,11 +117,15 @@ def _check_members(wanted: dict[str, ZipInfo]) -> None:
 def read_amat(path: Path, columns: int) -> np.ndarray:
     """Returns the table `(N, columns)` of a .amat, which is text, or of a .mat; DataError if none.
 
-    Of a .mat it is the first array.
+    Of a .mat it is the first array. These are the formats in which binarized MNIST and its
+    relatives were published.
 
     Args:
         path: Of the file.
         columns: Numbers of a row, D.
+
+    Raises:
+        DataError: If it is missing, broken, larger than 256 MiB of text, or of another shape.
     """
     try:
         if size_of(path) > TEXT:
@@ -127,10 +141,12 @@ def read_amat(path: Path, columns: int) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
+    """Returns a table of small integers from text, `(N, D)` uint8."""
     return np.loadtxt(path, dtype=np.uint8, ndmin=2)
 
 
 def _read_mat(path: Path, columns: int) -> np.ndarray:
+    """Returns the first array of a .mat, `(N, columns)`; its shape is read before its numbers."""
     from scipy.io import loadmat, whosmat
 
     name, shape, kind = whosmat(path)[0]

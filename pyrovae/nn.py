@@ -1,4 +1,4 @@
-"""Encoders and decoders: ordinary torch modules."""
+"""Encoders and decoders: ordinary torch modules, from X to Q(z|X) and from z to f(z)."""
 
 __all__ = ["MLP", "Bias", "ConvDecoder", "ConvEncoder", "Encoder", "positive"]
 
@@ -11,22 +11,34 @@ from torch.nn.functional import softplus
 
 
 def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
-    """Returns softplus(raw) + floor: a scale that neither overflows nor reaches zero.
+    r"""Returns softplus(raw) + floor: a scale that neither overflows nor reaches zero.
+
+    .. math::
+        \sigma = \log(1 + e^{\mathrm{raw}}) + \mathrm{floor}
+
+    It grows as raw itself, where exp(raw) would overflow float32 from 89 on.
 
     Args:
-        raw: Any numbers.
+        raw: Any numbers, of any shape, which the result has too.
         floor: The least result.
     """
     return softplus(raw) + floor
 
 
 class MLP(torch.nn.Sequential):
-    """A multilayer perceptron with tanh units, Glorot-uniform weights and zero biases.
+    r"""A multilayer perceptron with tanh units, Glorot-uniform weights and zero biases.
+
+    .. math::
+        h_0 = x, \quad h_l = \tanh(W_l h_{l-1} + b_l), \quad f(x) = W_L h_{L-1} + b_L
 
     Args:
         in_dim: Size of the input, `(..., in_dim)`.
         hidden_dims: Widths of the hidden layers.
         out_dim: Size of the linear output, `(..., out_dim)`.
+
+    References:
+        Understanding the difficulty of training deep feedforward neural networks (Glorot and
+        Bengio, 2010), https://proceedings.mlr.press/v9/glorot10a.html
     """
 
     def __init__(self, in_dim: int, hidden_dims: Sequence[int], out_dim: int) -> None:
@@ -40,7 +52,20 @@ class MLP(torch.nn.Sequential):
 
 
 class Encoder(torch.nn.Module):
-    """mu(X) and sigma(X) of Q(z|X), each `(..., z_dim)`, from X `(..., x_dim)`."""
+    """mu(X) and sigma(X) of Q(z|X), each `(..., z_dim)`, from X `(..., x_dim)`.
+
+    One `MLP` gives both: the first half of its outputs is mu, the second becomes sigma by
+    `positive`.
+
+    Args:
+        x_dim: Dimensions of a datum, D.
+        hidden_dims: Widths of the hidden layers.
+        z_dim: Dimensions of the latent.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2013), appendix C.2,
+        https://arxiv.org/abs/1312.6114
+    """
 
     def __init__(self, x_dim: int, hidden_dims: Sequence[int], z_dim: int) -> None:
         super().__init__()
@@ -53,7 +78,13 @@ class Encoder(torch.nn.Module):
 
 
 class Bias(torch.nn.Module):
-    """Adds a parameter of this shape, from 0 on; of images, one number for each pixel."""
+    """Adds a parameter of this shape, from 0 on; of images, one number for each pixel.
+
+    At the end of a decoder it lets X begin at the mean of the data, see `Likelihood.start`.
+
+    Args:
+        shape: Of the parameter, such as `(C, H, W)`.
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -74,6 +105,8 @@ def _sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[in
 
 class ConvEncoder(torch.nn.Module):
     """mu(X) and sigma(X) of Q(z|X), each `(N, z_dim)`, from images X `(N, C, H, W)`.
+
+    Convolutions of 3 x 3 with stride 2 and SiLU units, and one linear layer.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -98,6 +131,9 @@ class ConvEncoder(torch.nn.Module):
 
 class ConvDecoder(torch.nn.Module):
     """f(z), images `(..., C, H, W)`, from z `(..., z_dim)`: a `ConvEncoder` in reverse.
+
+    One linear layer, transposed convolutions of 3 x 3 with stride 2 between SiLU units, which
+    double height and width, and a `Bias` of the image.
 
     Args:
         z_dim: Dimensions of the latent.

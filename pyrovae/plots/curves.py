@@ -1,4 +1,7 @@
-"""Pictures of plain numbers: curves, histograms, bars, and the course of training."""
+"""Pictures of plain numbers: curves, histograms, bars, and the course of training.
+
+Each takes numbers by name, draws a name in one colour, and returns a figure of 6 x 4 inches.
+"""
 
 __all__ = ["bars", "histograms", "lines", "training"]
 
@@ -33,7 +36,7 @@ def lines(
         values: G numbers for each name.
         xlabel: What x is, with its unit.
         ylabel: What the values are, with theirs.
-        title: The point that the figure makes.
+        title: The point that the figure makes, in a sentence.
         errors: Standard errors for some of the names, G numbers each.
         log_x: Whether x runs in powers of ten.
     """

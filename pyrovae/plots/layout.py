@@ -1,4 +1,10 @@
-"""Where nodes, plates and arrows of a plate diagram go: geometry in points, nothing drawn."""
+"""Where nodes, plates and arrows of a plate diagram go: geometry in points, nothing drawn.
+
+Nodes stand in rows 88 points high, parents above their children (below, in a guide). From left to
+right every plate has columns of its own, and in it first its parameters, then its variables, then
+the plates inside: so no two of them can overlap. Arrows bend around what would be in their way. x
+grows to the right and y upwards.
+"""
 
 __all__ = ["NAME", "SMALL", "Arrow", "Box", "Diagram", "Spot", "arrange", "text_width", "within"]
 
@@ -16,7 +22,15 @@ BENDS = (0, 0.2, -0.2, 0.35, -0.35, 0.5, -0.5, 0.7, -0.7)
 
 @dataclass(frozen=True)
 class Spot:
-    """A node at (x, y), y upwards: an ellipse of half axes `width` and `height`."""
+    """A node at (x, y), y upwards: an ellipse of half axes `width` and `height`.
+
+    Attributes:
+        node: What stands there.
+        x: Of its centre, points.
+        y: Likewise.
+        width: Half of what it takes from left to right, points.
+        height: Half of what it takes from bottom to top, points.
+    """
 
     node: Node
     x: float
@@ -39,7 +53,15 @@ class Spot:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle with a text: a plate, or the room that a label takes."""
+    """A rectangle with a text: a plate, or the room that a label takes.
+
+    Attributes:
+        text: What is written in it.
+        left: Of its edges, points.
+        bottom: Likewise.
+        right: Likewise.
+        top: Likewise.
+    """
 
     text: str
     left: float
@@ -50,7 +72,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """From one spot to another, bent to pass by the others: an arc of matplotlib's `arc3`."""
+    """From one spot to another, bent to pass by the others: an arc of matplotlib's `arc3`.
+
+    Attributes:
+        start: Name of the parent.
+        end: Name of the child.
+        bend: How far the arc's control point lies beside the straight line, as a share of its
+            length; to the right of one who goes along it where it is positive.
+    """
 
     start: str
     end: str
@@ -59,7 +88,15 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Diagram:
-    """All of it, from (0, 0) to (width, height)."""
+    """All of it, from (0, 0) to (width, height).
+
+    Attributes:
+        spots: The nodes by name.
+        plates: Their rectangles, inner ones before those around them.
+        arrows: From each parent to each child.
+        width: Of the whole, points.
+        height: Likewise.
+    """
 
     spots: dict[str, Spot]
     plates: tuple[Box, ...]
@@ -70,6 +107,8 @@ class Diagram:
 
 def text_width(text: str, size: float) -> float:
     """Returns how many points a text of that font size takes, at most, for most texts.
+
+    Nothing is drawn to find it: 0.62 of the size for each character.
 
     Args:
         text: In mathtext.
@@ -88,6 +127,9 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
         nodes: Parents before children; parameters are of kind "parameter".
         labels: What is written into each plate, by its name.
         upwards: Whether children stand above their parents, as in a guide.
+
+    Returns:
+        Spots, plates and arrows, moved so that all lies just within (0, 0) and (width, height).
     """
     rows = _rows(nodes, -1 if upwards else 1)
     spots: dict[str, Spot] = {}
@@ -170,6 +212,7 @@ def _lane(
 
 
 def _half(node: Node) -> float:
+    """Returns half the width of a node, points: what its name needs, at least a circle's."""
     return max(RADIUS, text_width(node.name, NAME) / 2 + 6)
 
 
@@ -199,6 +242,7 @@ def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot]) -> float:
     """Returns the smallest bend with which an arrow meets the fewest other nodes and labels."""
 
     def meets(bend: float) -> int:
+        """Returns how many it meets, at 59 points along the arc."""
         # the arc is a quadratic Bezier curve, see matplotlib.patches.ConnectionStyle.Arc3
         x = (start.x + end.x) / 2 + bend * (end.y - start.y)
         y = (start.y + end.y) / 2 - bend * (end.x - start.x)

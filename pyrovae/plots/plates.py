@@ -1,4 +1,8 @@
-"""The plate diagram of a program, drawn from what running it shows."""
+"""The plate diagram of a program, drawn from what running it shows.
+
+What depends on what is found by running the program (`pyrovae.program.relations`), where it
+stands is decided in `layout`; here it is drawn, or written for Mermaid.
+"""
 
 __all__ = ["mermaid", "plates"]
 
@@ -24,22 +28,31 @@ def plates(
     *data: Tensor,
     plate: str | None = "data",
 ) -> Figure:
-    """Returns the plate diagram of a model and guide, side by side, found by running them.
+    r"""Returns the plate diagram of a model and guide, side by side, found by running them.
 
     Latent variables are open circles, observed ones and given data shaded; a plate is a rectangle
     with its number of elements; dots are the parameters: theta those that shape the model, phi
-    those that shape the guide alone. In the model parents stand above, in the guide below.
+    those that shape the guide alone. In the model parents stand above, in the guide below. Over
+    each stands its density as a product, one factor P(child|parents) a node:
+
+    .. math::
+        P(z, x) = \prod_{n=1}^N P(z_n)\, P(x_n \mid z_n)
+
+    The same in words is the figure's label, for who does not see it.
 
     Args:
         model: A Pyro callable of `*data`.
         guide: Another, or `None`.
         data: Tensors of equal length N.
-        plate: Name of the plate over the data; `None` for a program with global latents.
+        plate: Name of the plate over the data, whose number is written as N; `None` for a program
+            with global latents.
 
     Raises:
         TypeError, ValueError: For a program that `pyrovae.check` does not accept.
 
     References:
+        Operations for learning with graphical models (Buntine, 1994), on plates,
+        https://arxiv.org/abs/cs/9412102
         Tutorial on variational autoencoders (Doersch, 2016), figure 1, arXiv:1606.05908
     """
     found = relations(model, guide, *data, plate=plate)
@@ -90,6 +103,12 @@ def mermaid(
         guide: Another, or `None`.
         data: Tensors of equal length N.
         plate: Name of the plate over the data.
+
+    Returns:
+        A flowchart with a subgraph for the model, one for the guide and one for each plate.
+
+    Raises:
+        TypeError, ValueError: For a program that `pyrovae.check` does not accept.
     """
     found = relations(model, guide, *data, plate=plate)
     labels, lines = _labels(found, plate), ["flowchart LR"]
@@ -147,6 +166,7 @@ def _caption(nodes: Sequence[Node], letter: dict[str, str], numbers: dict[str, i
 
 
 def _count(numbers: int) -> str:
+    """Returns a number of numbers in words."""
     return "1 number" if numbers == 1 else f"{numbers:,} numbers"
 
 

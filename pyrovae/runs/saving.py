@@ -120,6 +120,11 @@ def load(folder: str | Path, program: Pair | None = None, *data: Any) -> Model |
     Given a program `(model, guide)` and data, what was saved of such a program is put back into it
     instead, into its modules and Pyro's store, and the pair is returned.
 
+    Args:
+        folder: That of `save`, or a run's.
+        program: `(model, guide)`, the guide `None` where there is none; `None` for a model.
+        data: The program's arguments, which is run once to find where its parameters are.
+
     Raises:
         StateError: (a `ValueError`) If there is no such file, it is truncated, not ours, or holds
             parameters or buffers of other names, shapes or types than the program's; if the class
