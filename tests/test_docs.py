@@ -15,6 +15,8 @@ import yaml
 from matplotlib import pyplot
 
 import pyrovae
+from pyrovae.commands import svi_options
+from pyrovae.commands.dotted import without_dotted
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*map(ROOT.joinpath, ("README.md", "CONTRIBUTING.md", "notebooks/README.md"))]
@@ -58,7 +60,8 @@ def try_command(words, small):
             name, arguments = f"pyrovae.{arguments[0]}", arguments[1:]
         command = importlib.import_module(name.replace("pyrovae.", "pyrovae.commands."))
         if small and "--config" not in arguments:
-            command.parser().parse_args(arguments)
+            parser = svi_options.parser if name == "pyrovae.svi" else command.parser
+            parser().parse_args(without_dotted(arguments)[0])
         elif not small:
             assert command.main(arguments) == 0, words
     elif words[0] == "torchrun":
