@@ -27,6 +27,8 @@ EXAMPLES = (
     ("runs/mnist --estimators ais --estimators.ais.num_leapfrog 20", "an estimator's own option"),
     ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
 )
+# estimators of a program with a guide, and without one
+GUIDED, UNGUIDED = ("elbo", "importance", "prior", "ais"), ("exact",)
 SHARED = ("num_particles", "tolerance", "max_particles", "max_seconds")
 SHARED += ("num_temperatures", "num_chains")
 
@@ -84,7 +86,7 @@ def _add_evidence(p: "Parser") -> None:
     from pyrovae.commands.options import AMOUNT, COUNT, SEED
 
     add = p.add_argument_group("evidence").add_argument
-    add_estimators(add, ("elbo", "importance", "prior", "ais"))
+    add_estimators(add, GUIDED, UNGUIDED)
     add(
         "--num-particles",
         type=COUNT | str,
@@ -142,6 +144,7 @@ def run(config: "Namespace", argv: list[str]) -> int:
     with blamed(*own_code(vars(config))):
         check_device(config.device)
         task = of_run(config) if config.run else of_program(config)
+        config.estimators = config.estimators or list(GUIDED if task.pair[1] else UNGUIDED)
         data = tuple(chosen(x, config.rows).to(config.device) for x in task.data)
         options: Asked = {
             "estimators": estimators_asked(config, SHARED),

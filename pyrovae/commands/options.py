@@ -17,16 +17,16 @@ from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 import pyrovae
 
-COUNT: Any = PositiveInt
-AMOUNT: Any = PositiveFloat
-SEED: Any = NonNegativeInt
+COUNT = cast(type[int], PositiveInt)
+AMOUNT = cast(type[float], PositiveFloat)
+SEED = cast(type[int], NonNegativeInt)
 EXPECTED = {
     "PositiveInt": "a whole number above 0",
     "PositiveFloat": "a number above 0",
@@ -76,12 +76,14 @@ class Parser(ArgumentParser):
         version = f"pyrovae {pyrovae.__version__}"
         self.add_argument("--version", action="version", version=version, help="say which it is")
 
-    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None
+    ) -> Namespace:
         """Returns the options; exits with a sentence where they are wrong."""
         self.given = list(sys.argv[1:] if args is None else args)
         try:
             self._check_files()
-            return super().parse_args(self.given, *more, **options)
+            return super().parse_args(self.given)
         except UnicodeDecodeError as e:
             self.error(f"{self._files()} is no text ({e.reason})")
 
@@ -238,7 +240,7 @@ def add_panels(add: Callable[..., object]) -> None:
     )
 
 
-def add_common(parser: Parser) -> Callable[..., Any]:
+def add_common(parser: Parser) -> Callable[..., object]:
     """Adds the options that every command has which computes; returns what adds more of them."""
     add = parser.add_argument_group("computing").add_argument
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ...")

@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import pyrovae
 from pyrovae.errors import DataError, ProgramError
@@ -63,21 +63,22 @@ def make_program(name: str, seed: int, device: str) -> "Pair":
     with seeded(seed), blamed(name):
         function = _function(name, imported(f"--program {name}", module, FORM), attribute)
         pair = function()
-    _check_pair(name, pair)
+    pair = _checked(name, pair)
     if device != "cpu":
         for network in Reached(*pair, read=False).modules:
             network.to(device)
     return pair
 
 
-def _check_pair(name: str, pair: object) -> None:
-    """Raises ProgramError unless it is a model and a guide, or `None` for that."""
+def _checked(name: str, pair: object) -> "Pair":
+    """Returns a model and a guide, or `None` for that; ProgramError where it is no such pair."""
     if not (isinstance(pair, tuple) and len(pair) == 2):
         kind = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
         raise ProgramError(f"{name} returned {kind}, not (model, guide)")
     for who, fn in zip(("model", "guide"), pair, strict=True):
         if not (callable(fn) or (who == "guide" and fn is None)):
             raise ProgramError(f"{name} returned a {who} of type {type(fn).__name__}; {FORM}")
+    return cast("Pair", pair)
 
 
 def imported(option: str, module: str, form: str) -> ModuleType:
@@ -105,7 +106,7 @@ def imported(option: str, module: str, form: str) -> ModuleType:
             ) from None
 
 
-def _function(name: str, module: ModuleType, attribute: str) -> Callable[[], Any]:
+def _function(name: str, module: ModuleType, attribute: str) -> Callable[..., object]:
     if not hasattr(module, attribute):
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         near = get_close_matches(attribute, own, n=1)

@@ -3,7 +3,7 @@
 __all__ = ["binarize", "binarized", "check_unit"]
 
 from dataclasses import replace
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -33,7 +33,11 @@ def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tens
     return binarized(x, method, seed)
 
 
-def binarized(x: Any, method: str, seed: int | None) -> Any:
+@overload
+def binarized(x: Tensor, method: str, seed: int | None) -> Tensor: ...
+@overload
+def binarized(x: Rows, method: str, seed: int | None) -> Rows: ...
+def binarized(x: Tensor | Rows, method: str, seed: int | None) -> Tensor | Rows:
     """Returns x in {0, 1}, on disk where x is: drawn bit by bit, as it would be in one go.
 
     As `binarize`, but x is not checked, and may be `Rows`.

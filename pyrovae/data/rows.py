@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import prod
 from tempfile import TemporaryFile
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class Rows:
     """
 
     file: File
-    stored: np.dtype[Any]
+    stored: np.dtype[np.generic]
     shape: tuple[int, ...]
     offset: int = 0
     dtype: torch.dtype = torch.float32

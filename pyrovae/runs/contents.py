@@ -28,10 +28,11 @@ __all__ = [
 ]
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, Required, TypedDict, cast
+from typing import Required, TypedDict, cast
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -45,6 +46,8 @@ from pyrovae.models.base import Model
 from pyrovae.runs import pictures
 from pyrovae.runs.folder import Folder
 from pyrovae.runs.saving import MODEL
+from pyrovae.storage import State
+from pyrovae.svi.training import Fit
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
@@ -138,18 +141,18 @@ def read_config(folder: Path) -> Config:
         raise storage.StateError(f"{path} cannot be read: {said(e)}") from e
 
 
-def about_model(config: Mapping[str, Any]) -> dict[str, Any]:
+def about_model(config: Mapping[str, object]) -> dict[str, object]:
     """Returns what the protocol says of the model of these options."""
     named = "likelihood" if config.get("likelihood") else "model"
     return {named: config.get(named)}
 
 
-def about_training(config: Mapping[str, Any]) -> dict[str, Any]:
+def about_training(config: Mapping[str, object]) -> dict[str, object]:
     """Returns what the protocol says of how the model of these options was trained."""
     return {name: config[name] for name in ("objective",) if name in config}
 
 
-def write_config(folder: Path, config: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
+def write_config(folder: Path, config: Mapping[str, object], notes: Iterable[str] = ()) -> None:
     """Writes `config.yaml`: every option that decides the numbers, resolved.
 
     Notes stand above it as comments: what a run was trained with before it went on with these.
@@ -165,7 +168,7 @@ def read_notes(folder: Path) -> list[str]:
     return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
 
 
-def write_metrics(folder: Path, history: Mapping[str, Any]) -> None:
+def write_metrics(folder: Path, history: Mapping[str, Sequence[float]]) -> None:
     """Writes `metrics.jsonl`, a line an epoch: ELBOs in nats per datum, wall time in seconds."""
     columns = {k: history[k] for k in ("elbo", "valid_elbo", "seconds") if history[k]}
     lines = (
@@ -175,7 +178,7 @@ def write_metrics(folder: Path, history: Mapping[str, Any]) -> None:
     storage.write_lines(folder / METRICS, lines)
 
 
-class Blocks(MutableMapping[str, dict[str, Any]]):
+class Blocks(MutableMapping[str, dict[str, State]]):
     """Finished blocks of an evaluation in a folder: whole or not there, each a file of its own.
 
     Args:
@@ -188,12 +191,12 @@ class Blocks(MutableMapping[str, dict[str, Any]]):
         self._folder = folder.path / self._name
         folder.claim([self._name])
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
+    def __getitem__(self, name: str) -> dict[str, State]:
         if name not in self:
             raise KeyError(name)
         return storage.load_state(self._path(name))
 
-    def __setitem__(self, name: str, block: dict[str, Any]) -> None:
+    def __setitem__(self, name: str, block: dict[str, State]) -> None:
         storage.save_state(self._path(name), block)
 
     def __delitem__(self, name: str) -> None:
@@ -253,7 +256,7 @@ def read_metrics(folder: Path) -> dict[str, list[float]]:
 
 
 def write_evidence(
-    folder: Folder, evidence: Any, x: Tensor | Rows, shape: tuple[int, int] | None
+    folder: Folder, evidence: Evidence, x: Tensor | Rows, shape: tuple[int, int] | None
 ) -> None:
     """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data.
 
@@ -270,9 +273,9 @@ def write_figures(
     folder: Path,
     model: Model | None,
     splits: Splits,
-    fit: Any,
-    evidence: Any,
-    device: Any = None,
+    fit: Fit,
+    evidence: Evidence,
+    device: str | torch.device | None = None,
 ) -> None:
     """Writes the pictures of a run into its `figures/`, those that its model can give."""
     history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
