@@ -1,11 +1,57 @@
 """Log-mean-exp by groups of k particles, taken in as they are drawn: the IWAE bound."""
 
-__all__ = ["Groups"]
+__all__ = ["Groups", "Moments"]
 
 from math import log
 
 import torch
 from torch import Tensor
+
+
+class Moments:
+    r"""Mean and standard error of numbers of each datum, of which more are added bit by bit.
+
+    .. math::
+        M \leftarrow M + M' + (\bar y' - \bar y)^2 \frac{S s}{S + s}
+
+    is how the sum of squares about the mean, M of S numbers, takes in that of s more.
+
+    Args:
+        num_data: N.
+
+    References:
+        Updating formulae and a pairwise algorithm for computing sample variances (Chan, Golub and
+        LeVeque, 1979), http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
+    """
+
+    def __init__(self, num_data: int) -> None:
+        self._made = 0
+        self._sum, self._squares = torch.zeros(2, num_data, dtype=torch.float64)
+
+    def add(self, size: int, total: Tensor, squares: Tensor) -> None:
+        """Takes in s numbers of each datum.
+
+        Args:
+            size: s.
+            total: Their sum, `(N,)`, float64.
+            squares: The sum of their squares about their own mean, `(N,)`, float64.
+        """
+        made = self._made
+        gap = total / size - self._sum / max(1, made)
+        between = gap.square() * made * size / (made + size)
+        self._squares += squares + (between if made else 0.0)
+        self._sum += total
+        self._made += size
+
+    def mean(self) -> Tensor:
+        """Returns the mean, `(N,)`."""
+        return self._sum / self._made
+
+    def std_error(self) -> Tensor:
+        """Returns the standard error of the mean, `(N,)`; NaN for one number."""
+        if self._made < 2:
+            return torch.full_like(self._sum, torch.nan)
+        return (self._squares / (self._made - 1) / self._made).sqrt()
 
 
 class Groups:
@@ -24,10 +70,8 @@ class Groups:
     """
 
     def __init__(self, k: int, num_data: int) -> None:
-        self._k, self._filled, self._made = k, 0, 0
+        self._k, self._filled, self._moments = k, 0, Moments(num_data)
         self._open = torch.full((num_data,), -torch.inf, dtype=torch.float64)  # of log sum w
-        self._sum = torch.zeros(num_data, dtype=torch.float64)
-        self._squares = torch.zeros(num_data, dtype=torch.float64)  # about the mean
 
     def add(self, log_w: Tensor) -> None:
         """Takes in log-weights `(s, N)` of the next s particles."""
@@ -41,13 +85,11 @@ class Groups:
 
     def mean(self) -> Tensor:
         r"""Returns :math:`\bar L`, `(N,)`, nats: in expectation the IWAE bound of k particles."""
-        return self._sum / self._made
+        return self._moments.mean()
 
     def std_error(self) -> Tensor:
         """Returns its standard error between groups, `(N,)`, nats; NaN for one group."""
-        if self._made < 2:
-            return torch.full_like(self._sum, torch.nan)
-        return (self._squares / (self._made - 1) / self._made).sqrt()
+        return self._moments.std_error()
 
     def _fill(self, log_w: Tensor) -> None:
         """Adds `(s, N)` to the group that is not full, and takes that in where it then is."""
@@ -60,15 +102,8 @@ class Groups:
             self._open, self._filled = torch.full_like(self._open, -torch.inf), 0
 
     def _take(self, log_sums: Tensor) -> None:
-        """Adds full groups, log sum w `(g, N)`, to mean and squares, as Chan et al. (1979) do."""
-        size, made = len(log_sums), self._made
-        if not size:
-            return
-        values = log_sums - log(self._k)
-        mean = values.mean(0)
-        if made:
-            gap = mean - self._sum / made
-            self._squares += gap.square() * made * size / (made + size)
-        self._squares += (values - mean).square().sum(0)
-        self._sum += values.sum(0)
-        self._made += size
+        """Adds full groups, log sum w `(g, N)`."""
+        if len(log_sums):
+            values = log_sums - log(self._k)
+            squares = (values - values.mean(0)).square().sum(0)
+            self._moments.add(len(values), values.sum(0), squares)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import diagnostics
-from pyrovae.evidence.samplers.groups import Groups
+from pyrovae.evidence.samplers.groups import Groups, Moments
 from pyrovae.evidence.weights import LogWeights, Reductions, check_weights
 
 TABLE_SIZE, TABLE_ROWS = 2**18, 256  # weights held at a time, and particles of each datum at least
@@ -81,13 +81,11 @@ class StreamedWeights(Reductions):
 
     def elbo(self) -> Tensor:
         """Returns mean log w, `(N,)`, nats, as `LogWeights.elbo`."""
-        return self._log_sum_w / self._made
+        return self._logs.mean()
 
     def elbo_std_error(self) -> Tensor:
         """Returns the standard error of `elbo`, `(N,)`, nats; NaN for one particle."""
-        if self._made == 1:
-            return torch.full_like(self._squares, torch.nan)
-        return (self._squares / (self._made - 1) / self._made).sqrt()
+        return self._logs.std_error()
 
     def iwae(self, k: int) -> Tensor:
         """Returns the IWAE bound of k particles, `(N,)`, nats, as `LogWeights.iwae`."""
@@ -166,8 +164,7 @@ class StreamedWeights(Reductions):
         self._peak = torch.full((n,), -torch.inf, dtype=torch.float64)  # m
         self._sums = torch.zeros(2, n, dtype=torch.float64)  # of w and w^2, both over e^m
         self._parts = torch.zeros(self._num_batches, n, dtype=torch.float64)  # of w, by batch
-        self._log_sum_w = torch.zeros(n, dtype=torch.float64)  # of log w
-        self._squares = torch.zeros(n, dtype=torch.float64)  # of log w about its mean
+        self._logs = Moments(n)  # of log w
 
     def _add(self, log_w: Tensor) -> None:
         """Adds a table `(N, s)`."""
@@ -194,20 +191,10 @@ class StreamedWeights(Reductions):
         self._peak = peak
 
     def _add_logs(self, log_w: Tensor) -> None:
-        r"""Adds log w of a table `(N, s)` to its sum, and to that of squares about the mean.
-
-        .. math::
-            M \leftarrow M + M' + (\bar y' - \bar y)^2 \frac{S s}{S + s}
-
-        the update of Chan, Golub and LeVeque, for S values added before and s now.
-        """
-        made, size = self._made, log_w.shape[1]
-        log_sum_w = log_w.sum(1, dtype=torch.float64)
-        mean = log_sum_w / size
-        within = (log_w - mean[:, None].to(log_w.dtype)).square_().sum(1, dtype=torch.float64)
-        between = (mean - self._log_sum_w / max(1, made)).square() * made * size / (made + size)
-        self._squares += within + (between if made else 0.0)
-        self._log_sum_w += log_sum_w
+        """Adds log w of a table `(N, s)` to their moments."""
+        size, total = log_w.shape[1], log_w.sum(1, dtype=torch.float64)
+        off = log_w - (total / size)[:, None].to(log_w.dtype)
+        self._logs.add(size, total, off.square_().sum(1, dtype=torch.float64))
 
     def _keep(self, log_w: Tensor) -> None:
         """Keeps those above the smallest kept so far, now and then only the largest of all."""
