@@ -10,7 +10,7 @@ from pyrovae.program import evaluation, inspect
 from pyrovae.program.batching import AllRows, Slices, Subsamples
 from pyrovae.program.particles import AsRows, OneByOne, SharedDraws, Vectorized
 
-N, S = 5, 3
+N, S = 5, 2
 X = torch.arange(2.0 * N).reshape(N, 2)  # rows that tell themselves
 
 

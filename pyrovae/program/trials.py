@@ -32,7 +32,7 @@ def choose_particles(program: Program, rows: range) -> Program:
     """Returns the program with its way of running many particles, found by running a few.
 
     They are tried side by side, then as further rows of data; each is compared with the same draws
-    one by one, and taken where log-densities agree to 1e-4. Else particles run one by one.
+    one by one, and selected where log-densities agree to 1e-4. Else particles run one by one.
 
     Args:
         program: As its first run has shown it.
@@ -55,7 +55,7 @@ def choose_particles(program: Program, rows: range) -> Program:
 def _failure(program: Program, rows: range) -> str:
     """Returns how `program` fails to run for particles at once, or ""; compares the same draws.
 
-    There are 3 particles, or 2 where 3 rows could be taken for them.
+    There are 3 particles, or 2 where 3 rows could be selected for them.
 
     Args:
         program: With the way of running particles that is tried.
@@ -122,7 +122,7 @@ def check_steady(program: Program, rows: range) -> None:
 
 
 def check_rows(program: Program, rows: range) -> bool:
-    """Returns whether rows can be taken in other blocks; ValueError if they depend on each other.
+    """Returns whether rows can come in other blocks; ValueError if they depend on each other.
 
     The last row is run alone, and every other row in reverse: where that changes a row's
     densities, or fails, the program may know rows by their place (a parameter for each). It then
@@ -143,7 +143,7 @@ def check_rows(program: Program, rows: range) -> bool:
         return all(_alike(program, rows, z, scored, together, index) for index in parts)
     copies = torch.full((len(program),), rows[last])
     beside = program.on(tuple(d[copies] for d in program.data))
-    z = _taken(program, z, [last] * len(rows), len(rows))
+    z = _selected(program, z, [last] * len(rows), len(rows))
     for (who, fn), log_p in zip(scored, together, strict=True):
         own, other = log_p[last], beside.log_density(fn, z, rows)[last]
         if not close(own, other):
@@ -179,7 +179,7 @@ def _alike(
     """
     part = program.select([rows[i] for i in index])
     try:
-        z = _taken(program, z, index, len(rows))
+        z = _selected(program, z, index, len(rows))
         apart = [part.log_density(fn, z, range(len(index))) for _, fn in scored]
     except FAILURES:
         return False
@@ -205,7 +205,7 @@ def _scored(program: Program, rows: range, z: Values) -> list[tuple[str, Fn]]:
     return [("model", program.model), ("guide", program.guide)]
 
 
-def _taken(program: Program, z: Values, index: list[int], num_data: int) -> Values:
+def _selected(program: Program, z: Values, index: list[int], num_data: int) -> Values:
     """Returns the latents of these data, as other rows of a block.
 
     Args:
@@ -219,15 +219,15 @@ def _taken(program: Program, z: Values, index: list[int], num_data: int) -> Valu
     """
     sites = {s["name"]: s for s in program.sites.all}
     own = {name: value for name, value in z.items() if not program.sites.common(sites[name])}
-    taken = {name: value for name, value in z.items() if name not in own}
+    selected = {name: value for name, value in z.items() if name not in own}
     if program.sites.dim is None:  # a loop: each datum has names of its own
         names: list[list[str]] = [[] for _ in range(num_data)]
         for name in own:
             names[program.sites.number(sites[name])].append(name)
         for row, i in enumerate(index):
-            taken |= {a: z[b] for a, b in zip(names[row], names[i], strict=True)}
-        return taken
+            selected |= {a: z[b] for a, b in zip(names[row], names[i], strict=True)}
+        return selected
     for name, value in own.items():
         axis = value.ndim + program.sites.axis(sites[name])
-        taken[name] = value.index_select(axis, torch.tensor(index, device=value.device))
-    return taken
+        selected[name] = value.index_select(axis, torch.tensor(index, device=value.device))
+    return selected
