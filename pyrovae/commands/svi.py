@@ -4,7 +4,7 @@ From the command line to the page in one direction: options (`svi_options`), a t
 its data and its model, the fit, what of it is saved, the evidence, pictures and page.
 """
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 import json
 import shlex
@@ -22,7 +22,7 @@ from pyrovae.commands.named import (
     own_code,
     panels_asked,
 )
-from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, configured, kept
+from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, configured, kept, parser
 from pyrovae.commands.users import blamed, check_takes, make_program, program_sha256
 from pyrovae.errors import StateError
 
