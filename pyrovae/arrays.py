@@ -37,7 +37,13 @@ def size_of(path: Path) -> int:
 
 
 def room_of(path: Path) -> int:
-    """Returns the bytes that a file takes on the disk, or its size where that is not told."""
+    """Returns the bytes that a file takes on the disk, or its size where that is not told.
+
+    Disks are told of in blocks of 512 bytes, whatever the size of the file system's own.
+
+    Args:
+        path: Of a file.
+    """
     s = path.stat()
     return 512 * s.st_blocks if "st_blocks" in dir(s) else s.st_size
 
@@ -79,16 +85,34 @@ def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, n
 
 
 def said(error: Exception) -> str:
-    """Returns what an error of a library says, cut short where it repeats what it has read.
+    r"""Returns what an error of a library says, cut short where it repeats what it has read.
 
     It is its first line, of which 200 characters are the most.
+
+    Args:
+        error: Of NumPy, h5py or another, about a file.
+
+    Example:
+        >>> said(ValueError("no header\nin 3 lines"))
+        'no header'
     """
     first = f"{error}".strip().partition("\n")[0]
     return first if len(first) <= SAID else f"{first[:SAID]} ..."
 
 
 def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .npz of these names, or all; ValueError where a member is none."""
+    """Returns the arrays of a .npz by name, in its order.
+
+    The archive's own list tells how much its members unpack to, and is looked at first.
+
+    Args:
+        path: Of the file.
+        names: Of the members wanted, without ".npy"; `None` for all.
+
+    Raises:
+        DataError: If it holds none of them.
+        ValueError: If a member is no array, or unpacks to far too much.
+    """
     with np.load(path, allow_pickle=False) as archive:
         members = {i.filename.removesuffix(".npy"): i for i in archive.zip.infolist()}
         wanted = {k: i for k, i in members.items() if names is None or k in names}
@@ -103,7 +127,14 @@ def _unpacked(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 
 
 def _check_members(wanted: dict[str, ZipInfo]) -> None:
-    """Raises ValueError where members of a .npz are no plain arrays, or unpack to far too much."""
+    """Raises ValueError where members of a .npz are no plain arrays, or unpack to far too much.
+
+    A member may be packed as `numpy.savez` or `numpy.savez_compressed` does it, not at all or
+    deflated. All together may unpack to 1 GiB, or to 100 times what they take in the file.
+
+    Args:
+        wanted: What the archive's list says of each member, by name.
+    """
     for name, member in wanted.items():
         if not member.filename.endswith(".npy") or member.compress_type not in PLAIN:
             raise ValueError(f"its member {member.filename} is not as numpy.savez writes it")
@@ -141,12 +172,27 @@ def read_amat(path: Path, columns: int) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    """Returns a table of small integers from text, `(N, D)` uint8."""
+    """Returns a table of small integers from text, `(N, D)` uint8, one row a line, blanks between.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ValueError: If a number is none, or does not lie in 0 to 255, or lines differ in length.
+    """
     return np.loadtxt(path, dtype=np.uint8, ndmin=2)
 
 
 def _read_mat(path: Path, columns: int) -> np.ndarray:
-    """Returns the first array of a .mat, `(N, columns)`; its shape is read before its numbers."""
+    """Returns the first array of a .mat, `(N, columns)`; its shape is read before its numbers.
+
+    Args:
+        path: Of the file, MATLAB's before version 7.3.
+        columns: Numbers of a row, D.
+
+    Raises:
+        ValueError: If it has another shape, or would take more than 1 GiB as 64-bit floats.
+    """
     from scipy.io import loadmat, whosmat
 
     name, shape, kind = whosmat(path)[0]

@@ -118,9 +118,24 @@ def to_arviz(
 def _block(
     program: Program, rows: range, num_samples: int, num_particles: int, seed: int
 ) -> dict[str, Variables]:
-    """Returns a block's variables by group: dimensions without chain, and values, `(L, n, ...)`.
+    r"""Returns a block's variables by group: dimensions without chain, and values, `(L, n, ...)`.
 
-    L = `num_samples` are kept of S = `num_particles`, for n rows.
+    L = `num_samples` are kept of S = `num_particles`, for n rows. All draws of a block come from a
+    random stream of its own, seeded by the seed and its first row: no other block changes them.
+
+    .. math::
+        \log p(x_n | z_{ln}) = \log p(x_n, z_{ln}) - \log p(z_{ln})
+
+    Args:
+        program: The inspected program.
+        rows: Of the data, n of them.
+        num_samples: L, draws kept of each datum.
+        num_particles: S, particles of the guide of each datum.
+        seed: Of the whole export.
+
+    Returns:
+        For each group, by variable, its dimensions and values. `pareto_k`, `ess` and
+        `log_evidence` are `(n,)`, `log_weight` and the log-likelihood `(L, n)`, in nats.
     """
     with reproducible(seed, STREAM, rows.start):
         program.check_observed(rows)
@@ -157,6 +172,14 @@ def _resampled(
 ) -> tuple[LogWeights, Tensor, Values]:
     """Returns draws of the posterior of these rows, chosen by their weights from the guide's.
 
+    Densities are taken of a part of the particles at a time, see `at_once`.
+
+    Args:
+        program: The inspected program.
+        rows: Of the data, n of them.
+        num_samples: L, draws to choose for each datum, with replacement.
+        num_particles: S, draws of the guide to choose from.
+
     Returns:
         The log-weights of the guide's S particles, `(S, n)`; the numbers of those chosen,
         `(L, n)`; and their latents by site, `(L, ..., event)`.
@@ -180,13 +203,27 @@ def _resampled(
 
 
 def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
-    """Returns log p(x, z) `(s, n)`, nats, of some of the particles z `(S, ..., event)`."""
+    """Returns log p(x, z) `(s, n)`, nats, of some of the particles z `(S, ..., event)`.
+
+    Args:
+        program: The inspected program.
+        z: Latents by site.
+        rows: Of the data, n of them.
+        part: Which of the S particles, s of them.
+    """
     z = {name: value[part] for name, value in z.items()}
     return program.log_joint(z, rows, len(next(iter(z.values()))))
 
 
 def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor:
-    """Returns the draws of a site's value `(S, ..., event)` chosen for each datum, `(L, n)`."""
+    """Returns the draws of a site's value that were chosen for each datum, `(L, ..., event)`.
+
+    Args:
+        program: Which knows the axis of the data.
+        site: Of the model.
+        value: Its S draws, `(S, ..., event)`.
+        chosen: Numbers of particles for each datum, `(L, n)`.
+    """
     index = program.align(chosen, site, value)
     return value.gather(0, index.expand(-1, *value.shape[1:]))
 
@@ -196,7 +233,17 @@ def _labelled(
 ) -> tuple[list[str], np.ndarray]:
     """Returns a site's values with the data second, then plates by name, then the event.
 
-    Their dimensions' names come first: "draw", "datum", the plates, "<site>_dim_<i>".
+    Axes that no plate has, which Pyro leaves at length 1 between those that it uses, are dropped.
+
+    Args:
+        program: Which knows the axis of the data.
+        site: Of the model, with its plates.
+        value: Draws, `(L, ..., event)`.
+        rows: Of the data, n of them.
+
+    Returns:
+        Names of the dimensions, "draw", "datum", the plates from left to right, "<site>_dim_<i>";
+        and the values, `(L, n, plates, event)`.
     """
     event_dim = site["fn"].event_dim
     plates = {(f.dim or 0) - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
@@ -217,7 +264,13 @@ def _from_dict(
     coords: dict[str, np.ndarray],
     dims: dict[str, list[str]],
 ) -> Groups:
-    """Returns ArviZ's groups; its 1.x takes them as one dictionary."""
+    """Returns ArviZ's groups; its 1.x takes them as one dictionary, 0.x as keywords.
+
+    Args:
+        groups: Values by group and variable, the first axis that of the one chain, but for data.
+        coords: Of "datum", `(N,)`.
+        dims: Names of each variable's dimensions after chain and draw, which ArviZ adds itself.
+    """
     with warnings.catch_warnings():
         # once a day, ArviZ 0.23 announces its refactoring when it is imported
         warnings.simplefilter("ignore", FutureWarning)

@@ -25,10 +25,19 @@ def to_xarray(
 ) -> Dataset:
     """Returns a Dataset of variables, each with what it is as its `long_name`.
 
+    Tensors become arrays of NumPy; they have to be on the CPU and without gradients.
+
     Args:
-        variables: `(dimensions, array, what it is and its unit)` by name.
-        coords: Coordinates by dimension.
-        attrs: Of the Dataset.
+        variables: `(dimensions, array, what it is and its unit)` by name; as many dimensions as
+            the array has axes, and the same name has the same length in all of them.
+        coords: Coordinates by dimension, such as the names of the data; a dimension may have none.
+        attrs: Of the Dataset: what holds for all, such as the seed.
+
+    Returns:
+        The Dataset; `write_dataset` writes it, and `read_dataset` reads that.
+
+    Raises:
+        ValueError: If dimensions and shapes do not go together.
 
     Example:
         >>> table = to_xarray({"x": (("datum",), [1.0, 2.0], "data, m")}, {"datum": [0, 1]}, {})
@@ -44,6 +53,12 @@ def to_xarray(
 
 def read_dataset(path: Path) -> Dataset:
     """Returns the Dataset of a netCDF file, in memory.
+
+    Its checksum, the attribute `sha256`, is compared and taken off; a file without one, as another
+    tool has written, is read all the same.
+
+    Args:
+        path: Of the file.
 
     Raises:
         OSError, ValueError: If it is none, says that it holds more than 100 times what it has

@@ -3,6 +3,14 @@
 State is nested dictionaries and lists of tensors and JSON values. It becomes one safetensors file,
 whose header holds the structure and a SHA-256 of it and of the tensors. Nothing is pickled, so a
 file can be broken or false, but runs no code.
+
+The header has one entry besides those of safetensors, `pyrovae`, which is JSON:
+
+    {"format": "pyrovae-1", "sha256": "<64 digits>", "state": <node>}
+
+A node is `{"tensor": "/path/to/it"}`, `{"dict": {name: node}}`, `{"list": [node]}` or
+`{"value": JSON}`; the tensor of that name is one of the file's own. The kind is said each time, so
+that a dictionary of the user's that looks like one of these is none.
 """
 
 __all__ = [
@@ -111,7 +119,18 @@ def write_dataset(path: Path, dataset: "Dataset") -> None:
 
 
 def dataset_digest(dataset: "Dataset") -> str:
-    """Returns the SHA-256 of a Dataset's variables, the same before it is written and after."""
+    """Returns the SHA-256 of a Dataset's variables, the same before it is written and after.
+
+    Of each variable, in the order of names, count its name, dimensions, shape and values: integers
+    and booleans as 64 bits, floats as 64 bits, all little-endian, other kinds as text. So it does
+    not matter in which width a file holds them. Attributes do not count.
+
+    Args:
+        dataset: Its coordinates are variables, too.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for name, variable in sorted(dataset.variables.items()):
         digest.update(f"{name}{variable.dims}{variable.shape}".encode())
@@ -147,7 +166,13 @@ def save_state(path: Path, state: Mapping[str, object]) -> None:
 
 
 def digest(state: Mapping[str, object]) -> str:
-    """Returns the SHA-256 of what `save_state` would write, 64 hexadecimal digits."""
+    """Returns the SHA-256 of what `save_state` would write, 64 hexadecimal digits.
+
+    It goes by way of JSON, as a file does: a tuple counts as the list that it comes back as.
+
+    Args:
+        state: As of `save_state`.
+    """
     tensors: dict[str, Tensor] = {}
     structure = _take_tensors(state, "", tensors)
     return _digest(json.loads(json.dumps(structure)), tensors)
@@ -176,7 +201,16 @@ def load_state(path: Path) -> dict[str, State]:
 
 
 def _which(path: Path) -> tuple[int, int] | None:
-    """Returns what tells a file from one that is put in its place; `None` where there is none."""
+    """Returns what tells a file from one that is put in its place; `None` where there is none.
+
+    A file that replaces another has another number (inode), or a later time.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        Its inode, and when it was last written, nanoseconds.
+    """
     with suppress(OSError):
         stat = path.stat()
         return stat.st_ino, stat.st_mtime_ns
@@ -184,7 +218,18 @@ def _which(path: Path) -> tuple[int, int] | None:
 
 
 def _loaded(path: Path) -> dict[str, State]:
-    """Returns the state of a file, read once; StateError where it is none of ours, whole."""
+    """Returns the state of a file, read once.
+
+    Before anything is made of the header, its brackets and commas are counted: lists of many
+    million entries would take far more memory than the file has bytes.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        StateError: Where there is none, it is broken or of another format, its SHA-256 is not that
+            of what it holds, or what it holds has no names.
+    """
     if not path.exists():
         raise StateError(f"there is no {path.name} in {path.parent.resolve()}")
     try:
@@ -213,7 +258,16 @@ def _loaded(path: Path) -> dict[str, State]:
 
 
 def read_text(path: Path, limit: int = 2**28) -> str:
-    """Returns a file of text; OSError or ValueError where it is none, or has more bytes."""
+    """Returns the text of a file, read as UTF-8.
+
+    Args:
+        path: Of the file.
+        limit: Bytes that it may have; 256 MiB where nobody says.
+
+    Raises:
+        OSError: If it is no ordinary file, or cannot be read.
+        ValueError: If it has more bytes, or is no UTF-8.
+    """
     if (size := size_of(path)) > limit:
         raise ValueError(f"it has {size:,} bytes, where {limit:,} are the most")
     return path.read_text(encoding="utf-8")
@@ -221,6 +275,10 @@ def read_text(path: Path, limit: int = 2**28) -> str:
 
 def read_yaml(path: Path) -> Json:
     """Returns what a file of plain YAML says.
+
+    It is read as events first and as values only then: an anchor that is referred to ten times, by
+    one that is referred to ten times, and so on, is a small file that unfolds into billions of
+    values.
 
     Args:
         path: Of the file: 64 KiB and 20 levels of nesting are the most.
@@ -244,7 +302,19 @@ def read_yaml(path: Path) -> Json:
 
 
 def _take_tensors(node: object, path: str, tensors: dict[str, Tensor]) -> dict[str, object]:
-    """Moves the tensors below `node` into `tensors`; returns {kind: content}, names for them."""
+    """Moves the tensors below `node` into `tensors`; returns {kind: content}, names for them.
+
+    A tensor's name is its way from the root, such as "/optimizer/state/0"; it is copied to the
+    CPU, dense, and without its gradient's history.
+
+    Args:
+        node: A tensor, a dictionary, a list or tuple of nodes, or a value that JSON has to hold.
+        path: Of the node, "" of the root.
+        tensors: Gains those found, by name.
+
+    Returns:
+        The node as the file's header has it.
+    """
     if isinstance(node, Tensor):
         tensors[path] = node.detach().to("cpu", copy=True).contiguous()
         return {"tensor": path}
@@ -258,7 +328,16 @@ def _take_tensors(node: object, path: str, tensors: dict[str, Tensor]) -> dict[s
 
 
 def _put_tensors(node: Json, tensors: dict[str, Tensor]) -> State:
-    """Returns what `_take_tensors` made of a node, with the tensors in their places again."""
+    """Returns what `_take_tensors` made of a node, with the tensors in their places again.
+
+    Args:
+        node: As the header has it.
+        tensors: Those of the file by name.
+
+    Raises:
+        ValueError: If it is of no known kind.
+        KeyError: If a tensor that it names is not there.
+    """
     match node:
         case {"tensor": str(name)}:
             return tensors[name]
@@ -272,7 +351,12 @@ def _put_tensors(node: Json, tensors: dict[str, Tensor]) -> State:
 
 
 def _digest(structure: object, tensors: dict[str, Tensor]) -> str:
-    """Returns the SHA-256 of a structure, and of the tensors by name, with types and shapes."""
+    """Returns the SHA-256 of a structure, and of the tensors by name, with types and shapes.
+
+    Args:
+        structure: Of `_take_tensors`, written as JSON.
+        tensors: On the CPU, dense, by name; their bytes count, so that -0 and 0 differ.
+    """
     digest = hashlib.sha256(json.dumps(structure).encode())
     for name in sorted(tensors):
         t = tensors[name]

@@ -92,7 +92,12 @@ def convergence(evidence: "Evidence") -> Figure:
 
 
 def _courses(evidence: "Evidence") -> str:
-    """Returns where each estimator begins and ends, in words."""
+    """Returns where each estimator begins and ends, in words, for who does not see the picture.
+
+    Args:
+        evidence: Its estimates, means over data in nats, at the fewest and at the most samples; of
+            an estimator without a course the mean alone.
+    """
     k, words = evidence.num_samples, []
     for e, _ in _shown(evidence):
         ends = e.path.mean(1)[[0, -1]].tolist() if _has_course(e) else [e.mean]
@@ -102,7 +107,14 @@ def _courses(evidence: "Evidence") -> str:
 
 
 def _shown(evidence: "Evidence") -> "list[tuple[Estimate, str]]":
-    """Returns the mean and what answers the question, with colours, those of a course first."""
+    """Returns estimates that answer the question, with colours, those of a course first.
+
+    Left out are those that bound nothing (`kind.bound` is "none"). An estimator of a user's own
+    takes the next of ten colours, so that two of them differ.
+
+    Args:
+        evidence: With its estimates by name.
+    """
     others = iter(MUTED * len(evidence.estimates))
     able = [e for e in evidence.estimates.values() if e.kind.bound != "none"]
     able.sort(key=lambda e: not _has_course(e))
@@ -110,7 +122,13 @@ def _shown(evidence: "Evidence") -> "list[tuple[Estimate, str]]":
 
 
 def _has_course(e: "Estimate") -> bool:
-    """Returns whether it has estimates of fewer draws, and those are not all the same mean."""
+    """Returns whether it has estimates of fewer draws, and those are not all the same mean.
+
+    A mean of logs, such as the ELBO, does not come nearer with more draws, and is drawn as a line.
+
+    Args:
+        e: Whose path is `(G, N)`, nats.
+    """
     return len(e.path) > 0 and e.kind.bound != "mean" and bool(e.path[0].isfinite().all())
 
 

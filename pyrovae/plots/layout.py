@@ -179,7 +179,18 @@ def within(nodes: Sequence[Node], path: tuple[str, ...]) -> list[tuple[str, ...]
 
 
 def _rows(nodes: Sequence[Node], sign: int) -> dict[str, float]:
-    """Returns each node's row: below all its parents; a parameter's is its children's mean."""
+    r"""Returns each node's row, counted downwards; a parameter's is its children's mean.
+
+    .. math::
+        r(n) = 0 \text{ without parents, else } s \max_{p \to n} (1 + s\, r(p))
+
+    With s = 1 a node stands one row below the lowest of its parents; with s = -1 one above the
+    highest.
+
+    Args:
+        nodes: Parents before children, as a program meets them.
+        sign: s, 1 where children stand below, -1 where above.
+    """
     depth: dict[str, float] = {}
     for n in nodes:
         if n.kind != "parameter":
@@ -196,7 +207,18 @@ def _rows(nodes: Sequence[Node], sign: int) -> dict[str, float]:
 def _lane(
     nodes: Sequence[Node], rows: Mapping[str, float], left: float, spots: dict[str, Spot]
 ) -> float:
-    """Places nodes that share their plates in columns, row by row; returns the right end."""
+    """Places nodes that share their plates in columns, row by row; returns the right end, points.
+
+    All slots are as wide as the widest node with its label needs, and a row of few nodes is spread
+    over the width of the fullest one: with m of them, number i stands at left + width (i + 1/2) /
+    m.
+
+    Args:
+        nodes: Random variables of one plate, not of those inside it.
+        rows: Of every node, by name; row r stands at y = -88 r.
+        left: Where the lane begins, points.
+        spots: Gains one for each node.
+    """
     if not nodes:
         return left
     half = max(_half(n) for n in nodes)
@@ -219,7 +241,18 @@ def _half(node: Node) -> float:
 def _shifted(
     spots: Mapping[str, Spot], plates: Sequence[Box]
 ) -> tuple[dict[str, Spot], tuple[Box, ...], float, float]:
-    """Returns spots and plates moved so that all lies just within (0, 0) and (width, height)."""
+    """Returns spots and plates moved so that all lies just within (0, 0) and (width, height).
+
+    What counts are plates, ellipses and the labels beside them, with 2 points around all; arrows
+    do not.
+
+    Args:
+        spots: Of the nodes by name, as they were placed.
+        plates: Their rectangles.
+
+    Returns:
+        Spots by name, plates, width and height, points.
+    """
     labels = [s.label for s in spots.values()]
     boxes = [*plates, *(b for b in labels if b)]
     boxes += [
@@ -239,7 +272,20 @@ def _shifted(
 
 
 def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot]) -> float:
-    """Returns the smallest bend with which an arrow meets the fewest other nodes and labels."""
+    r"""Returns the smallest bend with which an arrow meets the fewest other nodes and labels.
+
+    .. math::
+        B(t) = (1 - t)^2 P_0 + 2 t (1 - t) C + t^2 P_1, \quad
+        C = \tfrac12 (P_0 + P_1) + b\, (y_1 - y_0,\; x_0 - x_1)
+
+    Of the bends b between -0.7 and 0.7 in `BENDS` the one that meets least is taken; of equals the
+    straightest.
+
+    Args:
+        start: The parent, at P_0.
+        end: The child, at P_1.
+        spots: All nodes by name, with what may be in the way.
+    """
 
     def meets(bend: float) -> int:
         """Returns how many it meets, at 59 points along the arc."""

@@ -57,7 +57,13 @@ def images(
 
 
 def _ends(values: Tensor) -> tuple[float, float]:
-    """Returns what is white and what is black: 0 and 1, or what lies beyond."""
+    """Returns the numbers that are white and black: 0 and 1, or what lies beyond.
+
+    Rows of images, or tiles of a manifold, share them, so that greys can be compared.
+
+    Args:
+        values: Of all that is shown, any shape.
+    """
     return min(0.0, values.min().item()), max(1.0, values.max().item())
 
 
@@ -119,7 +125,13 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parameter(decode: Callable[[Tensor], Distribution]) -> Tensor:
-    """Returns a parameter of the module whose method it is; else a tensor of torch's defaults."""
+    """Returns a parameter of the module whose method it is; else a tensor of torch's defaults.
+
+    From it a z is made that the module takes: of its type, on its device.
+
+    Args:
+        decode: A bound method, or a function.
+    """
     owner = getattr(decode, "__self__", None)
     return next(owner.parameters()) if isinstance(owner, torch.nn.Module) else torch.empty(0)
 

@@ -125,7 +125,19 @@ def mermaid(
 
 
 def _parts(found: Relations) -> list[tuple[str, list[Node], list[str]]]:
-    """Returns title, nodes with theta and phi among them, and caption, of model and guide."""
+    """Returns title, nodes with theta and phi among them, and caption, of model and guide.
+
+    A parameter that shapes a site of the model is theta, also where the guide has it too; one that
+    shapes the guide alone is phi. All thetas of a program are one dot, and all phis another, with
+    arrows to every site they shape.
+
+    Args:
+        found: What running the program has shown.
+
+    Returns:
+        `("model", nodes, caption)` and `("guide", nodes, caption)`, without one that has no nodes.
+        Nodes are in the order in which the program runs, the dots before them.
+    """
     theta = {name for n in found.model for name in n.parameters}
     parts = []
     for title, nodes in (("model", found.model), ("guide", found.guide)):
@@ -143,12 +155,27 @@ def _parts(found: Relations) -> list[tuple[str, list[Node], list[str]]]:
 
 
 def _free(letter: str, taken: set[str]) -> str:
-    """Returns a letter, with primes where a site has that name."""
+    """Returns a letter, with primes where a site has that name.
+
+    Args:
+        letter: θ or φ.
+        taken: Names of the sites of the model or guide.
+    """
     return _free(f"{letter}'", taken) if letter in taken else letter
 
 
 def _caption(nodes: Sequence[Node], letter: dict[str, str], numbers: dict[str, int]) -> list[str]:
-    """Returns a line for each module or `pyro.param`: its letter, its numbers, what it shapes."""
+    """Returns a line for each module or `pyro.param`: its letter, its numbers, what it shapes.
+
+    Parameters of one module have names that begin alike, `module$$$parameter`, as Pyro's store has
+    them; so a network of many layers is one line. Where there are more than 6 lines, the last says
+    how many were left out.
+
+    Args:
+        nodes: Of the model or the guide, without parameters among them.
+        letter: θ or φ by the parameter's name in the store.
+        numbers: How many numbers each parameter holds, by the same name.
+    """
     groups: dict[tuple[str, str], tuple[set[str], dict[str, None]]] = {}
     for n in nodes:
         for name in n.parameters:
@@ -171,13 +198,27 @@ def _count(numbers: int) -> str:
 
 
 def _labels(found: Relations, plate: str | None) -> dict[str, str]:
-    """Returns what is written into each plate."""
+    """Returns what is written into each plate, by its name: `data: N = 1,000`, `words: 20`.
+
+    Args:
+        found: What running the program has shown, sizes of plates among it.
+        plate: Name of the plate over the data, whose size is called N; `None` for a program of
+            global latents.
+    """
     sizes = found.sizes.items()
     return {name: f"{name}: {'N = ' if name == plate else ''}{size:,}" for name, size in sizes}
 
 
 def _formula(title: str, nodes: Sequence[Node]) -> str:
-    """Returns the product of the conditional densities, as P(z) P(x|z)."""
+    """Returns the product of the conditional densities, as P(z) P(x|z).
+
+    What stands behind the bar are the random variables that the density was seen to depend on.
+    Factors without a distribution, such as data given as a condition, do not appear.
+
+    Args:
+        title: "model", whose densities are P; or "guide", whose are Q.
+        nodes: In the order of the factors.
+    """
     letter = "P" if title == "model" else "Q"
     known = {n.name for n in nodes if n.kind != "parameter"}
     factors = []
@@ -189,7 +230,17 @@ def _formula(title: str, nodes: Sequence[Node]) -> str:
 
 
 def _draw(axes: Axes, diagram: Diagram, left: float, bottom: float) -> None:
-    """Draws a diagram with its lower left corner at (left, bottom)."""
+    """Draws a diagram with its lower left corner at (left, bottom).
+
+    Plates lie at the bottom, arrows above them, nodes over both, names on top. Each arrow ends at
+    the edge of an ellipse, which matplotlib finds.
+
+    Args:
+        axes: Whose unit is a point, x to the right and y upwards.
+        diagram: Of `arrange`.
+        left: Of its corner, points.
+        bottom: Likewise.
+    """
     for box in diagram.plates:
         corner = left + box.left, bottom + box.bottom
         frame = FancyBboxPatch(
@@ -242,7 +293,20 @@ def _nested(
     prefix: str,
     indent: str,
 ) -> list[str]:
-    """Returns the lines of the nodes in a plate, and of the plates in it."""
+    """Returns the lines of the nodes in a plate, and of the plates in it.
+
+    A random variable is a circle, `id(("z<br/>Normal"))`, and a parameter a box, `id["θ"]`; a
+    plate is a subgraph, and what stands in it is two spaces further to the right.
+
+    Args:
+        nodes: All of the model, or of the guide.
+        ids: What Mermaid calls each node, by name: `m0`, `m1`, as names may hold what it does not
+            take.
+        path: Names of the plates around, the outermost first; empty for what stands in none.
+        labels: What is written into each plate, by its name.
+        prefix: Of the ids of plates, to which their number is added.
+        indent: Blanks at the beginning of each line.
+    """
     lines = []
     for n in nodes:
         if n.plates == path:
