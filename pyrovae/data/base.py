@@ -74,7 +74,11 @@ class DataSet:
         raise NotImplementedError(f"{self.label} reads no rows; define read(root, download)")
 
     def published(self, parts: tuple[Split, ...]) -> str:
-        """Returns how the three parts that `read` gave came about, in words for the record."""
+        """Returns how the three parts that `read` gave came about, in words for the record.
+
+        Args:
+            parts: Training, validation and test data.
+        """
         return "fixed, as published"
 
 

@@ -57,6 +57,19 @@ def binarized(x: Tensor | Rows, method: str, seed: int | None) -> Tensor | Rows:
 
 
 def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
+    r"""Returns x in {0, 1}, in the type of x and its shape.
+
+    .. math::
+        b = 1[u < x], \quad u \sim \mathrm{Uniform}[0, 1)
+
+    is Bernoulli(x). Numbers u are drawn in the order of x, so that parts of it, drawn one after
+    the other from one generator, get those that all of it would.
+
+    Args:
+        x: In [0, 1].
+        method: "threshold" for x > 0.5, else drawn.
+        generator: Of u; `None` for torch's current stream.
+    """
     if method == "threshold":
         return (x > 0.5).to(x.dtype)
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
@@ -64,7 +77,11 @@ def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
 
 
 def check_unit(x: Tensor | Rows) -> None:
-    """Raises DataError that names the first value of x `(N, ...)` outside [0, 1]."""
+    """Raises DataError that names the first value of x `(N, ...)` outside [0, 1].
+
+    Args:
+        x: Data, in memory or on disk; NaN is not looked for, see `check_finite`.
+    """
     for start, chunk in in_chunks(x):
         outside = (chunk < 0) | (chunk > 1)
         if bool(outside.any()):

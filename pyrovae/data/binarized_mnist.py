@@ -42,7 +42,17 @@ class BinarizedMNIST(DataSet):
 
 
 def _part(root: Path, part: str) -> Split:
-    """Returns one part, x `(N, 784)`."""
+    """Returns one part, x `(N, 784)` float32, in the order of its file.
+
+    Of two files, .mat is taken before .amat, and those in `root` before those in the folder below.
+
+    Args:
+        root: Holds the files, or their folder `binarized_mnist`.
+        part: "train", "valid" or "test".
+
+    Raises:
+        DataError: If there is no file of it, or it is not as published.
+    """
     folders = root, root / "binarized_mnist"
     stems = [folder / f"binarized_mnist_{part}" for folder in folders]
     files = [s.with_suffix(kind) for s in stems for kind in (".mat", ".amat")]

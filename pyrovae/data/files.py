@@ -101,7 +101,17 @@ class RowsFile(DataSet):
 
 
 def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
-    """Returns the arrays of a .npz in order, or of a .npy; floats in torch's default type."""
+    """Returns the arrays of a .npz in order, or of a .npy, as tensors or `Rows`.
+
+    Floats are in torch's default type, other numbers in their own. A .npy that memory would not
+    hold stays on disk.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        DataError: If it is missing or broken, or an array is of no numbers that torch has.
+    """
     tensors = []
     for name, x in read_arrays(path).items():
         native = x.dtype.newbyteorder("=")
@@ -115,7 +125,13 @@ def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:
 
 
 def _check_arrays(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
-    """Raises DataError unless x is numbers, `(N, D)` or `(N, H, W)`, and y labels, `(N,)`."""
+    """Raises DataError unless x is numbers, `(N, D)` or `(N, H, W)`, and y labels, `(N,)`.
+
+    Args:
+        path: Of the file, for messages.
+        x: Data.
+        y: Labels, integers that int64 holds; `None` where there are none.
+    """
     if x.dtype.kind not in "buif" or x.ndim < 2 or not x.size:
         raise DataError(
             f"{path}: x is {x.dtype} of shape {x.shape}; give numbers of shape (N, D) or (N, H, W)"
@@ -131,7 +147,15 @@ def _check_arrays(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
 
 
 def _on_disk(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
-    """Returns a mapped array as rows on disk, where memory would not hold it as `dtype`."""
+    """Returns a mapped array as rows on disk, where memory would not hold it as `dtype`.
+
+    Args:
+        x: Of `read_arrays`, mapped where the file is a .npy.
+        dtype: Of the tensors to be.
+
+    Returns:
+        The rows; `None` where it is not mapped, does not lie row by row, or fits into memory.
+    """
     if (
         not isinstance(x, np.memmap)
         or not x.flags.c_contiguous
@@ -143,6 +167,11 @@ def _on_disk(x: np.ndarray, dtype: torch.dtype) -> Rows | None:
 
 
 def _to_float(x: np.ndarray) -> Tensor:
-    """Returns an array `(N, ...)` as rows `(N, D)` of float32."""
+    """Returns an array `(N, ...)` as rows `(N, D)` of float32, D the product of the other lengths.
+
+    Args:
+        x: Numbers; those that float32 does not hold become infinite, and `check_finite` names
+            them.
+    """
     with np.errstate(over="ignore"):  # what float32 does not hold is told of later
         return torch.from_numpy(np.array(x.reshape(len(x), -1), dtype=np.float32, order="C"))

@@ -65,7 +65,14 @@ class MNIST(DataSet):
             ) from e
 
     def _split(self, images: Images) -> Split:
-        """Returns rows and labels; ValueError unless they are images of bytes, labelled."""
+        """Returns rows and labels, x `(N, 784)` float32 in [0, 1], y `(N,)` int64.
+
+        Args:
+            images: What torchvision read.
+
+        Raises:
+            ValueError: Unless they are images of bytes, labelled.
+        """
         x, y = self.upright(images.data), self.classes(images.targets)
         if x.dtype != torch.uint8 or x.shape[1:] != (28, 28) or y.shape != x.shape[:1]:
             raise ValueError(

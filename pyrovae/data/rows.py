@@ -20,7 +20,13 @@ BATCH_ERROR = "give batches that are a tensor, or a tuple of tensors with equal 
 
 
 class File:
-    """A file to read from, closed when nobody does any more; a temporary one is then gone."""
+    """A file to read from, closed when nobody does any more; a temporary one is then gone.
+
+    Many `Rows` may share one: every read says where it begins, so none moves another's place.
+
+    Args:
+        file: Open; it may be closed from now on.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._number = os.dup(file.fileno())
@@ -34,6 +40,9 @@ class File:
         Args:
             part: To be filled.
             start: Number of the first byte.
+
+        Raises:
+            OSError: If the file ends before.
         """
         while len(part):
             count = os.preadv(self._number, [part], start)
@@ -47,7 +56,11 @@ class Rows:
     """Data `(N, ...)` that stay in a file: indexed by rows, as a tensor is, they give a tensor.
 
     They are read rather than mapped: of random rows, a mapping takes as much memory as the file
-    has, if only for as long as others need none.
+    has, if only for as long as others need none. Row i of the file begins at byte
+
+        offset + i * itemsize * prod(shape[1:])
+
+    and a slice without steps is read at once, where no `index` chooses rows; others row by row.
 
     Attributes:
         file: The file.
@@ -99,23 +112,41 @@ class Rows:
         return self.dtype.is_floating_point
 
     def to(self, device: str | torch.device) -> Self:
-        """Returns the same rows, read onto another device."""
+        """Returns the same rows, read onto another device.
+
+        Args:
+            device: Where tensors go from now on; nothing is read yet.
+        """
         return replace(self, device=torch.device(device))
 
     def take(self, index: Tensor) -> Self:
-        """Returns some of the rows, in any order, without reading them."""
+        """Returns some of the rows, in any order, without reading them.
+
+        Args:
+            index: Numbers of rows, `(M,)` int64, of these rows rather than the file's.
+        """
         index = index if self.index is None else self.index[index]
         return replace(self, index=index, shape=(len(index), *self.shape[1:]))
 
     def mean(self, dim: int) -> Tensor:
-        """Returns the mean over rows (`dim` is 0)."""
+        """Returns the mean over rows, `shape[1:]`, added up in float64 a few rows at a time.
+
+        Args:
+            dim: 0; there is no other mean of them.
+        """
         assert dim == 0
         total = sum(chunk.double().sum(0) for _, chunk in in_chunks(self))
         return (torch.as_tensor(total) / len(self)).to(self.dtype)
 
 
 def fits_memory(num_bytes: float) -> bool:
-    """Returns whether data of that size may be held in memory: a quarter of the machine's."""
+    """Returns whether data of that size may be held in memory: a quarter of the machine's.
+
+    Where the system does not tell how much it has, all may.
+
+    Args:
+        num_bytes: What they would take.
+    """
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not every system tells
@@ -124,7 +155,13 @@ def fits_memory(num_bytes: float) -> bool:
 
 
 def in_chunks(x: Tensor | Rows) -> Iterator[tuple[int, Tensor]]:
-    """Yields x `(N, ...)` a few rows at a time, with the number of the first."""
+    """Yields x `(N, ...)` a few rows at a time, with the number of the first.
+
+    A chunk has about four million numbers, at least a row.
+
+    Args:
+        x: Data, in memory or on disk.
+    """
     size = max(1, CHUNK // max(1, prod(x.shape[1:])))
     for start in range(0, len(x), size):
         yield start, x[start : start + size]
@@ -132,6 +169,15 @@ def in_chunks(x: Tensor | Rows) -> Iterator[tuple[int, Tensor]]:
 
 def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
     """Writes batches to temporary files, and returns their rows, a `Rows` for each tensor.
+
+    The files have no names, or lose them at once, and are gone with the last of their rows.
+
+    Args:
+        batches: Tensors `(n, ...)`, or tuples of them with equal n, which may change from batch to
+            batch.
+
+    Returns:
+        For each tensor of a batch `(N, ...)` on disk, of its type, N the sum of all n.
 
     Raises:
         TypeError: If a batch is neither a tensor nor a tuple or list of tensors.
@@ -162,11 +208,19 @@ def spooled(batches: Iterable[Tensor | Sequence[Tensor]]) -> tuple[Rows, ...]:
 
 
 def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
+    """Returns type and shape of a row of each tensor `(n, ...)`, the same in all batches."""
     return [(d.dtype, d.shape[1:]) for d in tensors]
 
 
 def as_tensors(batch: object) -> tuple[Tensor, ...]:
-    """Returns a DataLoader's batch as a tuple; TypeError unless it is made of tensors."""
+    """Returns a DataLoader's batch as a tuple.
+
+    Args:
+        batch: A tensor `(n, ...)`, or a tuple or list of them.
+
+    Raises:
+        TypeError: If it is made of anything else, or of tensors without dimensions.
+    """
     parts = (batch,) if isinstance(batch, Tensor) else batch
     if not (isinstance(parts, tuple | list) and parts):
         raise TypeError(f"the DataLoader gives {type(batch).__name__}; {BATCH_ERROR}")
@@ -178,9 +232,18 @@ def as_tensors(batch: object) -> tuple[Tensor, ...]:
 def chosen(x: Tensor | Rows, rows: str | None) -> Tensor | Rows:
     """Returns the rows of x that `--rows` asks for: "100", so many evenly spaced, or a slice.
 
+    Of N rows the m evenly spaced ones are floor(i N / m), i = 0, ..., m - 1.
+
     Args:
         x: Data, `(N, ...)`.
         rows: "100", "start:stop" or "start:stop:step"; `None` takes all.
+
+    Raises:
+        ValueError: If it is none of these, leaves no row, or asks for more than there are.
+
+    Example:
+        >>> chosen(torch.arange(10), "3"), chosen(torch.arange(10), "1:8:3")
+        (tensor([0, 3, 6]), tensor([1, 4, 7]))
     """
     if rows is None:
         return x

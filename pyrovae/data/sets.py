@@ -164,21 +164,38 @@ def load_rows(
 
 
 def _known() -> dict[str, type[DataSet]]:
-    """Returns the data sets by name, those of this package's modules among them."""
+    """Returns the data sets by name, those of this package's modules among them.
+
+    All modules of this folder are imported for that: a new data set is a new file in it.
+    """
     for module in iter_modules([str(Path(__file__).parent)]):
         import_module(f"pyrovae.data.{module.name}")
     return sets
 
 
 def _is_file(name: object) -> bool:
-    """Returns whether a name is that of a file, there or not."""
+    """Returns whether a name is that of a file: by its ending, there or not, or as it is there.
+
+    Args:
+        name: As a user wrote it. One that is a data set's is none, also where a file has that
+            name.
+    """
     if not isinstance(name, str):
         return False
     return name.endswith((".npy", ".npz")) or (name not in _known() and Path(name).exists())
 
 
 def _given_to_programs(name: Source, binarize: str) -> DataSet:
-    """Returns a data set, of a file its arrays as they are."""
+    """Returns a data set; of a file its arrays as they are, as programs take them.
+
+    Args:
+        name: As of `dataset`.
+        binarize: What was asked for.
+
+    Raises:
+        ValueError: If a file was to be binarized.
+        DataError: If there is no such data set, or no such file.
+    """
     if not (isinstance(name, str) and _is_file(name)):
         return dataset(name)
     if binarize != "none":
@@ -198,7 +215,22 @@ def _check_binarize(binarize: str) -> None:
 def _split(
     found: DataSet, root: Path, valid_size: int | None, seed: int, download: bool
 ) -> tuple[tuple[Split, ...], str]:
-    """Returns train, valid and test, and how they came about in words."""
+    """Returns train, valid and test, and how they came about in words.
+
+    Three parts are taken as they are. Of two, the last training rows are held out. One is permuted
+    at random: the first fifth is test, the next rows are validation and the rest training data.
+
+    Args:
+        found: The data set.
+        root: Holds those that have a name.
+        valid_size: Rows for validation; `None` for the data set's own number, else a fifth.
+        seed: Of the permutation.
+        download: Whether what is missing may be fetched.
+
+    Raises:
+        ValueError: If `valid_size` is less than 1.
+        DataError: If it cannot be read.
+    """
     if valid_size is not None and valid_size < 1:
         raise ValueError(f"valid_size is {valid_size}; hold out at least one row")
     parts = _read(found, root, download)
@@ -219,7 +251,16 @@ def _split(
 
 
 def _read(found: DataSet, root: Path, download: bool) -> tuple[Split, ...]:
-    """Returns the one to three parts that a data set gives; DataError where it gives others."""
+    """Returns the one to three parts that a data set gives.
+
+    Args:
+        found: The data set.
+        root: Holds those that have a name.
+        download: Whether what is missing may be fetched.
+
+    Raises:
+        DataError: If it cannot be read, or gives something else.
+    """
     read = found.read(root, download)
     parts = read if isinstance(read, tuple) else (read,)
     if not all(isinstance(part, Split) for part in parts) or not 1 <= len(parts) <= 3:
@@ -229,7 +270,12 @@ def _read(found: DataSet, root: Path, download: bool) -> tuple[Split, ...]:
 
 
 def _rows(split: Split, index: Tensor | slice) -> Split:
-    """Returns some rows of a split, those on disk unread."""
+    """Returns some rows of a split, those on disk unread.
+
+    Args:
+        split: Of N rows.
+        index: Numbers of rows, `(M,)`, or a slice.
+    """
     x, *more = (
         a.take(index) if isinstance(a, Rows) and isinstance(index, Tensor) else a[index]
         for a in split.arrays
@@ -238,7 +284,15 @@ def _rows(split: Split, index: Tensor | slice) -> Split:
 
 
 def _checked(part: Split, label: str) -> Split:
-    """Returns a part, x of float64 in torch's default type; DataError unless rows are equal."""
+    """Returns a part, x of float64 in torch's default type.
+
+    Args:
+        part: As a data set gave it.
+        label: Of the data set, for messages.
+
+    Raises:
+        DataError: Unless all arrays, and labels, are tensors or `Rows` of equally many rows.
+    """
     arrays = (*part.arrays, *(() if part.y is None else (part.y,)))
     shapes = [a.shape if isinstance(a, Tensor | Rows) else type(a).__name__ for a in arrays]
     if any(not isinstance(s, tuple) or not s or s[0] != len(part.x) for s in shapes):
@@ -250,7 +304,12 @@ def _checked(part: Split, label: str) -> Split:
 
 
 def _check_floats(parts: tuple[Split, ...], label: str) -> None:
-    """Raises DataError unless x is floats `(N, D)`, as models take."""
+    """Raises DataError unless x is floats `(N, D)`, as models take.
+
+    Args:
+        parts: Of the data set; the first is looked at.
+        label: Of the data set, for messages.
+    """
     x = parts[0].x
     if x.ndim != 2 or not x.is_floating_point():
         raise DataError(f"{label} gives x {x.dtype} of shape {tuple(x.shape)}; give floats (N, D)")
@@ -259,7 +318,22 @@ def _check_floats(parts: tuple[Split, ...], label: str) -> None:
 def _splits(
     found: DataSet, parts: tuple[Split, ...], split: str, binarize: str, seed: int
 ) -> Splits:
-    """Returns the parts checked and binarized, with their record."""
+    """Returns the parts checked and binarized, with their record.
+
+    Part i, of 0 to 2, is drawn with the seed `seed + i`. Under "dynamic" the training part stays
+    grey, and `transform` draws each batch afresh.
+
+    Args:
+        found: The data set.
+        parts: Training, validation and test data, as they were read.
+        split: How they came about, in words.
+        binarize: One of `BINARIZATIONS`.
+        seed: Of the draws.
+
+    Raises:
+        DataError: If a part is empty, or holds NaN, infinities or, if to be binarized, values
+            outside [0, 1].
+    """
     for part, rows in zip(PARTS, parts, strict=True):
         if not len(rows):
             raise DataError(
@@ -287,7 +361,11 @@ def _splits(
 
 
 def _sha256(split: Split) -> str:
-    """Returns the SHA-256 of a part's arrays."""
+    """Returns the SHA-256 of a part's arrays as used, 64 hexadecimal digits; labels do not count.
+
+    Args:
+        split: Of any size: it is read a few rows at a time.
+    """
     digest = hashlib.sha256()
     for _, x in chain.from_iterable(map(in_chunks, split.arrays)):
         digest.update(x.contiguous().numpy().data)

@@ -22,6 +22,9 @@ class Split:
     Of a .npy that memory does not hold, x stays on disk and is read by rows, `x[rows]`.
 
     Attributes:
+        x: Data; of a program, of any shape `(N, ...)`.
+        y: Labels, which colour pictures; only a model that names them among its `inputs` is given
+            them. `None` without any.
         more: What else a program takes, beside x, see `load_arrays`.
     """
 
@@ -67,10 +70,10 @@ class Splits:
 def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
     """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
 
-    Rows are counted from `start`.
+    Rows are counted from `start`. Integers are finite, and not read for that.
 
     Args:
-        x: Data, `(N, ...)`.
+        x: Data, `(N, ...)`, in memory or on disk.
         name: Theirs in the words of an error.
         start: Number of the first row.
     """

@@ -1,4 +1,19 @@
-"""What a run folder holds, and how it is loaded again."""
+"""What a run folder holds, and how it is loaded again.
+
+A finished run of the main job has these files, beside `manifest.json`, see `Folder`:
+
+    config.yaml             every option that decides the numbers; notes as comments above
+    metrics.jsonl           a JSON object a line, one an epoch: "epoch", "elbo", "valid_elbo" (nats
+                            per datum), "seconds"
+    model.safetensors       what was learned, see `pyrovae.runs.saving`
+    checkpoint.safetensors  the state that training goes on from, see `read_checkpoint`
+    evidence.nc             estimates of each datum, see `pyrovae.evidence.stored`
+    evidence.csv            the same as a table, a datum a row
+    figures/<name>.png      pictures of training, model and evidence
+    report.html             the page, one file
+    blocks/<key>/<name>.safetensors
+                            finished blocks of an evaluation that has not come to its end
+"""
 
 __all__ = [
     "BLOCKS",
@@ -96,6 +111,7 @@ LATER = (
 
 
 def _picture(name: str) -> str:
+    """Returns the name of a picture's file in a run folder, such as "figures/evidence.png"."""
     return f"{FIGURES}/{name}.png"
 
 
@@ -104,30 +120,65 @@ RUN_FILES = CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL), *EVIDE
 
 
 def holds_run(folder: Folder) -> bool:
-    """Returns whether a folder has files of a run in it, and ours; a model alone is worth it."""
+    """Returns whether a folder has files of a run in it, and ours; a model alone is worth it.
+
+    Args:
+        folder: That `worked_in` gave.
+    """
     return any(name in folder for name in (CONFIG, METRICS, MODEL, CHECKPOINT, EVIDENCE))
 
 
 def clear(folder: Folder) -> None:
-    """Removes the files of a run from a folder, and nothing else; makes room for another's."""
+    """Removes the files of a run from a folder, and nothing else; makes room for another's.
+
+    Args:
+        folder: That `worked_in` gave; from now on its list has all that a run writes.
+
+    Raises:
+        ValueError: If a file of that name is there and not ours.
+    """
     drop_blocks(folder)
     folder.remove(RUN_FILES)
     folder.claim(RUN_FILES)
 
 
 def drop_blocks(folder: Folder) -> None:
-    """Removes the blocks of all evaluations."""
+    """Removes the blocks of all evaluations, whatever their keys.
+
+    Args:
+        folder: That `worked_in` gave.
+    """
     folder.remove([name for name in folder.names if name.startswith(f"{BLOCKS}/")])
 
 
 def drop_evidence(folder: Folder) -> None:
-    """Removes evidence with all that was made of it: before other evidence takes its place."""
+    """Removes evidence with all that was made of it: before other evidence takes its place.
+
+    So a page or a picture never stands beside numbers that it does not show.
+
+    Args:
+        folder: That `worked_in` gave.
+
+    Raises:
+        ValueError: If a file of such a name is there and not ours.
+    """
     folder.remove(EVIDENCE_FILES)
     folder.claim(EVIDENCE_FILES)
 
 
 def read_config(folder: Path) -> Config:
-    """Returns what `write_config` wrote; StateError if it is not there, or something else is."""
+    """Returns what `write_config` wrote.
+
+    Options that came later than the first version (`LATER`) need not be there; of those that are
+    read again the type is checked, others are taken as they are.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        StateError: If `config.yaml` is not there, is no plain YAML, or an option is missing or of
+            another type.
+    """
     path = folder / CONFIG
     try:
         config = storage.read_yaml(path)
@@ -142,20 +193,36 @@ def read_config(folder: Path) -> Config:
 
 
 def about_model(config: Mapping[str, object]) -> dict[str, object]:
-    """Returns what the protocol says of the model of these options."""
+    """Returns what the protocol says of the model of these options: its likelihood, else its name.
+
+    Args:
+        config: Of the run.
+    """
     named = "likelihood" if config.get("likelihood") else "model"
     return {named: config.get(named)}
 
 
 def about_training(config: Mapping[str, object]) -> dict[str, object]:
-    """Returns what the protocol says of how the model of these options was trained."""
+    """Returns what the protocol says of how the model of these options was trained.
+
+    Args:
+        config: Of the run; one of before there were objectives says nothing.
+    """
     return {name: config[name] for name in ("objective",) if name in config}
 
 
 def write_config(folder: Path, config: Mapping[str, object], notes: Iterable[str] = ()) -> None:
     """Writes `config.yaml`: every option that decides the numbers, resolved.
 
-    Notes stand above it as comments: what a run was trained with before it went on with these.
+    Args:
+        folder: Of the run.
+        config: Options by name, of values that JSON holds.
+        notes: Sentences that stand above as comments: what a run was trained with before it went
+            on with these options.
+
+    Raises:
+        OSError: If it cannot be written.
+        TypeError: If a value is none of JSON's.
     """
     plain = json.loads(json.dumps(dict(config)))  # of which nothing is met twice, for no anchors
     lines = [*(f"# {note}" for note in notes), yaml.safe_dump(plain, sort_keys=False)]
@@ -163,13 +230,29 @@ def write_config(folder: Path, config: Mapping[str, object], notes: Iterable[str
 
 
 def read_notes(folder: Path) -> list[str]:
-    """Returns the notes that `write_config` wrote."""
+    """Returns the notes that `write_config` wrote, in order, without their "# ".
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        OSError, ValueError: If there is no `config.yaml` that can be read as text.
+    """
     lines = storage.read_text(folder / CONFIG).splitlines()
     return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
 
 
 def write_metrics(folder: Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Writes `metrics.jsonl`, a line an epoch: ELBOs in nats per datum, wall time in seconds."""
+    """Writes `metrics.jsonl`, a line an epoch: ELBOs in nats per datum, wall time in seconds.
+
+    Args:
+        folder: Of the run.
+        history: "elbo", "valid_elbo" and "seconds", a number an epoch each; one that is empty, as
+            without validation data, is left out.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     columns = {k: history[k] for k in ("elbo", "valid_elbo", "seconds") if history[k]}
     lines = (
         json.dumps({"epoch": i + 1, **dict(zip(columns, row, strict=True))})
@@ -181,9 +264,15 @@ def write_metrics(folder: Path, history: Mapping[str, Sequence[float]]) -> None:
 class Blocks(MutableMapping[str, dict[str, State]]):
     """Finished blocks of an evaluation in a folder: whole or not there, each a file of its own.
 
+    An evaluation that is stopped finds here what it had done. One that is broken, or was altered,
+    counts as not there, and is computed again.
+
     Args:
         folder: Where they lie, in a folder of their own.
         key: What the blocks depend on: those of another key are not seen.
+
+    Raises:
+        ValueError: If something that is not ours lies in their place.
     """
 
     def __init__(self, folder: Folder, key: str) -> None:
@@ -220,11 +309,19 @@ class Blocks(MutableMapping[str, dict[str, State]]):
         self._owner.remove([self._name])
 
     def _path(self, name: str) -> Path:
+        """Returns the file of a block, `blocks/<key>/<name>.safetensors` in the run's folder."""
         return self._folder / f"{name}{storage.STATE}"
 
 
 def load_evidence(folder: Path) -> Evidence:
-    """Returns the evidence of a run folder; StateError where it has none that can be read."""
+    """Returns the evidence of a run folder.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        StateError: If it has no `evidence.nc`, or one that is broken, altered or of another kind.
+    """
     path = folder / EVIDENCE
     try:
         return Evidence.from_xarray(read_dataset(path))
@@ -237,6 +334,9 @@ def load_evidence(folder: Path) -> Evidence:
 
 def read_metrics(folder: Path) -> dict[str, list[float]]:
     """Returns what `write_metrics` wrote, a list for each name; empty without the file.
+
+    Args:
+        folder: Of the run.
 
     Raises:
         StateError: If something else stands there.
@@ -261,6 +361,16 @@ def write_evidence(
     """Writes `evidence.nc`, `evidence.csv` and their pictures, with those of the extreme data.
 
     What other evidence left there is removed first, the report with it.
+
+    Args:
+        folder: That `worked_in` gave.
+        evidence: Of all rows of x.
+        x: The data, `(N, D)`.
+        shape: Height and width of an image, H W = D; `None` where the data are none.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ValueError: If one of that name is there and not ours.
     """
     drop_evidence(folder)
     storage.write_dataset(folder.path / EVIDENCE, evidence.to_xarray())
@@ -277,7 +387,20 @@ def write_figures(
     evidence: Evidence,
     device: str | torch.device | None = None,
 ) -> None:
-    """Writes the pictures of a run into its `figures/`, those that its model can give."""
+    """Writes the pictures of a run into its `figures/`, those that its model can give.
+
+    Args:
+        folder: Of the run.
+        model: What was trained; `None` of a program, of which only training and evidence are
+            drawn.
+        splits: Its data, of which the test data are shown.
+        fit: Its training: ELBOs by epoch, nats per datum.
+        evidence: Of the test data.
+        device: Where the model is; `None` for the data's own.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
     history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
     for name, figure in pictures.of_run(model, splits, history, evidence, device).items():
         plots.save(figure, folder / _picture(name))

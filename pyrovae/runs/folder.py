@@ -1,4 +1,12 @@
-"""A folder of results: one process at a time works in it, and only what is ours is touched."""
+"""A folder of results: one process at a time works in it, and only what is ours is touched.
+
+Three files keep account of that:
+
+    manifest.json        {"written by": "pyrovae", "files": [names]}: names of files, relative to
+                         the folder, and of folders, which end in "/"
+    .pyrovae.lock        locked by the operating system for as long as a process works here
+    .pyrovae.lock.json   who that is, in a sentence: for the message to others
+"""
 
 __all__ = ["Folder", "worked_in"]
 
@@ -42,11 +50,18 @@ class Folder:
         self.names = _listed_in(path / MANIFEST)
 
     def __contains__(self, name: str) -> bool:
-        """Whether a file is there and ours."""
+        """Whether a file is there and ours.
+
+        Args:
+            name: Relative to the folder.
+        """
         return self._listed(name) and (self.path / name).exists()
 
     def check(self, names: Iterable[str]) -> None:
         """Returns if all of these names may be written.
+
+        Args:
+            names: Relative to the folder; of folders with a "/" at the end.
 
         Raises:
             ValueError: If one of them is there and not ours, or is reached through a link.
@@ -61,13 +76,29 @@ class Folder:
                 )
 
     def claim(self, names: Iterable[str]) -> None:
-        """Lists names of what will be written; errors as `check`."""
+        """Lists names of what will be written, before it is.
+
+        Args:
+            names: As of `check`.
+
+        Raises:
+            ValueError: As `check`; then nothing is listed.
+            OSError: If `manifest.json` cannot be written.
+        """
         names = list(names)
         self.check(names)
         self._write([*self.names, *names])
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes those of these files that are ours, and of our folders what we write there."""
+        """Removes those of these files that are ours, and of our folders what we write there.
+
+        In a folder that is ours that is its files of state; it goes as well, with the one around
+        it, where nothing else is left in them.
+
+        Args:
+            names: As of `check`; those that are not listed, or reached through a link, are left
+                alone.
+        """
         names = [n for n in names if n in self.names and not self._link(n)]
         for name in names:
             place = self.path / name
@@ -95,6 +126,11 @@ class Folder:
                     left.unlink(missing_ok=True)
 
     def _write(self, names: Iterable[str]) -> None:
+        """Replaces the list, in `manifest.json` too where it has changed.
+
+        Args:
+            names: In order; what stands there twice is kept once.
+        """
         names = list(dict.fromkeys(names))
         if names != self.names:
             self.names = names
@@ -102,12 +138,16 @@ class Folder:
             storage.write_lines(self.path / MANIFEST, [json.dumps(record, indent=1)])
 
     def _listed(self, name: str) -> bool:
+        """Returns whether a name is on the list, or lies in a folder that is."""
         return any(
             name == own or (own.endswith("/") and name.startswith(own)) for own in self.names
         )
 
     def _link(self, name: str) -> Path | None:
-        """Returns the first symbolic link on the way from the folder to a name in it."""
+        """Returns the first symbolic link on the way from the folder to a name in it, or `None`.
+
+        The folder itself may be one: whoever named it meant it.
+        """
         parts = Path(name).parts
         steps = (self.path.joinpath(*parts[: i + 1]) for i in range(len(parts)))
         return next((step for step in steps if step.is_symlink()), None)
@@ -117,7 +157,15 @@ class Folder:
 def worked_in(path: str | Path) -> Iterator[Folder]:
     """Gives the folder to this process alone, made if it is not there; its lock dies with it.
 
-    A folder that was made and in which nothing came to be is removed again.
+    A folder that was made and in which nothing came to be is removed again. What killed processes
+    left half-written is removed at the start, and names of what was never written are struck off
+    at the end.
+
+    Args:
+        path: Of the folder.
+
+    Yields:
+        What of it is ours.
 
     Raises:
         StateError: If another process, or thread, works in it; it is named.
@@ -161,13 +209,24 @@ def worked_in(path: str | Path) -> Iterator[Folder]:
 
 
 def _this_process() -> str:
+    """Returns who works here, for others to read: process, machine, since when, command line."""
     begun = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     command = shlex.join(sys.orig_argv)
     return f"process {os.getpid()} on {socket.gethostname()}, there since {begun}: {command}"
 
 
 def _listed_in(path: Path) -> list[str]:
-    """Returns the names in a manifest; none where there is none."""
+    """Returns the names in a manifest; none where there is none.
+
+    A manifest decides what may be removed, so it is not read through a link, and no name in it may
+    lead out of the folder.
+
+    Args:
+        path: Of `manifest.json`.
+
+    Raises:
+        StateError: If it is not ours, or not as it was written.
+    """
     if not path.exists() and not path.is_symlink():
         return []
     try:
@@ -182,7 +241,11 @@ def _listed_in(path: Path) -> list[str]:
 
 
 def _inside(name: object) -> bool:
-    """Returns whether a name stays in the folder that it is in."""
+    """Returns whether a name stays in the folder that it is in: relative, without "..", not empty.
+
+    Args:
+        name: As a manifest has it, where anything may stand.
+    """
     return (
         isinstance(name, str)
         and not Path(name).is_absolute()

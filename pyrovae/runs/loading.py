@@ -38,7 +38,12 @@ class Run:
         return (self.model.model, self.model.guide) if self.model else self.program
 
     def arrays(self, split: Split) -> tuple[Tensor | Rows, ...]:
-        """Returns what model and guide take of a split, `(N, ...)` each."""
+        """Returns what model and guide take of a split, `(N, ...)` each.
+
+        Args:
+            split: Of the data; of a model its `inputs` say what is taken, of a program it is all
+                but labels.
+        """
         return self.model.arrays(split) if self.model else split.arrays
 
     def trained(self, *some: Tensor) -> Pair:

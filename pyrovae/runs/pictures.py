@@ -58,7 +58,15 @@ def of_evidence(
 
 
 def best_epoch(history: Mapping[str, Sequence[float]]) -> int:
-    """Returns the epoch that is kept: of the highest validation ELBO, without any the last."""
+    """Returns the epoch that is kept: of the highest validation ELBO, without any the last.
+
+    Args:
+        history: "valid_elbo" and "elbo", nats per datum, a number an epoch; of ELBOs that are not
+            finite none is the highest.
+
+    Returns:
+        Its number from 1; 0 where none is done.
+    """
     valid = history.get("valid_elbo")
     if not valid:
         return len(history.get("elbo", ()))

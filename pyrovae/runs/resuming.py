@@ -125,5 +125,5 @@ def _check_epochs(state: State, config: Config, changed: list[str]) -> None:
 
 
 def _option(name: str) -> str:
-    """Returns an option as a command line has it."""
+    """Returns an option as a command line has it: "--clip-norm" of "clip_norm"."""
     return f"--{name.replace('_', '-')}"

@@ -1,4 +1,15 @@
-"""What is learned, in a folder: a model, or the parameters and buffers of any program."""
+"""What is learned, in a folder: a model, or the parameters and buffers of any program.
+
+The file `model.safetensors` holds, in the form of `pyrovae.storage`, of a model
+
+    {"class": "model", "name": name, "config": {...}, "weights": {...}, "facts": {...}}
+
+and of a program
+
+    {"class": "program", "parameters": {...}, "buffers": {...}, "facts": {...}}
+
+with tensors by name. A name stands for a class that is known here: no file has code imported.
+"""
 
 __all__ = [
     "MODEL",
@@ -73,7 +84,11 @@ def save(what: Model | Pair, folder: str | Path, *data: Any, **facts: Any) -> No
 
 
 def check_loadable(model: Model) -> None:
-    """Raises ValueError where `load` could not make a model again."""
+    """Raises ValueError where `load` could not make a model again.
+
+    Args:
+        model: To be saved; its configuration is tried out, with its weights.
+    """
     if why := _not_as_configured(model):
         raise ValueError(
             f"this {type(model).__name__} could not be loaded again: {why}; let config() say all "
@@ -84,7 +99,16 @@ def check_loadable(model: Model) -> None:
 
 
 def write_model(folder: str | Path, model: Model, **facts: Any) -> None:
-    """Writes a model as `save` does, one that `check_loadable` has passed."""
+    """Writes a model as `save` does, one that `check_loadable` has passed.
+
+    Args:
+        folder: Made if it does not exist.
+        model: Its configuration, weights and buffers are written.
+        facts: JSON values that `load` ignores.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     state = {"class": "model", "name": model.name, "config": model.config()}
     state["weights"] = model.state_dict()
     storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
@@ -93,18 +117,48 @@ def write_model(folder: str | Path, model: Model, **facts: Any) -> None:
 def write_state(
     folder: str | Path, parameters: dict[str, Tensor], buffers: dict[str, Tensor], **facts: Any
 ) -> None:
-    """Writes a program's parameters and buffers, by name, as `save` does."""
+    """Writes a program's parameters and buffers, by name, as `save` does.
+
+    Args:
+        folder: Made if it does not exist.
+        parameters: Tensors of any shapes, of positive ones and their like the unconstrained
+            numbers.
+        buffers: Tensors of the program's modules.
+        facts: JSON values that `load` ignores.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     state = {"class": "program", "parameters": parameters, "buffers": buffers}
     storage.save_state(Path(folder) / MODEL, {**state, "facts": facts})
 
 
 def holds_program(folder: str | Path) -> bool:
-    """Returns whether `save` wrote what a program has learned; StateError without its file."""
+    """Returns whether `save` wrote what a program has learned, rather than a model.
+
+    Args:
+        folder: That of `save`, or a run's.
+
+    Raises:
+        StateError: If it has no `model.safetensors` that can be read.
+    """
     return storage.load_state(Path(folder) / MODEL).get("class") == "program"
 
 
 def saved_sha256(folder: str | Path) -> str:
-    """Returns the SHA-256 of the model in a folder: its configuration, weights and buffers."""
+    """Returns the SHA-256 of the model in a folder: its configuration, weights and buffers.
+
+    Facts do not count, such as the epoch: equal models have equal digests.
+
+    Args:
+        folder: That of `save`, or a run's.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        StateError: If it has no `model.safetensors` that can be read.
+    """
     state = storage.load_state(Path(folder) / MODEL)
     return storage.digest({k: v for k, v in state.items() if k != "facts"})
 
@@ -157,7 +211,16 @@ def load(folder: str | Path, program: Pair | None = None, *data: Any) -> Model |
 
 
 def _model(state: dict[str, Any], path: Path) -> Model:
-    """Returns the model that was saved; one that its weights are not enough for is not made."""
+    """Returns the model that was saved; one that its weights are not enough for is not made.
+
+    Args:
+        state: What the file holds.
+        path: Of the file, for messages.
+
+    Raises:
+        StateError: If its class is not known here, or does not take that configuration or those
+            weights.
+    """
     weights, name = dict(_tensors(state, "weights", path)), state.get("name")
     try:
         cls = named(name if isinstance(name, str) else shown(name))
@@ -177,6 +240,14 @@ def _made(cls: type[Model], config: dict[str, Any], weights: dict[str, Tensor]) 
     """Returns the model of a configuration with these weights, in their types.
 
     It is first made without memory, where sizes that are not those of the weights cost nothing.
+
+    Args:
+        cls: The model's class.
+        config: Of its `config()`.
+        weights: Of its `state_dict()`, by name.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: If they do not go together.
     """
     with torch.device("meta"), _Bounded(weights):
         cls.from_config(config).load_state_dict(weights, assign=True)
@@ -187,7 +258,15 @@ def _made(cls: type[Model], config: dict[str, Any], weights: dict[str, Tensor]) 
 
 
 class _Bounded(TorchFunctionMode):
-    """Ends the making of a model that is larger than its weights are."""
+    """Ends the making of a model that is larger than its weights are.
+
+    A file may say that a model has a billion layers, or a layer of as many units, and be small. Of
+    N tensors of weights 100 (N + 10) calls of torch are the most, and no tensor may have a million
+    numbers more than all weights have.
+
+    Args:
+        weights: Those that were saved, by name.
+    """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -208,11 +287,21 @@ class _Bounded(TorchFunctionMode):
 
 
 def _last_line(error: Exception) -> str:
+    """Returns the last line of what an error says, where torch says what does not fit."""
     return f"{error}".strip().splitlines()[-1].strip()
 
 
 def _tensors(state: dict[str, Any], name: str, path: Path) -> Iterable[tuple[str, Tensor]]:
-    """Returns the named tensors of a part of what was saved."""
+    """Returns the named tensors of a part of what was saved.
+
+    Args:
+        state: What the file holds.
+        name: Of the part: "weights", "parameters" or "buffers".
+        path: Of the file, for messages.
+
+    Raises:
+        StateError: If it has no such part, or one of other things.
+    """
     part = state.get(name)
     if not (isinstance(part, dict) and all(isinstance(v, Tensor) for v in part.values())):
         raise storage.StateError(f"{path} has no {name}, which are tensors by name; save it anew")
@@ -220,6 +309,12 @@ def _tensors(state: dict[str, Any], name: str, path: Path) -> Iterable[tuple[str
 
 
 def _pair(what: Any, name: str) -> Pair:
+    """Returns what was given as a pair; TypeError where it is none.
+
+    Args:
+        what: Hopefully `(model, guide)`.
+        name: Of the function that it was given to.
+    """
     if not (isinstance(what, tuple) and len(what) == 2 and callable(what[0])):
         raise TypeError(
             f"{name} was given a {type(what).__name__}; give a Model, or a pair (model, "
@@ -229,6 +324,12 @@ def _pair(what: Any, name: str) -> Pair:
 
 
 def _given(data: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """Returns the data of a program; TypeError without any, as it could not be run.
+
+    Args:
+        data: Arguments of the program.
+        name: Of the function that they were given to.
+    """
     if not data:
         raise TypeError(
             f"{name} runs a program once to find its parameters; give its data after it, such as "
@@ -238,7 +339,15 @@ def _given(data: tuple[Any, ...], name: str) -> tuple[Any, ...]:
 
 
 def _not_as_configured(model: Model) -> str:
-    """Returns why a model's configuration would make another one than it is, or ""."""
+    """Returns why a model's configuration would make another one than it is, or "".
+
+    The model is made again of its configuration, as JSON keeps it, and its weights. Then its
+    networks and its attributes are compared by digest, which sees a replaced activation or a
+    patched method that no weights show.
+
+    Args:
+        model: To be saved.
+    """
     cls = type(model)
     known = next((c for c in cls.__mro__ if "name" in vars(c)), None)
     if known is not cls:
