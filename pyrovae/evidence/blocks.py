@@ -117,7 +117,14 @@ def mapped(
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process soon after its parent, which was killed and could not end it."""
+    """Ends this process soon after its parent, which was killed and could not end it.
+
+    A thread looks every second whether the parent is still there; a process whose parent has ended
+    is given another.
+
+    Args:
+        parent: Number of its process.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -128,7 +135,10 @@ def _end_with(parent: int) -> None:
 
 
 def _process() -> tuple[str, int]:
-    """Returns what tells this process from all others."""
+    """Returns what tells this process from all others: a random word, and its number.
+
+    A number alone may be that of a process on another machine, and a fork shares the word.
+    """
     return HERE, os.getpid()
 
 
@@ -140,7 +150,19 @@ def _in_worker(
     rows: range,
     parent: tuple[str, int],
 ) -> Record:
-    """Returns a block's results, in a worker; `batching` holds its data."""
+    """Returns a block's results, in a worker.
+
+    Args:
+        packed: Of `_packed`: the program without its data, parameters, default dtype.
+        batching: The data of the block.
+        job: What is computed.
+        source: Whose weights.
+        rows: Of the block.
+        parent: What `_process` says where the blocks were sent off.
+
+    Raises:
+        ValueError: If this is the same process, in a thread.
+    """
     if parent == _process():  # of a Dask cluster with processes=False
         raise ValueError(THREADS.format("the workers are threads of this very process"))
     program, store, dtype = _unpacked(packed)
@@ -151,12 +173,26 @@ def _in_worker(
 
 @lru_cache(maxsize=4)
 def _unpacked(packed: bytes) -> tuple[Program, Any, torch.dtype]:
-    """Returns what `_packed` sent, the same in every call: what is compiled stays compiled."""
+    """Returns what `_packed` sent, the same in every call: what is compiled stays compiled.
+
+    Args:
+        packed: Bytes, by which up to four are kept.
+
+    Returns:
+        The program without its data, the state of Pyro's store, and torch's default dtype.
+    """
     return loads(packed)
 
 
 def _packed(program: Program) -> bytes:
-    """Returns a program without its data, and what `pyro.param` holds for it, to be sent."""
+    """Returns a program without its data, and what `pyro.param` holds for it, to be sent.
+
+    Args:
+        program: To be computed with elsewhere.
+
+    Raises:
+        ValueError: If something in it cannot be pickled, such as an open file; it is named.
+    """
     bare = program.without_data()
     try:
         store = pyro.get_param_store().get_state()
@@ -186,7 +222,13 @@ def _dumps(value: object) -> bytes:
 
 
 def _culprit(program: Program) -> str:
-    """Returns the name of what in model or guide cannot be pickled."""
+    """Returns the name of what in model or guide cannot be pickled, else "the program".
+
+    Looked at are attributes of the object that holds it, and globals and closure of a function.
+
+    Args:
+        program: That could not be sent.
+    """
     for who, fn in (("model", program.model), ("guide", program.guide)):
         holder = getattr(fn, "__self__", fn)
         held = dict(getattr(holder, "__dict__", {}))

@@ -154,7 +154,11 @@ def confirm_annealing(
 
 
 def _table(log_w: Tensor) -> Tensor:
-    """Returns log-weights `(S, n)`; joint ones `(S,)` are those of one datum."""
+    """Returns log-weights `(S, n)`; joint ones `(S,)` are those of one datum, `(S, 1)`.
+
+    Args:
+        log_w: Nats.
+    """
     return log_w if log_w.ndim > 1 else log_w[:, None]
 
 
@@ -165,16 +169,29 @@ def _gap(log_ratio: Tensor, num_draws: Tensor) -> Tensor:
         \log \frac{w^* + \sum_s w_s}{S + 1} - \log \frac{\sum_s w_s}{S} =
         \log \Bigl(1 + \frac{w^*}{S \bar w}\Bigr) - \log \Bigl(1 + \frac1S\Bigr)
 
-    from `log_ratio`, log w* - log mean(w), `(m,)`, and S, `(m,)`.
+    Where the particles find all of the mass, w* is one of their like, and the gap near 0.
+
+    Args:
+        log_ratio: log w* - log mean(w), `(m,)`, of m simulated data.
+        num_draws: S of each, `(m,)`.
     """
     s = num_draws.double()
     return torch.logaddexp(log_ratio - s.log(), torch.zeros_like(s)) - (1 / s).log1p()
 
 
 def _summary(gap: Tensor, error: Tensor, good: Tensor, share: Tensor) -> Confirmation:
-    """Returns what is kept of simulated data's gaps and errors, of the good ones among them.
+    r"""Returns what is kept of simulated data's gaps and errors, of the good ones among them.
 
-    Each stands for `share` of those simulated, by which means are weighted; all are `(m,)`.
+    .. math::
+        \bar g = \sum_i \pi_i g_i, \quad
+        \mathrm{se} = \Bigl(\sum_i \pi_i^2 (g_i - \bar g)^2\Bigr)^{1/2}, \quad
+        \pi_i = \mathrm{share}_i / \textstyle\sum_j \mathrm{share}_j
+
+    Args:
+        gap: Of m data, `(m,)`, nats.
+        error: Standard errors of their estimates, `(m,)`, nats.
+        good: Which of them look good, `(m,)`; the others say nothing of an estimate that does.
+        share: How many of those simulated each stands for, `(m,)`.
     """
     simulated, tried = round(share.sum().item()), len(gap)
     gap, error, share = gap[good], error[good], share[good] / share[good].sum()
@@ -196,13 +213,25 @@ def _summary(gap: Tensor, error: Tensor, good: Tensor, share: Tensor) -> Confirm
 def _screened(
     program: Program, rows: range, z: Values, num_particles: int, seed: int
 ) -> tuple[Program, range, Tensor, Tensor]:
-    """Returns those of a simulated block to anneal, their u, and how many each stands for.
+    r"""Returns those of a simulated block to anneal, their u, and how many each stands for.
 
     Those whose exact z the start misses most, and twice as many others: a mode of 1 % of the mass
-    that a guide has lost is hardly in so few data, but in those that they are chosen of.
+    that a guide has lost is hardly in so few data, but in those that they are chosen of. The start
+    misses a z of a large
+
+    .. math::
+        \log w(z^*) - \log \sum_s w(z_s), \quad w = f_1 / f_0
+
+    Args:
+        program: On simulated data.
+        rows: Of the block, n of them.
+        z: That made the data, by site.
+        num_particles: S, draws of the path's start to compare with.
+        seed: Of those draws.
 
     Returns:
         The program of those data; its rows; u of their exact z, `(m, d)`; the shares, `(m,)`.
+        Where rows of the program cannot be chosen, all of them.
     """
     with reproducible(seed, SCREEN, rows.start):
         path = GeometricPath(program, rows)
@@ -225,6 +254,11 @@ def _simulations(
     """Yields the program on simulated blocks, their rows, the z that made them, and a seed.
 
     Sizes and covariates are those of the data, spread evenly, as often as it takes.
+
+    Args:
+        program: The pair and the data.
+        count: Data to simulate, at least; blocks are whole.
+        seed: Of the evaluation; blocks have random streams of their own.
 
     Raises:
         ValueError: If the data cannot be simulated, or the guide has no density at that z.
@@ -263,6 +297,9 @@ def _twice(kernel: Kernel) -> Kernel:
     """Returns transitions with another temperature between each two, 2 T steps in all.
 
     Step sizes are interpolated, or 0.1 where there was no transition.
+
+    Args:
+        kernel: Of temperatures b_0 = 0, ..., b_T = 1, and a step size for each of those between.
     """
     b = kernel.temperatures
     finer = np.interp(np.arange(2 * len(b) - 1) / 2, np.arange(len(b)), b)

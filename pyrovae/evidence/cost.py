@@ -45,7 +45,7 @@ class Part:
 
     Attributes:
         unit: What is counted: "decodes", or of annealing "gradients"; "" where nobody knows.
-        count: How many of them.
+        count: How many of them, in all blocks.
         flops: Floating-point operations, those of matrix products and convolutions.
         blocks: Seconds of each block, on one thread.
         seconds: Seconds of all blocks without workers, on all threads.
@@ -187,12 +187,29 @@ def cost(
 
 
 def _effort(own: Plan, source: str, program: Program, rows: range) -> Effort:
-    """Returns what there is to do for a block."""
+    """Returns what there is to do for a block.
+
+    Args:
+        own: The plan.
+        source: Whose block it is.
+        program: Of these rows, or more.
+        rows: Of the block.
+    """
     return own.job.sources[source].effort(program, rows, own.job.works[source])
 
 
 def _part(alone: Plan, worker: Plan, source: str, blocks: list[range], probe: Probe) -> Part:
-    """Returns what the blocks of a source cost, by probes of the first, here and in a worker."""
+    """Returns what the blocks of a source cost, by probes of the first, here and in a worker.
+
+    Others are taken to cost as much in proportion to their rows.
+
+    Args:
+        alone: The plan without workers, whose blocks have all threads.
+        worker: The same with one thread.
+        source: Whose blocks they are.
+        blocks: Rows of each.
+        probe: Of the first, without workers.
+    """
     program, first = alone.programs[source], blocks[0]
     efforts = [_effort(alone, source, program, rows) for rows in blocks]
     share = len(program) / len(first)
@@ -207,7 +224,15 @@ def _part(alone: Plan, worker: Plan, source: str, blocks: list[range], probe: Pr
 
 
 def _some(own: Plan, source: str, program: Program, rows: range, amount: int) -> Record:
-    """Returns the results of so many units of a block's work."""
+    """Returns the results of so many units of a block's work.
+
+    Args:
+        own: The plan.
+        source: Whose block it is.
+        program: Of these rows, or more.
+        rows: Of the block; of quadrature, whose units are data, some of them.
+        amount: Of particles, temperatures or data.
+    """
     job = own.job
     estimator, rows, work = _effort(own, source, program, rows).part(amount)
     sources, works = {**job.sources, source: estimator}, {**job.works, source: work}
@@ -215,15 +240,24 @@ def _some(own: Plan, source: str, program: Program, rows: range, amount: int) ->
 
 
 def _probed(own: Plan, source: str, program: Program, rows: range) -> Probe:
-    """Returns what a block takes, from runs of it that grow until draws are most of their time.
+    r"""Returns what a block takes, from runs of it that grow until draws are most of their time.
 
-    What does not grow with them, such as k-hat, would be priced once a draw otherwise.
+    What does not grow with them, such as k-hat, would be priced once a draw otherwise. Runs of m,
+    4 m, 16 m, ... units are made; the last two, of m and M units in t and T seconds, say that all
+    a take
+
+    .. math::
+        T + b (a - M), \quad b = (T - t) / (M - m)
 
     Args:
         own: The plan, whose threads it takes.
         source: Whose block it is.
         program: That of all data.
         rows: Of the block.
+
+    Returns:
+        Seconds of the block; seconds that its first run took beyond a second one, of what is
+        compiled or read once; and b, seconds of a unit.
     """
     effort = _effort(own, source, program, rows)
     amount, part = effort.amount, program.holding(rows)
@@ -243,7 +277,15 @@ def _probed(own: Plan, source: str, program: Program, rows: range) -> Probe:
 
 
 def _flops(own: Plan, source: str, rows: range) -> float:
-    """Returns the operations of a block, as torch counts them: linear in the work."""
+    """Returns the operations of a block, as torch counts them: linear in the work.
+
+    Counted are those of two units and of three, which give the line.
+
+    Args:
+        own: The plan.
+        source: Whose block it is.
+        rows: Of the block.
+    """
     program = own.programs[source].holding(rows).uncompiled()
     amount = _effort(own, source, program, rows).amount
     counts = []
@@ -255,7 +297,14 @@ def _flops(own: Plan, source: str, rows: range) -> float:
 
 
 def _memory(own: Plan) -> float:
-    """Returns the bytes that this process has taken at most, and those of the results."""
+    """Returns the bytes that this process has taken at most, and twice those of the results.
+
+    Results are 5 + 2 G numbers of 8 bytes for each datum and estimator; they are held once in
+    blocks and once put together.
+
+    Args:
+        own: The plan, of G steps a path.
+    """
     status = Path("/proc/self/status")
     peak = getrusage(RUSAGE_SELF).ru_maxrss
     if status.exists():  # ru_maxrss begins with the peak of the process that started this one
@@ -274,7 +323,12 @@ def _start() -> float:
 
 
 def _timed(run: Callable[[T], object], argument: T) -> float:
-    """Returns the seconds that a call takes."""
+    """Returns the seconds of wall time that a call takes.
+
+    Args:
+        run: Called once.
+        argument: Of the call.
+    """
     start = perf_counter()
     run(argument)
     return perf_counter() - start

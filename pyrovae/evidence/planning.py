@@ -89,18 +89,31 @@ class Plan:
         return min(e.target.tolerance for e in self.estimators.values())
 
     def source(self, name: str) -> str:
-        """Returns the word for the source of an estimator's weights."""
+        """Returns the word for the source of an estimator's weights.
+
+        Args:
+            name: Of the estimator.
+        """
         return next(word for word, read in self.job.readers.items() if name in read)
 
     def label(self, name: str) -> str:
-        """Returns what an estimator is called in words: of several of one title by number."""
+        """Returns what an estimator is called in words: of several of one title by number.
+
+        Args:
+            name: Of the estimator, such as "importance_2".
+        """
         e = self.estimators[name]
         first = next(n for n, other in self.estimators.items() if other.title == e.title)
         number = name.removeprefix(e.name).replace("_", " ")
         return e.title if name == first else f"{e.title}{number}"
 
     def prepared(self, source: str) -> "Plan":
-        """Returns the plan with what the source prepares once, unless it has."""
+        """Returns the plan with what the source prepares once, unless it has.
+
+        Args:
+            source: The word for it; of annealing that is a pilot, which finds temperatures and
+                step sizes.
+        """
         work = self.job.works[source]
         if work.prepared is None:
             once = self.job.sources[source].prepared(self.programs[source], self.seed)
@@ -187,7 +200,11 @@ def _sources(
 
 
 def _grid(sources: Iterable[Estimator]) -> tuple[int, ...]:
-    """Returns the numbers of particles of all paths: none where a pilot finds how many are due."""
+    """Returns the numbers of particles of all paths: none where a pilot finds how many are due.
+
+    Args:
+        sources: Of which the one of the most particles decides, so that all paths have the same G.
+    """
     targets = [e.target for e in sources]
     sizes = [t.num_particles for t in targets if t.num_particles is not None]
     auto = any(t.tolerance < inf for t in targets)
@@ -195,13 +212,25 @@ def _grid(sources: Iterable[Estimator]) -> tuple[int, ...]:
 
 
 def _group_sizes(readers: Iterable[Estimator]) -> tuple[int, ...]:
-    """Returns every k of which log-mean-exp is read by groups."""
+    """Returns every k of which log-mean-exp is read by groups, in order, each once.
+
+    Args:
+        readers: Estimators of one source of weights.
+    """
     sizes = (e.target.group_size for e in readers)
     return tuple(sorted({k for k in sizes if k is not None}))
 
 
 def _at_hand(data: Sequence[Data], seed: int) -> Sequence[object]:
-    """Returns the data, those of a DataLoader on disk: all estimators have to see the same."""
+    """Returns the data, those of a DataLoader on disk: all estimators have to see the same.
+
+    Args:
+        data: As `evaluate` takes them.
+        seed: Of the loader, which may shuffle.
+
+    Raises:
+        TypeError: If a DataLoader is not the only one of the data.
+    """
     loaders = [d for d in data if isinstance(d, DataLoader)]
     if not loaders:
         return data

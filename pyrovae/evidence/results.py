@@ -52,6 +52,9 @@ class Evidence(ByContent):
         last rank, annealing before importance sampling: naive sampling may only have been lucky.
         One trusted as much that is clearly higher contradicts the first. Means of logs, such as
         the ELBO, and what is no bound only stand beside: of bounds alone the highest counts.
+
+        "Nearly all" are 95 % of the data and "most" half of them. "Clearly higher" is by 4
+        standard errors over data of the mean difference; by 2 where none is trusted.
         """
         estimates = self.ranked()
         if not estimates:
@@ -173,7 +176,12 @@ class Evidence(ByContent):
         return f"The {best.label}, {best.mean:.3f} nats per datum, is {what} ({self.count()})."
 
     def to_csv(self) -> list[str]:
-        """Returns the per-datum results as lines of CSV: a datum a row, columns by estimator."""
+        """Returns the per-datum results as lines of CSV: a datum a row, columns by estimator.
+
+        Columns are "datum", the number of the row from 0, and of each estimator "<name>_value" and
+        "<name>_std_error" (nats), "<name>_ess", "<name>_pareto_k", "<name>_num_draws" and
+        "<name>_verdict". The first line names them.
+        """
         columns: dict[str, list[Any]] = {"datum": list(range(len(self.best().value)))}
         for name, e in self.estimates.items():
             for what in ("value", "std_error", "ess", "pareto_k", "num_draws"):
@@ -198,20 +206,48 @@ class Evidence(ByContent):
         return cls(*from_dataset(dataset))
 
     def _bits_per_dim(self, e: Estimate) -> float | None:
+        """Returns -nats / (D log 2) of discrete data of D dimensions; `None` of others.
+
+        Of a density the number depends on the unit of x, and would not compare.
+
+        Args:
+            e: Results, mean in nats per datum.
+        """
         dims = self.protocol.get("dims")
         return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
 
     def _difference(self, one: str, other: str) -> tuple[float, float]:
-        """Returns mean(one - other) and its standard error over data; both saw the same data."""
+        r"""Returns mean(one - other) and its standard error over data, nats.
+
+        .. math::
+            \bar d = \tfrac1N \sum_n d_n, \quad \mathrm{se} = \mathrm{std}(d) / \sqrt N
+
+        Both saw the same data, so that the error is mostly far below those of the two means.
+
+        Args:
+            one: An estimator's name.
+            other: Another's.
+
+        Returns:
+            Mean and error; the error of one datum is NaN.
+        """
         d = self[one].value - self[other].value
         return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
 
     def budget(self, e: Estimate) -> str:
-        """Returns what was spent on each datum: "K = 5,000", "100 temperatures x 8 particles"."""
+        """Returns what was spent on each datum: "K = 5,000", "100 temperatures x 8 particles".
+
+        Args:
+            e: Results of an estimator, which says it in its own words; "" where it has none.
+        """
         return e.budget(self.protocol)
 
     def _spent(self, e: Estimate) -> str:
-        """Returns the same as it follows a label."""
+        """Returns the same as it follows a label: ", K = 5,000", or "".
+
+        Args:
+            e: Results of an estimator.
+        """
         budget = self.budget(e)
         return f", {budget}" if budget else ""
 
@@ -241,7 +277,14 @@ class Evidence(ByContent):
         )
 
     def _trust(self, best: Estimate) -> str:
-        """Returns whether the best estimate can be trusted, and for which data it cannot."""
+        """Returns whether the best estimate can be trusted, and for which data it cannot.
+
+        Trusted is what is ok for 95 % of the data; as a lower bound, what nothing contradicts for
+        as many, or what needs annealing for at most half of them.
+
+        Args:
+            best: The estimate to go by.
+        """
         words = best.verdict()
         counts = "; ".join(f"{w}: {words.count(w)}" for w in dict.fromkeys(["ok", *words]))
         if best.kind.bound == "exact":
@@ -265,7 +308,14 @@ class Evidence(ByContent):
 
 
 def _trusted(estimates: list[Estimate]) -> list[Estimate]:
-    """Returns those that are ok for nearly all data, else not contradicted, else mostly so."""
+    """Returns those that are ok for nearly all data, else not contradicted, else mostly so.
+
+    Args:
+        estimates: By rank, which stays their order.
+
+    Returns:
+        Those that reach the first of these levels that any reaches; none where no level is.
+    """
     for least, share in (
         (1 - FEW, lambda e: e.share("ok")),
         (1 - FEW, lambda e: e.trusted),
@@ -277,4 +327,5 @@ def _trusted(estimates: list[Estimate]) -> list[Estimate]:
 
 
 def _defined(value: float) -> float | None:
+    """Returns a number, `None` for NaN: a table has no number there, and JSON has no NaN."""
     return None if isnan(value) else value

@@ -96,7 +96,19 @@ def from_dataset(
 
 
 def _estimate(dataset: Dataset, name: str) -> Estimate:
-    """Returns one estimator's results; KeyError or ValueError as `from_dataset`."""
+    """Returns one estimator's results, of tables `(N,)` and `(G, N)`.
+
+    A file of an earlier version may lack the label and the second way; batches are there only
+    where data share their particles.
+
+    Args:
+        dataset: Of `to_dataset`.
+        name: Of the estimator.
+
+    Raises:
+        KeyError: If a table is missing.
+        ValueError: If one has other dimensions, or holds no numbers of its kind.
+    """
     one = dataset.sel(estimator=name)
     for f, (dims, _) in TABLES.items():
         letter = "i" if f == "num_draws" else "f"
@@ -114,7 +126,14 @@ def _estimate(dataset: Dataset, name: str) -> Estimate:
 
 
 def _plain(value: object) -> object:
-    """Returns an attribute of a Dataset as it was before `to_xarray` made it fit for netCDF."""
+    """Returns an attribute of a Dataset as it was before `to_dataset` made it fit for netCDF.
+
+    That has numbers and text alone: truth values and `None` stand there as JSON. Lists and
+    dictionaries stay the JSON that they became.
+
+    Args:
+        value: As it was read.
+    """
     if isinstance(value, str):
         return json.loads(value) if value in ("true", "false", "null") else value
     return value.item() if isinstance(value, np.generic) else value

@@ -73,7 +73,7 @@ def quadrature(
     .. math::
         p(x) = \int p(x, z(u)) \left|\frac{dz}{du}\right| du
              = \sum_{\text{cells}} \int f(m + L \varphi(t)) |L| \prod_i \varphi'(t_i) \, dt,
-        \quad \varphi(t) = 2 t / (1 - t^2)
+        \quad \varphi(t) = 4 t / (1 - t^2)
 
     Gauss's rule of 8 nodes an axis in each of the cells that the cube :math:`(-1, 1)^d`, and with
     it all of space, is cut into, in the coordinates of the posterior's own mean m and covariance
@@ -155,13 +155,25 @@ def integrate(
 
 
 def check_dimensions(program: Program) -> None:
-    """Raises ValueError unless the latents of a datum have one to three continuous dimensions."""
+    """Raises ValueError unless the latents of a datum have one to three continuous dimensions.
+
+    Args:
+        program: The pair and its data, of which one block is looked at.
+    """
     with reproducible(0):
         _path(program, program.blocks(1)[0])
 
 
 def _path(program: Program, rows: range) -> GeometricPath:
-    """Returns the path over the latents that are integrated; errors as `check_dimensions`."""
+    """Returns the path over the latents that are integrated.
+
+    Args:
+        program: Its guide is set aside, and latents of finitely many values are summed out.
+        rows: Of a block.
+
+    Raises:
+        ValueError: If they have no continuous dimension, or more than three.
+    """
     path = GeometricPath(replace(program, guide=None, enumerated=_summable(program)), rows)
     if not path.size:
         raise ValueError(
@@ -178,7 +190,11 @@ def _path(program: Program, rows: range) -> GeometricPath:
 
 
 def _summable(program: Program) -> tuple[str, ...]:
-    """Returns the names of the latents that have finitely many values."""
+    """Returns the names of the latents that have finitely many values, in the model's order.
+
+    Args:
+        program: Inspected.
+    """
     hidden = (s for s in program.sites.model if not s["is_observed"])
     return tuple(s["name"] for s in hidden if getattr(s["fn"], "has_enumerate_support", False))
 
@@ -186,10 +202,24 @@ def _summable(program: Program) -> tuple[str, ...]:
 def _refine(
     path: GeometricPath, frame: Frame, peaks: Peaks, tolerance: float, max_points: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns log of the integral, its error and rounding in nats, `(n,)`, halving cells.
+    r"""Returns log of the integral, its error and rounding in nats, `(n,)`, halving cells.
 
     All data have equally many cells; those that are done leave, where the program can be cut. So
     do those whose error stays as it is with eight times the nodes: it is that of rounding.
+
+    .. math::
+        \log \hat p = \log \sum_c v_c, \quad
+        \mathrm{error} = \log \Bigl(1 + 4 \frac{\sum_c e_c}{\sum_c v_c}\Bigr)
+
+    of a cell's value v and its error e. In each turn as many cells are halved as the data have on
+    average whose errors exceed an equal share of the tolerance.
+
+    Args:
+        path: The density of n data in unconstrained coordinates.
+        frame: Each datum's own coordinates, in which cells are cubes.
+        peaks: Where the search met high densities, and how high.
+        tolerance: Estimated error allowed, nats.
+        max_points: Nodes per datum at most.
     """
     n, d = frame.mean.shape
     value, error, rounding, before = torch.full((4, n), torch.inf, dtype=torch.float64)
@@ -230,7 +260,12 @@ def _refine(
 
 
 def _found(search: Search, frame: Frame) -> Peaks:
-    """Returns the t of the search's peaks in a frame, `(S, n, d)`, and log f |du/dt|, `(S, n)`."""
+    """Returns the t of the search's peaks in a frame, `(S, n, d)`, and log f |du/dt|, `(S, n)`.
+
+    Args:
+        search: That has located them.
+        frame: Each datum's own coordinates.
+    """
     u, log_f = (torch.cat(parts) for parts in zip(*search.peaks, strict=True))
     t = frame.inverse(u)
     return t, log_f + frame.forward(t)[1]

@@ -59,7 +59,14 @@ class StreamedWeights(Reductions):
         self._path: list[tuple[Tensor, Tensor]] = []
 
     def add(self, log_w: Tensor) -> None:
-        """Takes in a chunk of log-weights, `(s, N)`, nats."""
+        """Takes in a chunk of log-weights, and closes every table that it fills.
+
+        Args:
+            log_w: `(s, N)`, nats, for any s; S in all.
+
+        Raises:
+            ValueError: If a weight of a table that was filled is NaN or +inf; the datum is named.
+        """
         log_w = log_w.cpu()
         while len(log_w):
             if not len(self._table):
@@ -76,7 +83,11 @@ class StreamedWeights(Reductions):
         return torch.full(self._peak.shape, self._made)
 
     def log_sum(self, power: int) -> Tensor:
-        """Returns log sum_s w_s^power, `(N,)`, for powers 1 and 2."""
+        """Returns log sum_s w_s^power, `(N,)`, for powers 1 and 2.
+
+        Args:
+            power: 1 or 2; two are enough for the mean, its error and the effective sample size.
+        """
         return self._sums[power - 1].log() + power * self._peak
 
     def elbo(self) -> Tensor:
@@ -88,11 +99,19 @@ class StreamedWeights(Reductions):
         return self._logs.std_error()
 
     def iwae(self, k: int) -> Tensor:
-        """Returns the IWAE bound of k particles, `(N,)`, nats, as `LogWeights.iwae`."""
+        """Returns the IWAE bound of k particles, `(N,)`, nats, as `LogWeights.iwae`.
+
+        Args:
+            k: One of the constructor's `group_sizes`.
+        """
         return self._groups[k].mean()
 
     def iwae_std_error(self, k: int) -> Tensor:
-        """Returns its standard error, `(N,)`, nats, as `LogWeights.iwae_std_error`."""
+        """Returns its standard error, `(N,)`, nats, as `LogWeights.iwae_std_error`.
+
+        Args:
+            k: One of the constructor's `group_sizes`.
+        """
         return self._groups[k].std_error()
 
     def pareto_k(self) -> Tensor:
@@ -131,7 +150,11 @@ class StreamedWeights(Reductions):
         return torch.cat(values), torch.cat(errors)
 
     def _open(self, like: Tensor) -> None:
-        """Begins a table, up to the next k of the grid where that lies beyond the first table."""
+        """Begins a table, up to the next k of the grid where that lies beyond the first table.
+
+        Args:
+            like: A tensor of the type that the table is to have.
+        """
         left = self.num_particles - self._made
         most = min(max(TABLE_ROWS, TABLE_SIZE // len(self._rows)), left)
         if self._made and self._left:
@@ -174,7 +197,16 @@ class StreamedWeights(Reductions):
         self._keep(log_w)
 
     def _add_weights(self, log_w: Tensor) -> None:
-        """Adds w and w^2 of a table `(N, s)` to their sums, in all and by batch."""
+        r"""Adds w and w^2 of a table to their sums, in all and by batch.
+
+        .. math::
+            m' = \max(m, \max_s \log w_s), \quad
+            A' = A\, e^{m - m'} + \sum_s e^{\log w_s - m'}, \quad
+            B' = B\, e^{2 (m - m')} + \sum_s e^{2 (\log w_s - m')}
+
+        Args:
+            log_w: `(N, s)`, nats.
+        """
         peak = torch.maximum(self._peak, log_w.amax(1))
         shift = torch.where(peak.isfinite(), peak, 0.0)
         floor = log(torch.finfo(log_w.dtype).tiny) / 2  # lest w or its square underflow, slowly
@@ -191,13 +223,24 @@ class StreamedWeights(Reductions):
         self._peak = peak
 
     def _add_logs(self, log_w: Tensor) -> None:
-        """Adds log w of a table `(N, s)` to their moments."""
+        """Adds log w of a table to their moments: number, sum, and sum of squares about the mean.
+
+        Args:
+            log_w: `(N, s)`, nats.
+        """
         size, total = log_w.shape[1], log_w.sum(1, dtype=torch.float64)
         off = log_w - (total / size)[:, None].to(log_w.dtype)
         self._logs.add(size, total, off.square_().sum(1, dtype=torch.float64))
 
     def _keep(self, log_w: Tensor) -> None:
-        """Keeps those above the smallest kept so far, now and then only the largest of all."""
+        """Keeps those above the smallest kept so far, now and then only the largest of all.
+
+        Pieces `(N, l)` are gathered, with -inf where a datum has fewer, until they are twice as
+        wide as what counts: to sort once for many tables takes less time.
+
+        Args:
+            log_w: A table, `(N, s)`, nats.
+        """
         row, column = (log_w > self._threshold).nonzero(as_tuple=True)  # by row, of (N, s)
         counts = torch.bincount(row, minlength=len(log_w))  # (N,)
         if not len(row):
