@@ -58,6 +58,17 @@ def blocks_of(
 
     Their key is a digest of all that results depend on: options, data, parameters, and what model
     and guide reach, that is source, values, versions.
+
+    Args:
+        folder: Of the run, locked.
+        model: A Pyro callable of `*data`.
+        guide: Another, or `None`.
+        data: What both take, `(N, ...)` each; all of it is read.
+        options: Of the evaluation.
+        protocol: What is on record of data and model.
+
+    Returns:
+        Those of the key's first 16 digits; without any where the program cannot be compared.
     """
     from pyrovae.data.rows import in_chunks
     from pyrovae.digest import Reached
@@ -89,6 +100,13 @@ def guarded(run: Callable[[], int]) -> int:
 
     Of what nobody foresaw the traceback is kept in a file, which the sentence names. To be
     terminated is to be interrupted.
+
+    Args:
+        run: The command; returns its exit code.
+
+    Returns:
+        That; or 2 of usage, 3 of data, 4 of training that diverged, 5 of a run's state, 70 of what
+        nobody foresaw, 130 of an interrupt.
     """
     before = None
     with suppress(ValueError):  # in a thread, where signals are not met
@@ -112,7 +130,14 @@ def guarded(run: Callable[[], int]) -> int:
 
 @contextmanager
 def interrupted(how: Callable[[], str]) -> Iterator[None]:
-    """Runs its body; interrupted, the user is told how to go on."""
+    """Runs its body; interrupted, the user is told how to go on.
+
+    Args:
+        how: Returns that in a sentence, asked for when it is needed.
+
+    Raises:
+        KeyboardInterrupt: With that sentence, which `guarded` prints.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -134,7 +159,15 @@ def _logged() -> Iterator[None]:
 
 
 def _told(error: Exception) -> tuple[int, str]:
-    """Returns the exit code for an error, and its sentence."""
+    """Returns the exit code for an error, and its sentence, the first line of what it says.
+
+    That memory does not hold something is the user's affair, too, though torch has no class for
+    it: it is known by its words. The traceback of what nobody foresaw is written to a temporary
+    file.
+
+    Args:
+        error: That ended a command.
+    """
     codes = {DataError: DATA, StateError: CHECKPOINT, Diverged: DIVERGED}
     codes |= dict.fromkeys((ValueError, TypeError, OSError), USAGE)
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), UNFORESEEN)
@@ -157,7 +190,11 @@ def _told(error: Exception) -> tuple[int, str]:
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError where torch has no such device."""
+    """Raises ValueError where torch has no such device, or one that holds no numbers.
+
+    Args:
+        name: As the user wrote it.
+    """
     import torch
 
     try:

@@ -34,7 +34,7 @@ SHARED += ("num_temperatures", "num_chains")
 
 
 def parser() -> "Parser":
-    """Returns the command line."""
+    """Returns the command line: a run's folder or a program, data, and how they are evaluated."""
     from pyrovae.commands.options import COUNT, Parser, add_common, add_own_code, add_panels
 
     p = Parser("evidence", DOES, EXAMPLES, "[RUN]")
@@ -59,7 +59,11 @@ def parser() -> "Parser":
 
 
 def _add_data(add: "Callable[..., object]") -> None:
-    """Adds the options that say which rows are evaluated."""
+    """Adds the options that say which rows are evaluated.
+
+    Args:
+        add: Adds an option to a group of the parser.
+    """
     add(
         "--data",
         type=str | None,
@@ -81,7 +85,11 @@ def _add_data(add: "Callable[..., object]") -> None:
 
 
 def _add_evidence(p: "Parser") -> None:
-    """Adds the options of the estimators, a group for each kind."""
+    """Adds the options of the estimators, a group for each kind.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.estimators import add_estimators
     from pyrovae.commands.options import AMOUNT, COUNT, SEED
 
@@ -105,13 +113,25 @@ def _add_evidence(p: "Parser") -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted."""
+    """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted.
+
+    Args:
+        argv: Without the name of the command; `None` takes the process's own.
+    """
     argv = sys.argv[1:] if argv is None else argv
     return guarded(lambda: run(_configured(argv), argv))
 
 
 def _configured(argv: list[str]) -> "Namespace":
-    """Returns what the command line asks for; ValueError where that cannot be."""
+    """Returns what the command line asks for, options of estimators by their names among it.
+
+    Args:
+        argv: Without the name of the command.
+
+    Raises:
+        ValueError: If neither a run nor a program is named, options are another command's, or the
+            number of particles is none.
+    """
     from pyrovae.commands.dotted import estimator_options, without_dotted
 
     rest, dotted = without_dotted(argv)
@@ -136,6 +156,13 @@ def run(config: "Namespace", argv: list[str]) -> int:
     Args:
         config: The options.
         argv: The command line, to be said again where it is interrupted.
+
+    Returns:
+        The exit code of a run that went well, 0.
+
+    Raises:
+        ProgramError: If the user's code fails; the line is named.
+        DataError, StateError, ValueError: If what is asked for is not there, or cannot be.
     """
     from pyrovae.commands.estimators import estimators_asked
     from pyrovae.commands.tasks import of_program, of_run
@@ -163,7 +190,14 @@ def _predicted(
     data: "Sequence[Tensor | Rows]",
     options: "Asked",
 ) -> int:
-    """Prints what an evaluation will cost."""
+    """Prints what an evaluation will cost, under `--json` as JSON; returns the exit code.
+
+    Args:
+        config: The options.
+        task: Model and guide.
+        data: The rows chosen, what model and guide take, `(N, ...)` each.
+        options: Of `cost`.
+    """
     from pyrovae.evidence.cost import cost
 
     expected = cost(*task.pair, *data, **options)
@@ -178,7 +212,18 @@ def _evaluated(
     options: "Asked",
     argv: list[str],
 ) -> int:
-    """Evaluates, writes what was found, and prints it."""
+    """Evaluates, writes what was found, and prints it; returns the exit code.
+
+    That files may be written is looked at first. Blocks are kept as they come, for one who goes
+    on, and are removed when the results have been written.
+
+    Args:
+        config: The options.
+        task: Model and guide, where results go, and what is on record of the data.
+        data: The rows chosen, what model and guide take, `(N, ...)` each.
+        options: Of `evaluate`.
+        argv: The command line, to be said again where it is interrupted.
+    """
     import pyrovae as pv
     from pyrovae import report, runs
     from pyrovae.commands.estimators import on_record
@@ -216,7 +261,13 @@ def _evaluated(
 
 
 def _say(config: "Namespace", task: "Task", evidence: "Evidence") -> None:
-    """Prints the table, and under `--json` that as JSON alone on stdout."""
+    """Prints the table, and under `--json` that as JSON alone on stdout.
+
+    Args:
+        config: The options.
+        task: Whose folder is named.
+        evidence: What was found.
+    """
     print(f"{evidence}\n\nfolder: {task.folder}", file=sys.stderr if config.json else sys.stdout)
     if config.json:
         result = {"folder": str(task.folder), "estimators": evidence.rows()}

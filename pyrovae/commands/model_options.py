@@ -28,7 +28,11 @@ VAE: dict[str, object] = {  # its options have names without --model., too
 
 
 def add_model(add: Callable[..., object]) -> None:
-    """Adds the options that say which model; those of the VAE also without `--model.`."""
+    """Adds the options that say which model; those of the VAE also without `--model.`.
+
+    Args:
+        add: Adds an option to a group of the parser.
+    """
     names = ", ".join(written_names("models"))
     add(
         "--model",
@@ -67,7 +71,14 @@ def add_model(add: Callable[..., object]) -> None:
 
 
 def with_options_shown(parser: Parser, argv: Sequence[str]) -> Parser:
-    """Returns a parser whose help lists the options of the model that a command line names."""
+    """Returns a parser whose help lists the options of the model that a command line names.
+
+    Its module is imported for that, so this is done for `--help` alone.
+
+    Args:
+        parser: Gains a group of options, which it does not read: `resolve` does.
+        argv: The command line.
+    """
     asked = {"-h", "--help"} & set(argv)
     names = [v for w, v in zip(argv, [*argv[1:], ""], strict=True) if w == "--model"]
     names += [w.removeprefix("--model=") for w in argv if w.startswith("--model=")]
@@ -85,6 +96,9 @@ def _parsed_as(cls: "type[Model]") -> tuple[ArgumentParser, dict[str, object]]:
     """Returns what parses the options of a model class, and the types of those that are plain.
 
     Only numbers, words and lists of them can be given, so that none names code to import.
+
+    Args:
+        cls: Of whose `for_data` the options are the keywords.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_method_arguments(cls, "for_data", skip={"splits"})
@@ -95,6 +109,10 @@ def _parsed_as(cls: "type[Model]") -> tuple[ArgumentParser, dict[str, object]]:
 
 def model_options(cls: "type[Model]", given: Mapping[str, object]) -> dict[str, object]:
     """Returns what `for_data` of a model class takes, as given or by default, of its types.
+
+    Args:
+        cls: The class.
+        given: Options by name, from the command line as text; "16 32" is a list where one is due.
 
     Raises:
         ValueError: If it takes no such option, or another value.
@@ -117,7 +135,13 @@ def model_options(cls: "type[Model]", given: Mapping[str, object]) -> dict[str, 
 
 
 def _refused(cls: "type[Model]", given: Mapping[str, object], what: str) -> str:
-    """Returns in a sentence why the parser refuses the options of a model."""
+    """Returns in a sentence why the parser refuses the options of a model.
+
+    Args:
+        cls: The class.
+        given: Options by name.
+        what: The parser's own words, in one line.
+    """
     if name := next((n for n in given if f'"{n}"' in what), None):
         what = re.sub(r"<class '(\w+)'>", r"\1", what.partition(": ")[2])
         expected = what.partition(". Got value")[0].strip()
@@ -126,7 +150,11 @@ def _refused(cls: "type[Model]", given: Mapping[str, object], what: str) -> str:
 
 
 def _is_plain(hint: object) -> bool:
-    """Returns whether a type holds numbers, words and lists of them alone."""
+    """Returns whether a type holds numbers, words and lists of them alone.
+
+    Args:
+        hint: Such as `int | None` or `list[int]`.
+    """
     if hint in PLAIN or get_origin(hint) is Literal:
         return True
     many = get_origin(hint) in (*MANY, dict, Union, UnionType)
@@ -163,6 +191,12 @@ def options_of(config: Mapping[str, object]) -> dict[str, object]:
     """Returns the options of the model in a configuration that `resolve` has filled in.
 
     A likelihood of the user's own is imported.
+
+    Args:
+        config: Of the run.
+
+    Raises:
+        ProgramError: If there is no such likelihood, or importing it fails.
     """
     options = config["model_options"]
     found = dict(options) if isinstance(options, dict) else {name: config[name] for name in VAE}

@@ -53,6 +53,9 @@ def written_names(place: str) -> list[str]:
 def model_class(name: str) -> "type[Model]":
     """Returns the model class of a name, or that which `package.module.Class` is, imported.
 
+    Args:
+        name: As the user wrote it.
+
     Raises:
         ValueError: If no model has that name.
         ProgramError: If there is no such class, or importing it fails.
@@ -71,7 +74,14 @@ def model_class(name: str) -> "type[Model]":
 
 
 def likelihood_name(name: str) -> str:
-    """Returns the name of a likelihood, that of a user's class once it is imported."""
+    """Returns the name of a likelihood, that of a user's class once it is imported.
+
+    Args:
+        name: A name, which is not looked up here, or an import path.
+
+    Raises:
+        ProgramError: If there is no such class, or importing it fails.
+    """
     from pyrovae.likelihoods import Likelihood
 
     if not is_path(name):
@@ -80,7 +90,14 @@ def likelihood_name(name: str) -> str:
 
 
 def estimator_name(name: str) -> str:
-    """Returns the name of an estimator, that of a user's class once it is imported."""
+    """Returns the name of an estimator, that of a user's class once it is imported.
+
+    Args:
+        name: A name, which is not looked up here, or an import path.
+
+    Raises:
+        ProgramError: If there is no such class, or importing it fails.
+    """
     from pyrovae.evidence.estimators.base import Estimator
 
     if not is_path(name):
@@ -124,7 +141,15 @@ def data_source(name: str) -> "Source":
 
 
 def panels_asked(names: Sequence[str]) -> "list[type[Panel]]":
-    """Returns the panels of these names, or of import paths, for the page of a run."""
+    """Returns the panels of these names, or of import paths, for the page of a run.
+
+    Args:
+        names: As the user wrote them.
+
+    Raises:
+        ValueError: If no panel has that name.
+        ProgramError: If there is no such class, or importing it fails.
+    """
     from pyrovae.report.panel import Panel, known
 
     form = "pyrovae.report.Panel"
@@ -132,7 +157,17 @@ def panels_asked(names: Sequence[str]) -> "list[type[Panel]]":
 
 
 def _class(option: str, name: str, base: type[T], known: str) -> type[T]:
-    """Returns the class of an import path; ProgramError unless it is a named subclass."""
+    """Returns the class of an import path.
+
+    Args:
+        option: That names it, without dashes.
+        name: The import path.
+        base: What it has to be a subclass of.
+        known: The same as a user writes it.
+
+    Raises:
+        ProgramError: If there is none, it is no such subclass, or has no name of its own.
+    """
     form = f"give package.module.Class, of a {known}"
     found = _attribute(option, name, form)
     if isinstance(found, type) and issubclass(found, base) and "name" in vars(found):
@@ -144,13 +179,23 @@ def _class(option: str, name: str, base: type[T], known: str) -> type[T]:
 
 
 def _attribute(option: str, name: str, form: str) -> object:
-    """Returns what a module holds under the last part of an import path; `None` for nothing."""
+    """Returns what a module holds under the last part of an import path; `None` for nothing.
+
+    Args:
+        option: That names it, without dashes.
+        name: The import path.
+        form: What is to be given instead, where there is no such module.
+    """
     module, _, attribute = name.rpartition(".")
     return getattr(imported(f"--{option} {name}", module, form), attribute, None)
 
 
 def own_code(config: Mapping[str, object]) -> list[str]:
-    """Returns the user's code that options name: of a program, and by import paths."""
+    """Returns the user's code that options name: of a program, and by import paths.
+
+    Args:
+        config: Options by name, with underscores.
+    """
     program = config.get("program")
     named: list[object] = []
     for option in (*NAMING, "panels"):

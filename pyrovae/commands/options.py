@@ -38,6 +38,7 @@ class Formatter(DefaultHelpFormatter):
     """Help with defaults, but without types, which no user asked for; examples stay in lines."""
 
     def _get_help_string(self, action: Action) -> str:
+        """Returns an option's help with its default, where it has one that says something."""
         text, default = action.help or "", action.default
         unsaid = default is None or default is False or default == SUPPRESS
         if unsaid or "(default" in text or action.required:
@@ -46,6 +47,7 @@ class Formatter(DefaultHelpFormatter):
         return f"{text} (default: {default})".strip()
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Returns a text filled to the width; one that has lines of its own keeps them."""
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
@@ -88,7 +90,10 @@ class Parser(ArgumentParser):
             self.error(f"{self._files()} is no text ({e.reason})")
 
     def _check_files(self) -> None:
-        """Ends the process where a configuration is none, or too large or deep to be read."""
+        """Ends the process where a configuration is none, or too large or deep to be read.
+
+        The parser itself would follow whatever a file makes it unfold.
+        """
         path = Path(self._files())
         if path.exists() and not path.is_dir():
             from pyrovae.storage import read_yaml  # which takes long to import
@@ -101,13 +106,23 @@ class Parser(ArgumentParser):
                 self.error(f"--config {path} cannot be read: {e}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Ends the process: one sentence, and where help is."""
+        """Ends the process with exit code 2: one sentence, and where help is.
+
+        Args:
+            message: Of argparse or jsonargparse, in their words.
+            ex: Not used: what is known of it stands in the message.
+        """
         sentence = self._sentence(message)
         more = f"{self.prog} --help says more"
         self.exit(2, f"error: {sentence}{' ' if sentence.endswith('?') else '; '}{more}\n")
 
     def _sentence(self, message: str) -> str:
-        """Returns what the parser has found, in the words of the command line."""
+        """Returns what the parser has found, in the words of the command line.
+
+        Args:
+            message: Of argparse or jsonargparse; where it is of no form known here, it is
+                returned.
+        """
         message = " ".join(message.split())
         if of_line := self._of_line(message):
             return of_line
@@ -119,7 +134,11 @@ class Parser(ArgumentParser):
         return self._of_form(found[0], message) or self._of_value(found[0], message) or message
 
     def _of_line(self, message: str) -> str:
-        """Returns what is wrong with the line: an option too many, or missing; or ""."""
+        """Returns what is wrong with the line: an option too many, or missing; or "".
+
+        Args:
+            message: Of the parser, in one line.
+        """
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
             name = unknown[1].partition("=")[0]
             if not name.startswith("-"):
@@ -137,7 +156,12 @@ class Parser(ArgumentParser):
         return ""
 
     def _of_form(self, action: Action, message: str) -> str:
-        """Returns how an option is written wrongly, whatever its value; or ""."""
+        """Returns how an option is written wrongly, whatever its value; or "".
+
+        Args:
+            action: The option.
+            message: Of the parser, in one line.
+        """
         option = _written(action)
         if "expected" in message and "argument" in message:
             dashed = [w for w in self.given if w.startswith("-") and w not in self._options()]
@@ -150,7 +174,12 @@ class Parser(ArgumentParser):
         return ""
 
     def _of_value(self, action: Action, message: str) -> str:
-        """Returns what value an option has, and what it takes; "" where that is not known."""
+        """Returns what value an option has, and what it takes; "" where that is not known.
+
+        Args:
+            action: The option.
+            message: Of the parser, which names the type that was expected.
+        """
         option, choices = _written(action), list(action.choices or ())
         value = self._value(action.option_strings)
         wrong = [v for v in value if v not in choices]
@@ -174,7 +203,11 @@ class Parser(ArgumentParser):
         return " ".join(self._value(["--config"])) or "the configuration"
 
     def _value(self, names: Sequence[str]) -> list[str]:
-        """Returns what the command line says after an option, the last time that it does."""
+        """Returns what the command line says after an option, the last time that it does.
+
+        Args:
+            names: Of the option, such as "-n" and "--num-epochs".
+        """
         value: list[str] = []
         taking = False
         for word in self.given:
@@ -189,12 +222,25 @@ class Parser(ArgumentParser):
 
 
 def _written(action: Action) -> str:
-    """Returns how an option, or an argument without dashes, is named in a sentence."""
+    """Returns how an option, or an argument without dashes, is named in a sentence.
+
+    Args:
+        action: Of the parser.
+    """
     return action.option_strings[-1] if action.option_strings else action.dest.upper()
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns the question for what may have been meant, "" where nothing is near."""
+    """Returns the question for what may have been meant, "" where nothing is near.
+
+    Args:
+        name: As the user wrote it.
+        names: Those that are known.
+
+    Example:
+        >>> did_you_mean("bath-size", ["batch-size", "seed"])
+        '; did you mean batch-size?'
+    """
     near = get_close_matches(name, list(names), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -241,7 +287,14 @@ def add_panels(add: Callable[..., object]) -> None:
 
 
 def add_common(parser: Parser) -> Callable[..., object]:
-    """Adds the options that every command has which computes; returns what adds more of them."""
+    """Adds the options that every command has which computes; returns what adds more of them.
+
+    Args:
+        parser: Gains a group, "computing".
+
+    Returns:
+        Adds an option to that group.
+    """
     add = parser.add_argument_group("computing").add_argument
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ...")
     add(

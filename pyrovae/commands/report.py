@@ -21,7 +21,7 @@ EXAMPLES = (
 
 
 def parser() -> "Parser":
-    """Returns the command line."""
+    """Returns the command line: a run's folder, and what of the user's own code made it."""
     from pyrovae.commands.options import Parser, add_own_code, add_panels
 
     p = Parser("report", DOES, EXAMPLES, "RUN")
@@ -47,12 +47,24 @@ def parser() -> "Parser":
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes the page and returns the exit code: 0 ok, 2 usage, 3 data, 5 run."""
+    """Writes the page and returns the exit code: 0 ok, 2 usage, 3 data, 5 run.
+
+    Args:
+        argv: Without the name of the command; `None` takes the process's own.
+    """
     return guarded(lambda: run(parser().parse_args(argv)))
 
 
 def run(config: "Namespace") -> int:
-    """Writes the page, and prints where it is."""
+    """Writes the page, and prints where it is; returns the exit code of what went well, 0.
+
+    Args:
+        config: The options.
+
+    Raises:
+        StateError: If the folder holds no run with evidence, or evidence of another model or data.
+        ProgramError: If code of the user's own is not there, or fails.
+    """
     from pyrovae import report, runs
     from pyrovae.commands.tasks import data_of, opened
     from pyrovae.runs.folder import worked_in
@@ -73,7 +85,12 @@ def run(config: "Namespace") -> int:
 
 
 def _check_program(config: "Namespace", run: "Run") -> None:
-    """Raises StateError where a program is not the one that the evidence is of."""
+    """Raises StateError where a program is not the one that the evidence is of.
+
+    Args:
+        config: The options, which name it.
+        run: With the program, made anew; one that was not named is not looked at.
+    """
     from pyrovae import runs, storage
     from pyrovae.commands.users import program_sha256
 

@@ -129,7 +129,14 @@ def _task(config: "Namespace") -> Task:
 
 
 def _splits(config: "Namespace") -> "Splits":
-    """Returns the data, of a program as they stand in the file."""
+    """Returns the data, of a program as they stand in the file.
+
+    Args:
+        config: What is asked for.
+
+    Raises:
+        DataError: If they cannot be had.
+    """
     import pyrovae as pv
 
     load = pv.data.load_arrays if config.program else pv.data.load
@@ -143,7 +150,15 @@ def _splits(config: "Namespace") -> "Splits":
 
 
 def _model(config: Config, splits: "Splits") -> "Model":
-    """Returns the model asked for, untrained: its weights are drawn from the run's seed."""
+    """Returns the model asked for, untrained: its weights are drawn from the run's seed.
+
+    Args:
+        config: What is asked for, as config.yaml has it.
+        splits: The data, which decide sizes.
+
+    Raises:
+        ValueError: If there is no such model, or the data are not what it takes.
+    """
     from pyrovae.commands.model_options import options_of
     from pyrovae.rng import seeded
 
@@ -153,14 +168,30 @@ def _model(config: Config, splits: "Splits") -> "Model":
 
 
 def _program(config: "Namespace", splits: "Splits") -> "Pair":
-    """Returns the program asked for, which takes these data."""
+    """Returns the program asked for, which takes these data.
+
+    Args:
+        config: What is asked for.
+        splits: The data.
+
+    Raises:
+        ProgramError: If there is no such program, or making it fails.
+        DataError: If it takes another number of arrays.
+    """
     pair = make_program(config.program, config.seed, config.device)
     check_takes(pair, splits.train.arrays, f"--data {config.data}")
     return pair
 
 
 def _path(config: "Namespace") -> Path:
-    """Returns the path of the run folder, of a new run without `--out` one named by the time."""
+    """Returns the path of the run folder, of a new run without `--out` one named by the time.
+
+    Args:
+        config: What is asked for.
+
+    Raises:
+        ValueError: If a run is to be resumed that is not named, or is to be dropped as well.
+    """
     if config.resume and not config.out:
         raise ValueError("--resume needs the run's folder; add --out FOLDER")
     if config.resume and config.overwrite:
@@ -195,7 +226,11 @@ def _going_on(
 
 
 def _written(path: Path) -> int:
-    """Returns when a run was last taken down in its folder, 0 where none was."""
+    """Returns when a run was last taken down in its folder, ns since 1970; 0 where none was.
+
+    Args:
+        path: Of the run folder.
+    """
     from pyrovae import runs
 
     checkpoint = path / runs.CHECKPOINT
@@ -203,7 +238,11 @@ def _written(path: Path) -> int:
 
 
 def _without_folder(argv: list[str]) -> list[str]:
-    """Returns a command line without what says where it writes, and whether it resumes."""
+    """Returns a command line without what says where it writes, and whether it resumes.
+
+    Args:
+        argv: Without the name of the command; it stays as it is.
+    """
     left = list(argv)
     if "--out" in left:
         del left[left.index("--out") : left.index("--out") + 2]
@@ -323,7 +362,11 @@ def _fitted(
 
 
 def _transform(task: Task) -> "Callable[..., tuple[Tensor, ...]] | None":
-    """Returns what training applies to a batch, of which x alone is drawn afresh; or `None`."""
+    """Returns what training applies to a batch, of which x alone is drawn afresh; or `None`.
+
+    Args:
+        task: What is asked for, of whose model x need not be the first input.
+    """
     fresh = task.splits.transform
     inputs = task.model.inputs if task.model else ("x",)
     if fresh is None or "x" not in inputs:

@@ -49,7 +49,11 @@ def parser() -> "Parser":
 
 
 def _add_data(p: "Parser") -> None:
-    """Adds what is trained on: a data set, how it is split and made binary."""
+    """Adds what is trained on: a data set, how it is split and made binary.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.options import COUNT
 
     add = p.add_argument_group("data").add_argument
@@ -75,7 +79,11 @@ def _add_data(p: "Parser") -> None:
 
 
 def _add_program(p: "Parser") -> None:
-    """Adds what is trained: a model with its options, or a program."""
+    """Adds what is trained: a model with its options, or a program.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.model_options import add_model
 
     add = p.add_argument_group("model").add_argument
@@ -90,7 +98,11 @@ def _add_program(p: "Parser") -> None:
 
 
 def _add_training(p: "Parser") -> None:
-    """Adds how it is trained: what is maximised, by which steps, for how long."""
+    """Adds how it is trained: what is maximised, by which steps, for how long.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.options import AMOUNT, COUNT, SEED
 
     add = p.add_argument_group("training").add_argument
@@ -127,7 +139,11 @@ def _add_training(p: "Parser") -> None:
 
 
 def _add_evidence(p: "Parser") -> None:
-    """Adds how log P(X) is estimated in the end."""
+    """Adds how log P(X) is estimated in the end.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.estimators import add_estimators
     from pyrovae.commands.options import COUNT
 
@@ -137,7 +153,11 @@ def _add_evidence(p: "Parser") -> None:
 
 
 def _add_folder(p: "Parser") -> None:
-    """Adds where the run lies, and what becomes of one that lies there."""
+    """Adds where the run lies, and what becomes of one that lies there.
+
+    Args:
+        p: The parser.
+    """
     from pyrovae.commands.options import add_panels
 
     add = p.add_argument_group("run folder").add_argument

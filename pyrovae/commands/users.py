@@ -71,7 +71,15 @@ def make_program(name: str, seed: int, device: str) -> "Pair":
 
 
 def _checked(name: str, pair: object) -> "Pair":
-    """Returns a model and a guide, or `None` for that; ProgramError where it is no such pair."""
+    """Returns a model and a guide, or `None` for that.
+
+    Args:
+        name: `package.module:make`, for messages.
+        pair: What `make` returned.
+
+    Raises:
+        ProgramError: If that is no such pair.
+    """
     if not (isinstance(pair, tuple) and len(pair) == 2):
         kind = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
         raise ProgramError(f"{name} returned {kind}, not (model, guide)")
@@ -107,6 +115,16 @@ def imported(option: str, module: str, form: str) -> ModuleType:
 
 
 def _function(name: str, module: ModuleType, attribute: str) -> Callable[..., object]:
+    """Returns the function that makes a program.
+
+    Args:
+        name: `package.module:make`, for messages.
+        module: The module, imported.
+        attribute: Name of the function in it.
+
+    Raises:
+        ProgramError: If there is none, it cannot be called, or needs arguments.
+    """
     if not hasattr(module, attribute):
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         near = get_close_matches(attribute, own, n=1)
@@ -139,7 +157,13 @@ def check_takes(pair: "Pair", data: Sequence[object], name: str) -> None:
 
 
 def _refused(fn: Callable[..., object], arguments: Sequence[object]) -> str | None:
-    """Returns what a callable takes where that is not these arguments, else `None`."""
+    """Returns what a callable takes where that is not these arguments, else `None`.
+
+    Args:
+        fn: Of a module, whose `forward` is asked, or a function; one that does not tell refuses
+            none.
+        arguments: By position.
+    """
     try:
         known = inspect.signature(getattr(fn, "forward", fn))
     except (TypeError, ValueError):  # not every callable tells
@@ -152,7 +176,11 @@ def _refused(fn: Callable[..., object], arguments: Sequence[object]) -> str | No
 
 
 def program_sha256(pair: "Pair") -> str:
-    """Returns a digest of a pair that `make_program` made, "" where it cannot be compared."""
+    """Returns a digest of a pair that `make_program` made, "" where it cannot be compared.
+
+    Args:
+        pair: Model and guide, before training: with other weights they have another digest.
+    """
     from pyrovae.digest import Reached
 
     reached = Reached(*pair)
@@ -187,7 +215,15 @@ def blamed(*names: str) -> Iterator[None]:
 
 
 def _place(error: BaseException, names: Sequence[str]) -> tuple[str, int, bool]:
-    """Returns file and line of an error in a user's code, "" without; and whether we raised it."""
+    """Returns file and line of an error in a user's code, "" without; and whether we raised it.
+
+    Of several lines of theirs it is the last one that was called. An error that only was caused by
+    one of theirs counts as ours, at that one's line.
+
+    Args:
+        error: Any, with its traceback.
+        names: Of what is theirs.
+    """
     if isinstance(error, SyntaxError) and _theirs(error.filename or "", names):
         return error.filename or "", error.lineno or 0, False
     frames = [(f.f_code.co_filename, line) for f, line in walk_tb(error.__traceback__)]
@@ -198,13 +234,22 @@ def _place(error: BaseException, names: Sequence[str]) -> tuple[str, int, bool]:
 
 
 def _theirs(file: str, names: Sequence[str]) -> bool:
-    """Returns whether a file is a user's: of what is named, or of no library."""
+    """Returns whether a file is a user's: of what is named, or of no library.
+
+    Args:
+        file: As a traceback has it; "<string>" and its like are none.
+        names: Of what is theirs, wherever it is installed.
+    """
     if file in [_file(name) for name in names]:
         return True
     return Path(file).is_file() and not file.startswith((OURS, *LIBRARIES))
 
 
 def _file(name: str) -> str | None:
-    """Returns the file of the module of a name, `None` while it is not imported."""
+    """Returns the file of the module of a name, `None` while it is not imported.
+
+    Args:
+        name: `package.module:make` or `package.module.Name`.
+    """
     module = name.partition(":")[0] if ":" in name else name.rpartition(".")[0]
     return getattr(sys.modules.get(module), "__file__", None)

@@ -90,7 +90,17 @@ def write(
 
 
 def _is_of(evidence: Evidence, folder: Path, model: Model | None, splits: Splits) -> bool:
-    """Returns whether evidence is of the model in a folder, by what its protocol says."""
+    """Returns whether evidence is of the model in a folder, by what its protocol says.
+
+    Its protocol has the digest of what was saved; of evidence of before it had one, that of the
+    model's parameters, for which the model is run on two data.
+
+    Args:
+        evidence: Of the folder.
+        folder: Of the run.
+        model: What was trained; `None` of a program.
+        splits: The run's data.
+    """
     if saved := evidence.protocol.get("saved_sha256"):
         return saved == runs.saved_sha256(folder)
     if model is None:
@@ -142,7 +152,14 @@ def render(
 
 
 def _sections(found: Sequence[Panel], shown: Shown) -> list[tuple[str, str, Markup]]:
-    """Returns id, heading and HTML of each section: pictures stand in one."""
+    """Returns id, heading and HTML of each section: pictures stand in one.
+
+    That one has the place of the first of them.
+
+    Args:
+        found: Panels that have what they need, in order.
+        shown: What is known of the run.
+    """
     pictures = [panel for panel in found if isinstance(panel, Picture)]
     sections = []
     for panel in found:

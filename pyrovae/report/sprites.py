@@ -12,7 +12,23 @@ from torch import Tensor
 
 
 def sprite(tiles: Tensor, shape: tuple[int, int], across: int, like: Tensor) -> str:
-    """Returns rows `(n, D)` as one picture, `across` side by side, black at the data's largest."""
+    r"""Returns rows `(n, D)` as one picture, `across` side by side, black at the data's largest.
+
+    .. math::
+        \mathrm{grey} = (\max - x) / (\max - \min)
+
+    with the least and the largest number of `like`. Where all are one of these, a pixel takes a
+    bit; else there are 64 greys.
+
+    Args:
+        tiles: The n images; places left over in the last row are white.
+        shape: Height and width of each, H W = D.
+        across: Images side by side.
+        like: Data, whose numbers fix what is white and what is black.
+
+    Returns:
+        A PNG as a data URL.
+    """
     low, high = like.min().item(), like.max().item()
     down = ceil(len(tiles) / across)
     padded = torch.full((down * across, prod(shape)), low)

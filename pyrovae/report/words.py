@@ -16,7 +16,12 @@ from pyrovae.registry import is_path
 
 
 def title(model: Model | None, config: Mapping[str, object]) -> str:
-    """Returns data and model, as the page is headed."""
+    """Returns data and model, as the page is headed: "mnist, VAE with 50 latent dimensions".
+
+    Args:
+        model: What was trained; `None` of a program.
+        config: The run's options.
+    """
     what = config.get("program")
     if model:
         what = type(model).__name__
@@ -33,7 +38,15 @@ def trained(
     history: Mapping[str, Sequence[float]],
     config: Mapping[str, object],
 ) -> str:
-    """Returns what was trained on what, in a sentence."""
+    """Returns what was trained on what, in a sentence.
+
+    Args:
+        model: What was trained; `None` of a program.
+        shape: Height and width of a datum; `None` where data are no images.
+        protocol: Of the evidence: how many rows were trained on, and validated.
+        history: ELBOs of training, by name, a value an epoch.
+        config: The run's options.
+    """
     what = f"The program {config.get('program')}"
     if model:
         what = _model(model, shape)
@@ -53,7 +66,15 @@ def trained(
 
 
 def _model(model: Model, shape: tuple[int, int] | None) -> str:
-    """Returns what a model is, by its class and its configuration."""
+    """Returns what a model is, by its class and its configuration.
+
+    Of the configuration only names that mean the same in all models are read, such as "z_dim"; a
+    model that has none of them is told of by its number of parameters alone.
+
+    Args:
+        model: What was trained.
+        shape: Height and width of a datum, or `None`.
+    """
     config = model.config()
     of = ""
     if x_dim := config.get("image_shape", config.get("x_dim")):
@@ -79,20 +100,40 @@ def _article(noun: str) -> str:
 
 
 def number(value: object, form: str = "") -> str:
-    """Returns a number as it is read; what is none, as it is."""
+    """Returns a number as it is read; what is none, as it is.
+
+    Args:
+        value: A number with a true minus sign, a word, or `None`, which is a dash.
+        form: Of numbers, as of `format`.
+
+    Example:
+        >>> number(-1.25, ".1f"), number(None), number("ok")
+        ('−1.2', '–', 'ok')
+    """
     if value is None:
         return "–"
     return signed(format(value, form)) if isinstance(value, int | float) else str(value)
 
 
 def _count(number: int, word: str) -> str:
+    """Returns a number of things: "1 row", "2,000 rows"."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def commands(
     name: str, evidence: Evidence, config: Mapping[str, object], notes: Sequence[str]
 ) -> list[str]:
-    """Returns the commands that make these numbers again, of a run with that configuration."""
+    """Returns the commands that make these numbers again, of a run with that configuration.
+
+    The first trains the run again from its config.yaml. If `pyrovae.evidence` has evaluated it
+    since, a second says how. Code of the user's own is named in both, as no file can name it.
+
+    Args:
+        name: Path of the run's folder.
+        evidence: With its protocol.
+        config: The run's options.
+        notes: What the run was trained with before, which become comments.
+    """
     protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
     named = _named(config, ("program", "model", "likelihood", "data"))
     lines = [*(f"# {note}" for note in notes)]
@@ -114,7 +155,15 @@ def commands(
 
 
 def _named(config: Mapping[str, object], options: Sequence[str]) -> str:
-    """Returns the options by which a run's code of the user's own is named again."""
+    """Returns the options by which a run's code of the user's own is named again.
+
+    Args:
+        config: The run's options.
+        options: Names of those that may name such code.
+
+    Returns:
+        As a command line has them, each after a blank; "" where all is ours.
+    """
     text = ""
     for option in options:
         names = config.get(option)
@@ -125,7 +174,11 @@ def _named(config: Mapping[str, object], options: Sequence[str]) -> str:
 
 
 def _own_options(protocol: Mapping[str, object]) -> list[str]:
-    """Returns the options of estimators that the record has, as a command line says them."""
+    """Returns the options of estimators that the record has, as a command line says them.
+
+    Args:
+        protocol: Whose "estimator_options" are JSON, options by estimator.
+    """
     known = json.loads(str(protocol.get("estimator_options", "{}")))
     return [
         f"--estimators.{name}.{option} {quote(x if isinstance(x, str) else json.dumps(x))}"

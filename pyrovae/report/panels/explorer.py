@@ -43,11 +43,28 @@ class Explorer(Panel):
 
 
 def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, object]]:
-    """Returns the planes of the explorer: the test data on each, and what it decodes to.
+    r"""Returns the planes of the explorer: the test data on each, and what it decodes to.
 
     A plane is an origin and two axes in latent space: the latent itself where it has one or two
     dimensions, else the principal components of the means, from their mean, and the two
     dimensions of largest KL, with the others at their mean, where each has a KL of its own.
+
+    .. math::
+        z = o + s\, a + t\, b, \quad (s, t)_n = (a^T (z_n - o),\; b^T (z_n - o))
+
+    It is decoded at a square grid of (s, t) that reaches half a unit beyond the data, of as many
+    points as 800,000 numbers of images allow, at most 41 a side.
+
+    Args:
+        model: That encodes and decodes.
+        x: Test data, `(N, D)`.
+        shape: Height and width of an image, H W = D.
+
+    Returns:
+        Of each plane the JSON that the script of the page reads: "points" `(N, 2)`, "low" and
+            "high"
+        of s and t, "size" points a side, and "sprite", the tiles as one picture, by rows from the
+        top.
     """
     assert isinstance(model, Encodes)
     assert isinstance(model, Decodes)
@@ -94,9 +111,19 @@ def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, 
 
 
 def _kl(model: object, q: TorchDistribution, x: Tensor) -> Tensor | None:
-    """Returns the mean KL(Q(z|X) || P(z)) of each latent dimension, `(z_dim,)`, in nats.
+    r"""Returns the mean KL(Q(z|X) || P(z)) of each latent dimension, `(z_dim,)`, in nats.
 
     `None` where they are not normals that are independent in all dimensions.
+
+    .. math::
+        \tfrac1N \sum_n \mathrm{KL}(q(z_k | x_n) \,\|\, p(z_k))
+
+    A dimension that the model does not use has about 0.
+
+    Args:
+        model: Which may have a prior.
+        q: Q(z|X) of the data, of batch shape `(N,)`.
+        x: Data, `(N, D)`.
     """
     both = (q, model.prior(x)) if isinstance(model, HasPrior) else ()
     normal = [isinstance(p, Independent) and isinstance(p.base_dist, Normal) for p in both]

@@ -37,7 +37,18 @@ class Table(Panel):
 def _table(
     x: Tensor, y: Tensor | None, shape: tuple[int, int] | None, evidence: Evidence
 ) -> dict[str, object]:
-    """Returns the columns of the table of data, its words, and one picture of all thumbnails."""
+    """Returns the columns of the table of data, its words, and one picture of all thumbnails.
+
+    ESS and k-hat are those of importance sampling, where it is there. Where the picture would take
+    more than two million characters, the first half of the data has thumbnails, or a quarter, and
+    so on.
+
+    Args:
+        x: Data, `(n, D)`, of which there may be fewer than the evidence has.
+        y: Labels, `(n,)`, or `None`.
+        shape: Height and width of an image; `None` where data are none.
+        evidence: Its first n data are these.
+    """
     best = evidence.best()
     weighed = evidence.estimates.get("importance", best)
     n = len(x)
@@ -74,5 +85,10 @@ def _table(
 
 
 def _rounded(value: float, digits: int) -> float | None:
-    """Returns a number as it is shown, `None` where JSON has none for it."""
+    """Returns a number as it is shown, `None` where JSON has none for it.
+
+    Args:
+        value: Such as k-hat, which may be infinite.
+        digits: After the point.
+    """
     return round(value, digits) if np.isfinite(value) else None
