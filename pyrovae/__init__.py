@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.estimators.quadrature import Quadrature as Quadrature
     from pyrovae.evidence.evaluate import evaluate as evaluate
     from pyrovae.evidence.results import Evidence as Evidence
-    from pyrovae.evidence.samplers.annealing import Bounds as Bounds
     from pyrovae.evidence.samplers.annealing import ais as ais
-    from pyrovae.evidence.samplers.annealing import bdmc as bdmc
+    from pyrovae.evidence.samplers.bdmc import Bounds as Bounds
+    from pyrovae.evidence.samplers.bdmc import bdmc as bdmc
     from pyrovae.evidence.samplers.importance import importance_sampling as importance_sampling
     from pyrovae.evidence.samplers.importance import prior_sampling as prior_sampling
     from pyrovae.evidence.samplers.proposals import Defensive as Defensive
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AIS": "evidence.estimators.ais",
-    "Bounds": "evidence.samplers.annealing",
+    "Bounds": "evidence.samplers.bdmc",
     "Calibration": "evidence.calibration",
     "ConvVAE": "models.conv",
     "Defensive": "evidence.samplers.proposals",
@@ -77,7 +77,7 @@ _NAMES = {
     "VAE": "models.vae",
     "Widened": "evidence.samplers.proposals",
     "ais": "evidence.samplers.annealing",
-    "bdmc": "evidence.samplers.annealing",
+    "bdmc": "evidence.samplers.bdmc",
     "calibrate": "evidence.calibration",
     "check": "program",
     "evaluate": "evidence.evaluate",

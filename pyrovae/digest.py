@@ -7,9 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from hashlib import sha256
-from importlib import import_module
-from importlib.util import find_spec, resolve_name
-from pathlib import Path
+from importlib.util import resolve_name
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -32,7 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VERSIONED = "torch", "pyro", "numpy"
+from pyrovae.sources import VERSIONED, library, own_source, source
+
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 PLAIN += (range, torch.dtype, torch.device, torch.layout, torch.memory_format)
 PARTS: dict[type, tuple[str, ...]] = {
@@ -101,7 +100,7 @@ class Reached:
         self._read, self._hash = read, sha256()
         self._seen: dict[object, int] = {}
         self._alive: list[object] = []  # so that no other object takes over an id
-        self._put(sys.version, torch.get_default_dtype(), *map(_library, VERSIONED), _own_source())
+        self._put(sys.version, torch.get_default_dtype(), *map(library, VERSIONED), own_source())
         todo = [*reversed(roots)]
         while todo:
             todo += reversed(self._enter(todo.pop()))
@@ -227,12 +226,12 @@ class Reached:
         Of a library's, that is what it holds (defaults, attributes, closure); of the user's own,
         globals and imports too that its code, or code inside it, names.
         """
-        self._put(fn.__module__, fn.__qualname__, version := _library(fn.__module__))
+        self._put(fn.__module__, fn.__qualname__, version := library(fn.__module__))
         cells = [_content(cell) for cell in fn.__closure__ or ()]
         held = [fn.__defaults__, fn.__kwdefaults__, vars(fn), *cells]
         if version is not None:
             return held
-        self._put(_source(fn.__module__))
+        self._put(source(fn.__module__))
         codes = list(_nested(fn.__code__))
         names = frozenset(name for code in codes for name in code.co_names)
         package = fn.__globals__.get("__package__") or ""
@@ -254,7 +253,7 @@ class Reached:
         for one in dis.get_instructions(code):
             if one.opname == "IMPORT_NAME":
                 name = resolve_name("." * cast(int, before[-2]) + one.argval, package)
-                if (version := _library(name)) is not None:
+                if (version := library(name)) is not None:
                     yield f"{name} {version}"  # whether it is imported already or not
                 elif name in sys.modules:
                     yield sys.modules[name]
@@ -267,21 +266,21 @@ class Reached:
 
         Of a library's, only those bases that are the user's own: its version stands for the rest.
         """
-        self._put(cls.__module__, cls.__qualname__, version := _library(cls.__module__))
+        self._put(cls.__module__, cls.__qualname__, version := library(cls.__module__))
         kinds = [base for base in cls.__mro__[1:] if base is not object]
         kinds += [type(cls)] if type(cls) is not type else []
         if version is not None:
-            return [base for base in kinds if _library(base.__module__) is None]
-        self._put(_source(cls.__module__))
+            return [base for base in kinds if library(base.__module__) is None]
+        self._put(source(cls.__module__))
         return [kinds, {k: v for k, v in vars(cls).items() if k not in ASIDE}]
 
     def _used(self, used: _Used) -> list[object]:
         """Takes down a module, and returns those of its values that code names."""
         name = used.module.__name__
-        self._put(name, version := _library(name))
+        self._put(name, version := library(name))
         if version is not None:
             return []
-        self._put(_source(name))
+        self._put(source(name))
         held = vars(used.module)
         values = [held[name] for name in sorted(used.names & held.keys())]
         return [_Used(v, used.names) if isinstance(v, ModuleType) else v for v in values]
@@ -329,58 +328,3 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for const in code.co_consts:
         if isinstance(const, CodeType):
             yield from _nested(const)
-
-
-@cache
-def _library(name: str | None) -> str | None:
-    """Returns what a library's module is known by, `None` for a module of the user's own.
-
-    That is a name for the standard library, whose version is Python's; name and version for torch,
-    Pyro and NumPy; for other installed packages a digest of their files' names, sizes and times,
-    which an editable install changes and a version does not.
-
-    Args:
-        name: Of the module, with its package; `None` as of an object without one.
-    """
-    top = str(name).partition(".")[0]
-    if top in sys.stdlib_module_names or top == "pyrovae":
-        return top
-    if top in VERSIONED:
-        return f"{top} {import_module(top).__version__}"
-    root = _file(top)
-    if root is None or not {"site-packages", "dist-packages"} & set(root.parts):
-        return None
-    folder = root.parent
-    files = sorted(folder.rglob("*.py")) if root.stem == "__init__" else [root]
-    stats = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return f"{top} {sha256(repr(stats).encode()).hexdigest()}"
-
-
-def _file(top: str) -> Path | None:
-    """Returns where a module lies, imported or not; `None` where it has no file."""
-    if top in sys.modules:
-        file = getattr(sys.modules[top], "__file__", None)
-    else:
-        try:
-            file = getattr(find_spec(top), "origin", None)
-        except (ImportError, ValueError):
-            file = None
-    return Path(file) if file else None
-
-
-@cache
-def _source(name: str | None) -> str:
-    """Returns a digest of a module's file, "" where it has none (a notebook, a shell).
-
-    Args:
-        name: Of an imported module, or `None`.
-    """
-    path = getattr(sys.modules.get(str(name)), "__file__", None)
-    return sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
-
-
-@cache
-def _own_source() -> str:
-    """Returns a digest of this package's code: the version stays while it is worked on."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

@@ -108,14 +108,14 @@ def test_every_edit_tells(name, old, new, tmp_path, monkeypatch):
     """As above, all edits, in this process: modules are imported anew."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    from pyrovae import digest
+    from pyrovae import sources
 
     def run(edit):
         for file, text in FILES.items():
             (tmp_path / file).write_text(text.replace(old, new) if edit and file == name else text)
         for module in [m for m in sys.modules if m.startswith("own_")]:
             del sys.modules[module]
-        digest._source.cache_clear()
+        sources.source.cache_clear()
         import own_program
 
         model, guide = own_program.make()

@@ -105,9 +105,9 @@ def program(tmp_path, monkeypatch):
         for module in ("own_program", "own_sizes"):
             sys.modules.pop(module, None)
         pyro.clear_param_store()
-        from pyrovae import digest
+        from pyrovae import sources
 
-        digest._source.cache_clear()
+        sources.source.cache_clear()
 
     edit()
     rng = np.random.default_rng(0)

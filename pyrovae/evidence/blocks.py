@@ -26,7 +26,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import BACKENDS, get_active_backend
 from torch import Tensor
 
-from pyrovae.evidence.estimators.base import Estimator, Work
+from pyrovae.evidence.estimators.base import Estimator
+from pyrovae.evidence.estimators.work import Work
 from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.program import Program
 from pyrovae.program.batching import Batching

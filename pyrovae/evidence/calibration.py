@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.checks import check_sizes
 from pyrovae.diagnostics import ecdf_band
 from pyrovae.equality import ByContent
-from pyrovae.evidence.samplers.annealing import Bounds, sandwich, simulated
+from pyrovae.evidence.samplers.bdmc import Bounds, sandwich, simulated
 from pyrovae.evidence.samplers.options import AnnealingRun
 from pyrovae.evidence.samplers.tuning import tune
 from pyrovae.program import GeometricPath, inspect, reproducible

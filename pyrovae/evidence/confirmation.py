@@ -11,11 +11,12 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
+from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
-from pyrovae.evidence.samplers.importance import ImportanceSampler
 from pyrovae.evidence.samplers.proposals import Scheme
+from pyrovae.evidence.samplers.sampler import ImportanceSampler
 from pyrovae.evidence.samplers.tuning import Kernel
-from pyrovae.evidence.weights import VERDICTS, LogWeights, annealed_verdicts, verdicts
+from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import (
     GeometricPath,
     Program,

@@ -27,7 +27,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyrovae.evidence.blocks import Record, settings
-from pyrovae.evidence.estimators.base import Effort, Estimator, Guide, Probe
+from pyrovae.evidence.estimators.base import Effort, Estimator
+from pyrovae.evidence.estimators.work import Guide, Probe
 from pyrovae.evidence.planning import DEFAULT, Data, Options, Plan, plan
 from pyrovae.program import Program
 from pyrovae.progress import duration

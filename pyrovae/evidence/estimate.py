@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.equality import ByContent
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.base import Estimator, known, unnumbered
-from pyrovae.evidence.weights import VERDICTS, interval, thresholds
+from pyrovae.evidence.reductions import VERDICTS, interval, thresholds
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -15,7 +15,8 @@ from torch import Tensor
 from pyrovae.evidence.blocks import mapped, settings
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimate import Estimate, contradicted
-from pyrovae.evidence.estimators.base import Columns, Estimator, Guide
+from pyrovae.evidence.estimators.base import Estimator
+from pyrovae.evidence.estimators.work import Columns, Guide
 from pyrovae.evidence.planning import DEFAULT, Data, Options, Plan
 from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 from pyrovae.checks import check_sizes
 from pyrovae.data.rows import Rows, spooled
 from pyrovae.evidence.blocks import Job
-from pyrovae.evidence.estimators.base import Estimator, Guide, Work, inspecting, path_grid
+from pyrovae.evidence.estimators.base import Estimator, inspecting, path_grid
 from pyrovae.evidence.estimators.names import named
+from pyrovae.evidence.estimators.work import Guide, Work
 from pyrovae.evidence.samplers.chunks import at_once
 from pyrovae.evidence.samplers.options import Run, RunOptions, options_of
 from pyrovae.program import Program

@@ -8,7 +8,6 @@ from typing import cast
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
@@ -16,6 +15,15 @@ from pyrovae.data.rows import Rows, fits_memory
 from pyrovae.program.arguments import check_data
 from pyrovae.program.batching import AllRows, Batching, Data, Slices, Subsamples
 from pyrovae.program.binding import Fn, Pair, Places, bound, is_table
+from pyrovae.program.data_plate import (
+    all_of,
+    check_unsized,
+    data_plate,
+    no_plate,
+    no_size,
+    places_of,
+    traced,
+)
 from pyrovae.program.densities import Program
 from pyrovae.program.parameters import Parameters, unconstrained
 from pyrovae.program.particles import Vectorized
@@ -24,7 +32,6 @@ from pyrovae.program.sites import (
     Sites,
     Values,
     observes_data,
-    sample_sites,
     summable,
     vectorized,
 )
@@ -62,10 +69,10 @@ def first_run(
     lengths = {len(d) for d in data if is_table(d)}
     places = tuple((i, 0) for i in range(len(data)))
     if not all(map(is_table, data)) or len(lengths) != 1:
-        places = _places(data, _size(model, data, plate))
+        places = places_of(data, _size(model, data, plate))
     found = _on_rows(model, guide, data, places, plate, block_size)
     if not isinstance(found, Program):
-        other = _places(data, found)
+        other = places_of(data, found)
         if any(axis for _, axis in other):
             found = _on_rows(model, guide, data, other, plate, block_size)
     if isinstance(found, Program):
@@ -199,14 +206,14 @@ def _as_run(
     """
     model_sites, guide_sites = sites
     both = (*model_sites, *guide_sites)
-    frame, theirs = _data_plate(both, plate), _data_plate(guide_sites, plate)
+    frame, theirs = data_plate(both, plate), data_plate(guide_sites, plate)
     if plate and frame is None:
-        raise _no_plate(both, plate)
+        raise no_plate(both, plate)
     if frame and size < len(tables[0]) and _of_all(model_sites, frame, theirs):
-        return _all_of(frame)
-    if frame and _subsamples(frame, size) and _all_of(frame) != size:
-        return _all_of(frame)
-    _check_unsized(both, plate, size)
+        return all_of(frame)
+    if frame and _subsamples(frame, size) and all_of(frame) != size:
+        return all_of(frame)
+    check_unsized(both, plate, size)
     batching = _batching(tables, frame, size, sliced)
     found = Sites(*sites, plate, frame.dim if frame else -1, _num_plates(both))
     return Program(*fns, batching, Vectorized(), found, parameters, _enumerated(*sites))
@@ -267,7 +274,7 @@ def _traces(
     """
     store = pyro.get_param_store()
     before = set(store.keys())
-    sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
+    sites = tuple(traced(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
     made = [
         k
         for k in store.keys() - before
@@ -278,8 +285,8 @@ def _traces(
             del store[name]
         parameters.forget(made)
         for fn in filter(None, fns):
-            _trace(fn, *(d[:] for d in tables))
-        sites = tuple(_trace(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
+            traced(fn, *(d[:] for d in tables))
+        sites = tuple(traced(fn, *(d[:size] for d in tables)) if fn else () for fn in fns)
     return sites[0], sites[1]
 
 
@@ -298,30 +305,6 @@ def _set_up(guide: Fn | None, tables: Data) -> None:
         guide(*(d[:] for d in tables))
 
 
-def _places(data: Sequence[object], size: int) -> Places:
-    """Returns number and axis of each argument that counts the data along one of its axes.
-
-    Args:
-        data: All arguments.
-        size: N; an axis of that length counts the data, the first axis before others.
-
-    Raises:
-        ValueError: If more than one axis but the first has that length.
-    """
-    places = []
-    for i, d in enumerate(data):
-        if not is_table(d):
-            continue
-        axes = [a for a, n in enumerate(d.shape) if n == size]
-        if axes and axes[0] and len(axes) > 1:
-            raise ValueError(
-                f"data[{i}] has shape {tuple(d.shape)} and the data plate {size} elements: more "
-                "than one axis could count them; put that one first"
-            )
-        places += [(i, axes[0])] if axes else []
-    return tuple(places)
-
-
 def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
     """Returns the number of data, N, as the data plate has it in a run on all that is given.
 
@@ -336,7 +319,7 @@ def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
     """
     tables = [d for d in data if is_table(d)]
     try:
-        sites = _trace(model, *(d[:] if is_table(d) else d for d in data))
+        sites = traced(model, *(d[:] if is_table(d) else d for d in data))
     except Exception:
         if len({len(d) for d in tables}) > 1:
             check_data(tables)
@@ -345,72 +328,9 @@ def _size(model: Fn, data: Sequence[object], plate: str | None) -> int:
         raise
     if plate is None:
         return len(tables[0]) if tables else 1
-    frame = _data_plate(sites, plate)
+    frame = data_plate(sites, plate)
     if frame is None:
-        raise _no_plate(sites, plate)
-    if _all_of(frame) < 0 and not tables:
-        raise _no_size(plate, "and the program is given no data that tell it")
-    return _all_of(frame) if _all_of(frame) >= 0 else len(tables[0])
-
-
-def _check_unsized(sites: tuple[Site, ...], plate: str | None, size: int) -> None:
-    """Raises ValueError where a latent in a data plate without a size is one for all rows.
-
-    Such a plate (`pyro.plate("data")`) lets a single value pass for each datum's own.
-
-    Args:
-        sites: Of both, the guide's last: what it draws counts.
-        plate: Name of the data plate.
-        size: The rows that the run was given.
-    """
-    drawn = {s["name"]: s for s in sites if not s["is_observed"]}  # as the guide draws it
-    for s in drawn.values():
-        frame, shape = _data_plate((s,), plate), s["fn"].batch_shape
-        if frame is None or frame.dim is None or frame.size >= 0:
-            continue
-        if len(shape) < -frame.dim or shape[frame.dim] != size:
-            raise _no_size(plate, f"and site {s['name']!r} in it is one value for all {size} rows")
-
-
-def _no_size(plate: str | None, why: str) -> ValueError:
-    """Returns the error for a data plate whose size is not known, and why that matters."""
-    return ValueError(
-        f"plate {plate!r} has no size, {why}; write `pyro.plate({plate!r}, len(x))`, with x the "
-        "data"
-    )
-
-
-def _data_plate(sites: tuple[Site, ...], plate: str | None) -> CondIndepStackFrame | None:
-    """Returns the frame of the data plate, `None` without one."""
-    frames = (f for s in sites for f in s["cond_indep_stack"] if f.name == plate)
-    return next(frames, None)
-
-
-def _all_of(frame: CondIndepStackFrame) -> int:
-    """Returns how many elements a plate stands for; -1 where it has no size."""
-    return -1 if frame.full_size is None else frame.full_size
-
-
-def _no_plate(sites: tuple[Site, ...], plate: str) -> ValueError:
-    """Returns the error for a program without a data plate, with those that it has."""
-    names = sorted({repr(f.name) for s in sites for f in s["cond_indep_stack"]})
-    return ValueError(
-        f"the program has no plate {plate!r}, only {', '.join(names) or 'none at all'}; "
-        "name the plate over the data with plate=..., or pass plate=None for latents that "
-        "all data share"
-    )
-
-
-def _trace(fn: Fn, *data: object) -> tuple[Site, ...]:
-    """Returns a run's sample sites.
-
-    Raises:
-        TypeError: If a site's value is no tensor, as of a distribution of Python numbers.
-    """
-    sites = tuple(sample_sites(poutine.trace(fn).get_trace(*data)))
-    for s in sites:
-        if not isinstance(s["value"], Tensor):
-            raise TypeError(
-                f"site {s['name']!r} has a value of type {type(s['value']).__name__}; give tensors"
-            )
-    return sites
+        raise no_plate(sites, plate)
+    if all_of(frame) < 0 and not tables:
+        raise no_size(plate, "and the program is given no data that tell it")
+    return all_of(frame) if all_of(frame) >= 0 else len(tables[0])

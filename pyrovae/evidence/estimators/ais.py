@@ -13,20 +13,14 @@ from torch import Tensor
 from pyrovae.checks import check_sizes
 from pyrovae.evidence.confirmation import ANNEALED, LONGER, SCREENED, confirm_annealing
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.estimators.base import (
-    Columns,
-    Effort,
-    Estimator,
-    Guide,
-    Inspected,
-    Probe,
-    Work,
-)
+from pyrovae.evidence.estimators.base import Effort, Estimator
 from pyrovae.evidence.estimators.reading import Reading, Results
+from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Probe, Work
+from pyrovae.evidence.reductions import KHAT_NEEDS, annealed_verdicts
 from pyrovae.evidence.samplers.annealing import AnnealedWeights, ais, anneal
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG, AnnealingRun
 from pyrovae.evidence.samplers.tuning import Kernel, tune
-from pyrovae.evidence.weights import KHAT_NEEDS, LogWeights, annealed_verdicts
+from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 
 

@@ -1,146 +1,36 @@
 """What an estimator is: it holds its options, does its own work, and says what that is worth."""
 
-__all__ = [
-    "Bound",
-    "Columns",
-    "Effort",
-    "Estimator",
-    "Guide",
-    "Inspected",
-    "Probe",
-    "Target",
-    "Work",
-    "inspecting",
-    "known",
-    "path_grid",
-    "unnumbered",
-]
+__all__ = ["Bound", "Effort", "Estimator", "inspecting", "known", "path_grid", "unnumbered"]
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
-from math import inf, log10
+from math import log10
 from pathlib import Path
 from pkgutil import iter_modules
 from time import time
-from typing import ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.reading import Exactness, Looseness, Reading, Results
-from pyrovae.evidence.weights import LogWeights, Reductions
+from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Probe, Target, Work
+from pyrovae.evidence.reductions import Reductions
+from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program, inspect
 from pyrovae.registry import enter
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 Model = Callable[..., object]
-Guide = Callable[..., object] | None
-Inspected = Callable[[Guide], Program]
 Bound = Literal["exact", "lower", "mean", "none"]
 READINGS = {"exact": Exactness(), "mean": Looseness()}  # of others it is that of weights
 W = TypeVar("W")  # what an estimator computes of a block, and reads
 kinds: "dict[str, type[Estimator]]" = {}  # by name, as they are defined; see `known`
-
-
-class Columns(NamedTuple):
-    """What is read of a block of n data, nats; the path at G numbers of particles.
-
-    Attributes:
-        value: The estimate of log p(x), `(n,)`.
-        std_error: Its standard error, `(n,)`.
-        ess: Effective sample size, `(n,)`; NaN where nothing is weighed.
-        pareto_k: Pareto k-hat, `(n,)`; NaN where there is none.
-        num_draws: S, `(n,)`, whole numbers.
-        path: Estimates of fewer particles, `(G, n)`; NaN where there are none.
-        path_std_error: Their standard errors, `(G, n)`.
-    """
-
-    value: Tensor
-    std_error: Tensor
-    ess: Tensor
-    pareto_k: Tensor
-    num_draws: Tensor
-    path: Tensor
-    path_std_error: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        value: Tensor,
-        std_error: Tensor,
-        num_draws: Tensor,
-        grid: tuple[int, ...],
-        ess: Tensor | None = None,
-        pareto_k: Tensor | None = None,
-    ) -> Self:
-        """Returns columns without a path; what is not given is NaN.
-
-        Args:
-            value: The estimate, `(n,)`, nats.
-            std_error: Its standard error, `(n,)`, nats.
-            num_draws: S, `(n,)`.
-            grid: The G numbers of particles of a path.
-            ess: Effective sample size, `(n,)`.
-            pareto_k: Pareto k-hat, `(n,)`.
-        """
-        none = torch.full_like(value, torch.nan)
-        path = torch.full((len(grid), len(value)), torch.nan, dtype=torch.float64)
-        ess, k = (none if x is None else x for x in (ess, pareto_k))
-        return cls(value, std_error, ess, k, num_draws, path, path)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a block is computed with: nothing else but the program and its rows decides it.
-
-    Attributes:
-        seed: Fixes the draws.
-        start: When the evaluation began, by the clock, s.
-        chunk_size: Particles x data decoded at once.
-        grid: Numbers of particles at which the path of the estimate is taken down.
-        group_sizes: Every k of which log-mean-exp is taken by groups of k particles.
-        prepared: What `Estimator.prepared` returned.
-    """
-
-    seed: int
-    start: float = 0.0
-    chunk_size: int = 4096
-    grid: tuple[int, ...] = ()
-    group_sizes: tuple[int, ...] = ()
-    prepared: object = None
-
-
-class Target(NamedTuple):
-    """What an estimator aims at with its particles.
-
-    Attributes:
-        num_particles: S, to which the path of its estimate leads; `None` without a path.
-        tolerance: Standard error that it draws for, nats, where it finds S by itself.
-        group_size: k, where it takes log-mean-exp by groups of k particles.
-    """
-
-    num_particles: int | None = None
-    tolerance: float = inf
-    group_size: int | None = None
-
-
-class Probe(NamedTuple):
-    """What a block was found to take.
-
-    Attributes:
-        seconds: Of all of it.
-        first: How much longer its first run takes.
-        slope: Seconds of one unit more of its work.
-    """
-
-    seconds: float
-    first: float
-    slope: float
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from pyrovae.evidence.estimators.base import Bound, Columns, Estimator, Guide, Inspected, Work
-from pyrovae.evidence.samplers.importance import ImportanceSampler
+from pyrovae.evidence.estimators.base import Bound, Estimator
+from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
 from pyrovae.evidence.samplers.proposals import Scheme
+from pyrovae.evidence.samplers.sampler import ImportanceSampler
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 

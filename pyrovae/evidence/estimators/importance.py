@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.estimators.base import Bound, Columns, Guide, Inspected, Target
+from pyrovae.evidence.estimators.base import Bound
 from pyrovae.evidence.estimators.sampled import Sampled
+from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Target
 from pyrovae.evidence.samplers.adaptive import FIRST
 from pyrovae.evidence.samplers.importance import importance_sampling
 from pyrovae.evidence.samplers.proposals import Proposal, check_proposal

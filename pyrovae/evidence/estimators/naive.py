@@ -8,9 +8,10 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from pyrovae.evidence.estimators.base import Guide, Inspected
 from pyrovae.evidence.estimators.sampled import Sampled
-from pyrovae.evidence.samplers.importance import prior_sampling, sharing
+from pyrovae.evidence.estimators.work import Guide, Inspected
+from pyrovae.evidence.samplers.importance import prior_sampling
+from pyrovae.evidence.samplers.sampler import sharing
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 

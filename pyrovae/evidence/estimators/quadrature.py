@@ -11,15 +11,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_positive, check_sizes
-from pyrovae.evidence.estimators.base import (
-    Bound,
-    Columns,
-    Effort,
-    Estimator,
-    Guide,
-    Inspected,
-    Work,
-)
+from pyrovae.evidence.estimators.base import Bound, Effort, Estimator
+from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
 from pyrovae.evidence.samplers.quadrature import (
     MAX_POINTS,
     TOLERANCE,

@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.weights import VERDICTS, thresholds, verdicts
+from pyrovae.evidence.reductions import VERDICTS, thresholds, verdicts
 
 
 class Results(Protocol):

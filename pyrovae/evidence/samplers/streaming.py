@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyrovae import diagnostics
+from pyrovae.evidence.reductions import Reductions
 from pyrovae.evidence.samplers.groups import Groups, Moments
-from pyrovae.evidence.weights import LogWeights, Reductions, check_weights
+from pyrovae.evidence.weights import LogWeights, check_weights
 
 TABLE_SIZE, TABLE_ROWS = 2**18, 256  # weights held at a time, and particles of each datum at least
 BATCHES = 32  # of particles, between which the error of those that all data share is taken
