@@ -183,7 +183,12 @@ class Reached:
         return self._state(obj)
 
     def _numbers(self, tensor: Tensor) -> list[object]:
-        """Takes down a tensor: type, shape, kind of device, and its bytes; it holds no more."""
+        """Takes down a tensor: type, shape, kind of device, and its bytes; it holds no more.
+
+        Args:
+            tensor: On any device; its bytes are those of a dense copy on the CPU, so that its
+                strides do not count. Its gradient does not, either.
+        """
         self._put(tensor.dtype, tuple(tensor.shape), tensor.device.type)
         if self._read:
             plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
@@ -191,7 +196,11 @@ class Reached:
         return []
 
     def _array(self, array: np.ndarray) -> list[object]:
-        """Takes down an array likewise; of one that holds objects, these are returned."""
+        """Takes down an array likewise; of one that holds objects, these are returned.
+
+        Args:
+            array: Of any type and shape; a scalar of NumPy's is one without dimensions.
+        """
         self._put(array.dtype, array.shape)
         if array.dtype.hasobject:
             return array.ravel().tolist()
@@ -265,6 +274,9 @@ class Reached:
         """Takes down where a class stands, and returns its bases and attributes.
 
         Of a library's, only those bases that are the user's own: its version stands for the rest.
+
+        Args:
+            cls: Whose docstring and annotations do not count here.
         """
         self._put(cls.__module__, cls.__qualname__, version := library(cls.__module__))
         kinds = [base for base in cls.__mro__[1:] if base is not object]
@@ -275,7 +287,12 @@ class Reached:
         return [kinds, {k: v for k, v in vars(cls).items() if k not in ASIDE}]
 
     def _used(self, used: _Used) -> list[object]:
-        """Takes down a module, and returns those of its values that code names."""
+        """Takes down a module, and returns those of its values that code names.
+
+        Args:
+            used: The module and the names; modules among the values are searched for the same
+                names, as `a.b.c` in code names them one after the other.
+        """
         name = used.module.__name__
         self._put(name, version := library(name))
         if version is not None:
@@ -295,7 +312,11 @@ class Reached:
         return [type(network), vars(network)]
 
     def _built_in(self, fn: BuiltinFunctionType) -> list[object]:
-        """Takes down a function written in C, and returns the object it is bound to, if any."""
+        """Takes down a function written in C, and returns the object it is bound to, if any.
+
+        Args:
+            fn: Such as `math.sqrt`, or the `append` of a list, which counts with that list.
+        """
         self._put(getattr(fn, "__module__", None), fn.__qualname__)
         owner = getattr(fn, "__self__", None)
         return [] if isinstance(owner, ModuleType | type | None) else [owner]

@@ -72,7 +72,21 @@ OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold" 
 
 
 class Config(TypedDict, total=False):
-    """The options of a run in `config.yaml`, those that are read again."""
+    """The options of a run in `config.yaml`, those that are read again.
+
+    Attributes:
+        data: Name, path or import path of the data set.
+        root: Folder that holds the named data sets.
+        binarize: "static", "dynamic", "threshold" or "none".
+        batch_size: Rows of a step of training.
+        seed: Of weights, training and evaluation.
+        valid_size: Training rows held out for validation; `None` for the data set's own number.
+        likelihood: Of a VAE, by name or import path; `None` of other models.
+        program: `package.module:make`; `None` of a model.
+        model: Name or import path; "vae" of a program, too, which does not read it.
+        model_options: Of models other than the VAE, whose options have names of their own.
+        plate: Name of the plate over the data.
+    """
 
     data: Required[str]
     root: Required[str]
@@ -266,6 +280,11 @@ class Blocks(MutableMapping[str, dict[str, State]]):
 
     An evaluation that is stopped finds here what it had done. One that is broken, or was altered,
     counts as not there, and is computed again.
+
+    A block "guide-64" holds by name the columns `(..., n)` that estimators read of the guide's
+    draws for the n rows from 64 on, such as "importance.value", the "seconds" it took, and, where
+    data share their draws, "batches", `(B, n)`; see `pyrovae.evidence.blocks`. One named
+    "guide-second" is what a second way said of all of them.
 
     Args:
         folder: Where they lie, in a folder of their own.

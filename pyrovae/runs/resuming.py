@@ -3,6 +3,12 @@
 What the model is, what it is trained for and where its random streams began stays, or the run
 would be none that anybody could make again; how it is trained may change, and a note says since
 when. All else, such as the estimators of the evidence, is what is asked for now.
+
+The file `checkpoint.safetensors` holds, in the form of `pyrovae.storage`, the state of training
+after the last epoch that was finished ("parameters", "buffers", "best", "optimizer", "schedule",
+"random", "elbo", "valid_elbo", "seconds" and "best_epoch") and, beside it, what it is compared by:
+"data" (the protocol of the data), "config" (the options as in config.yaml), "notes" (a list of
+sentences) and "program" (the digest of a program that is no model, else "").
 """
 
 __all__ = ["Checkpoint", "read_checkpoint"]

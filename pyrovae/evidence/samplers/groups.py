@@ -74,7 +74,14 @@ class Groups:
         self._open = torch.full((num_data,), -torch.inf, dtype=torch.float64)  # of log sum w
 
     def add(self, log_w: Tensor) -> None:
-        """Takes in log-weights `(s, N)` of the next s particles."""
+        """Takes in log-weights of the next s particles, for any s.
+
+        Those that fill the open group come first, then whole groups at once, then what begins
+        another.
+
+        Args:
+            log_w: `(s, N)`, nats.
+        """
         log_w = log_w.double()
         head = log_w[: self._k - self._filled if self._filled else 0]
         self._fill(head)
@@ -92,7 +99,11 @@ class Groups:
         return self._moments.std_error()
 
     def _fill(self, log_w: Tensor) -> None:
-        """Adds `(s, N)` to the group that is not full, and takes that in where it then is."""
+        """Adds some to the group that is not full, and takes that in where it then is.
+
+        Args:
+            log_w: `(s, N)`, nats, of no more particles than the group lacks.
+        """
         if not len(log_w):
             return
         self._open = torch.logaddexp(self._open, log_w.logsumexp(0))
@@ -102,7 +113,11 @@ class Groups:
             self._open, self._filled = torch.full_like(self._open, -torch.inf), 0
 
     def _take(self, log_sums: Tensor) -> None:
-        """Adds full groups, log sum w `(g, N)`."""
+        """Adds full groups to the moments of their log-mean-exp.
+
+        Args:
+            log_sums: log sum w of each, `(g, N)`, nats.
+        """
         if len(log_sums):
             values = log_sums - log(self._k)
             squares = (values - values.mean(0)).square().sum(0)
