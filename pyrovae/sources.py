@@ -38,7 +38,11 @@ def library(name: str | None) -> str | None:
 
 
 def _file(top: str) -> Path | None:
-    """Returns where a module lies, imported or not; `None` where it has no file."""
+    """Returns where a module lies, imported or not; `None` where it has no file.
+
+    Args:
+        top: Name of a module without dots: a package lies where its `__init__.py` does.
+    """
     if top in sys.modules:
         file = getattr(sys.modules[top], "__file__", None)
     else:

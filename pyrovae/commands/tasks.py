@@ -94,7 +94,19 @@ def opened(config: "Namespace", needs_program: bool = True) -> "Run":
 
 
 def of_run(config: "Namespace") -> Task:
-    """Returns what a run folder holds with its test data, or with others."""
+    """Returns what a run folder holds with its test data, or with others.
+
+    Results of the run's own test part go into its folder, those of other data, or of data made
+    binary otherwise, into one inside it.
+
+    Args:
+        config: The options.
+
+    Raises:
+        StateError: If the folder holds no run that can be read.
+        DataError: If the data cannot be had, or are not what model and guide take.
+        ValueError: If code of the user's own is not named again.
+    """
     from pyrovae import runs
 
     run = opened(config)
@@ -122,7 +134,14 @@ def of_run(config: "Namespace") -> Task:
 
 
 def _part_of_run(config: "Namespace", run: "Run", binarize: str, own: bool) -> Part:
-    """Returns the test part of a run's data or of others, of a file all rows."""
+    """Returns the test part of a run's data or of others, of a file all rows.
+
+    Args:
+        config: The options.
+        run: The run.
+        binarize: How data are made binary.
+        own: Whether they are the run's own.
+    """
     if config.data and config.data != run.config["data"] and Path(config.data).exists():
         return _all_rows(config.data, binarize, program=run.model is None)
     return _test_part(data_of(config, run, binarize, own))
@@ -148,7 +167,16 @@ def data_of(
 
 
 def of_program(config: "Namespace") -> Task:
-    """Returns a user's program with a user's data."""
+    """Returns a user's program with a user's data.
+
+    Args:
+        config: The options.
+
+    Raises:
+        ProgramError: If there is no such program, or making it fails.
+        DataError: If the data cannot be had, or the program takes another number of arrays.
+        ValueError: If no data are named.
+    """
     import pyrovae as pv
 
     if not config.data:
@@ -170,17 +198,31 @@ def of_program(config: "Namespace") -> Task:
 
 
 def _all_rows(path: str, binarize: str, program: bool) -> Part:
-    """Returns all rows of a file."""
+    """Returns all rows of a file.
+
+    Args:
+        path: Of a .npy or .npz.
+        binarize: How they are made binary.
+        program: Whether they are for a program, which gets the arrays as they are.
+    """
     import pyrovae as pv
 
     return Part(*pv.data.load_rows(path, binarize, program=program))
 
 
 def _test_part(splits: "Splits") -> Part:
-    """Returns the test part of a data set."""
+    """Returns the test part of a data set, with the record of how it came about.
+
+    Args:
+        splits: Of the data set.
+    """
     return Part(splits.test, splits.image_shape, {**splits.protocol, "part": "test"}, splits)
 
 
 def _stem(data: str) -> str:
-    """Returns data's name as that of a folder."""
+    """Returns data's name as that of a folder: "x" of "data/x.npy", "Mine" of "my_data.Mine".
+
+    Args:
+        data: A name, path or import path.
+    """
     return data.rpartition(".")[2] if is_path(data) else Path(data).stem

@@ -113,6 +113,9 @@ class ImportanceSampler:
 
         Under "auto", S is that of the datum with most particles, and -inf fills up the others.
 
+        Args:
+            rows: The n rows of the block.
+
         Raises:
             ValueError: For data outside their support, or NaN weights, datum named.
         """
@@ -142,12 +145,23 @@ class ImportanceSampler:
         return total
 
     def _check(self, rows: range) -> None:
-        """Raises DataError where these rows lie outside their sites' support."""
+        """Raises DataError where these rows lie outside their sites' support.
+
+        Args:
+            rows: Of a block; the look at them has a random stream of its own, and moves no draw.
+        """
         with reproducible(self.seed, CHECK, rows.start):
             self.program.check_observed(rows)
 
     def _stream(self, rows: range) -> tuple[int, ...]:
-        """Returns the numbers of a block's random stream."""
+        """Returns the numbers of a block's random stream.
+
+        Draws that all data share are those of one stream in every block, or they would not be the
+        same.
+
+        Args:
+            rows: Of the block, of which the first counts.
+        """
         if self.program.particles.shared or self.program.sites.common_latents:
             return (SHARED,)
         return (PRIOR if self.program.guide is None else GUIDE, rows.start)
@@ -155,7 +169,18 @@ class ImportanceSampler:
     def _table(
         self, rows: range, numbers: Sequence[int], num_particles: int, stream: tuple[int, ...]
     ) -> Tensor:
-        """Returns log-weights `(S, n)` of draws from a random stream; `numbers` name the rows."""
+        """Returns log-weights `(S, n)` of draws from a random stream, nats, float64 on the CPU.
+
+        Args:
+            rows: The n rows of a block.
+            numbers: Theirs in the words of an error, where a program holds a selection of the
+                data.
+            num_particles: S.
+            stream: What fixes the draws, beside the seed.
+
+        Raises:
+            ValueError: If a weight is NaN or +inf; the datum is named.
+        """
         with reproducible(self.seed, *stream):
             table, start = torch.empty(0, dtype=torch.float64), 0
             for log_w in self._chunks(rows, num_particles):  # (s, n)
@@ -167,7 +192,12 @@ class ImportanceSampler:
         return table
 
     def _chunks(self, rows: range, num_particles: int) -> Iterator[Tensor]:
-        """Returns the tables `(s, n)` of a block's log-weights, as they are decoded."""
+        """Returns the tables `(s, n)` of a block's log-weights, as they are decoded.
+
+        Args:
+            rows: The n rows of a block.
+            num_particles: S, what all s add up to.
+        """
         if self.program.particles.shared:
             return self._from_shared(rows, num_particles)
         if self.program.guide is None:
@@ -175,9 +205,16 @@ class ImportanceSampler:
         return self._from_guide(rows, num_particles)
 
     def _from_guide(self, rows: range, num_particles: int) -> Iterator[Tensor]:
-        """Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many.
+        r"""Yields log w `(s, n)` of draws from the guide or proposal, encoded once for many.
 
         One run of the proposal gives up to `most` particles, which the model decodes in chunks.
+
+        .. math::
+            \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} | x_n)
+
+        Args:
+            rows: The n rows of a block.
+            num_particles: S.
         """
         most, chunk = drawn_at_once(self.program, len(rows), self.chunk_size)
         propose, log_joint = self._proposal(rows, most), self.program.log_joint
@@ -195,7 +232,19 @@ class ImportanceSampler:
                 yield log_w
 
     def _proposal(self, rows: range, most: int) -> Sampler:
-        """Returns what draws z and gives log q(z|x): the proposal, the guide, or its graph."""
+        """Returns what draws z and gives log q(z|x): the proposal, the guide, or its graph.
+
+        Args:
+            rows: The n rows of a block.
+            most: Particles of one run, at most, for which a graph is captured.
+
+        Returns:
+            Of a number of particles S it gives latents by site, `(S, ..., event)`, and log q, `(S,
+            n)`.
+
+        Raises:
+            ValueError: If a proposal was asked for, and a latent is common to all data.
+        """
         program, proposal = self.program, self.scheme.proposal
         if proposal and (common := program.sites.common_latents):
             raise ValueError(
@@ -210,7 +259,14 @@ class ImportanceSampler:
         return partial(program.propose, rows)
 
     def _from_prior(self, rows: range, num_particles: int) -> Iterator[Tensor]:
-        """Yields log w `(s, n)` of draws from the prior, each datum's own."""
+        """Yields log w `(s, n)` of draws from the prior, each datum's own: log p(x|z), nats.
+
+        The density of z stands in numerator and denominator, and is not computed.
+
+        Args:
+            rows: The n rows of a block.
+            num_particles: S.
+        """
         most = max(1, min(num_particles, self.chunk_size // len(rows)))
         log_likelihood = partial(self.program.log_likelihood, rows)
         if makes_draws(self.program, rows) and not self.scheme.qmc:
@@ -221,7 +277,15 @@ class ImportanceSampler:
             yield log_w
 
     def _from_shared(self, rows: range, num_particles: int) -> Iterator[Tensor]:
-        """Yields log w = log p(x|z), `(s, n)`, of draws from the prior, decoded once for all."""
+        """Yields log w = log p(x|z), `(s, n)`, of draws from the prior, decoded once for all.
+
+        A block takes S decodes rather than S n. Where `scored_by_products` says so, all pairs of
+        draws and data are products of matrices, of many more draws at once.
+
+        Args:
+            rows: The n rows of a block.
+            num_particles: S.
+        """
         program = self.program
         num_data = min(program.batching.num_data, SHARED_ROWS)
         most = SCORES if scored_by_products(program) else self.chunk_size
@@ -232,13 +296,30 @@ class ImportanceSampler:
     def _passes(
         self, rows: range, num_particles: int, most: int
     ) -> Iterator[tuple[int, AbstractContextManager[object]]]:
-        """Returns numbers of draws, each with the context that makes them quasi-random or not."""
+        """Returns numbers of draws, each with the context that makes them quasi-random or not.
+
+        Args:
+            rows: The n rows of a block.
+            num_particles: S, what the numbers add up to.
+            most: Draws of one pass, at most.
+        """
         if self.scheme.qmc:
             return quasi_random(self.program, rows, num_particles, most)
         return ((size, nullcontext()) for size in pieces(num_particles, most))
 
     def _adaptive(self, rows: range) -> LogWeights:
-        """Returns a block's weights, as many for each datum as a pilot with other draws found."""
+        """Returns a block's weights, as many for each datum as a pilot with other draws found.
+
+        The pilot's own draws are thrown away: a number that was chosen by the very weights that it
+        then averages would bias them. Data that are due the same number are drawn together.
+
+        Args:
+            rows: The n rows of a block.
+
+        Returns:
+            Log-weights `(S, n)`, S the largest of the numbers, each datum's own as `counts`,
+            `(n,)`.
+        """
         program, apart = self.program, self.program.selects_rows
 
         def table(members: Tensor, num_particles: int, *stream: int) -> Tensor:
@@ -266,13 +347,24 @@ class ImportanceSampler:
 
 
 def sharing(program: Program) -> Program:
-    """Returns the program with its draws from the prior shared by all data, if they can be."""
+    """Returns the program with its draws from the prior shared by all data, if they can be.
+
+    Args:
+        program: That is run once, to see whether its latents depend on the data.
+    """
     with reproducible(0):
         return program.sharing() if shares_latents(program) else program
 
 
 def joined(blocks: Sequence[LogWeights]) -> LogWeights:
-    """Returns the blocks' tables side by side, filled up where their draws differ in number."""
+    """Returns the blocks' tables side by side, filled up where their draws differ in number.
+
+    Args:
+        blocks: Tables `(S, n)`, of all rows in order; S may differ under "auto".
+
+    Returns:
+        One of `(S, N)`, S the largest, with -inf for draws that were not made.
+    """
     if len(blocks) == 1:
         return blocks[0]
     most = max(block.num_particles for block in blocks)

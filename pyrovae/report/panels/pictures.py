@@ -97,7 +97,12 @@ class Program(Picture):
 
 
 def _of_first(best: Estimate, y: Tensor | None) -> str:
-    """Returns what is known of the first data, in words."""
+    """Returns what is known of the first twelve data, in words: log p(x) in nats, and labels.
+
+    Args:
+        best: The estimate to go by.
+        y: Labels, `(n,)`, or `None`.
+    """
     text = f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."
     if y is not None:
         text += f" Their labels: {', '.join(map(str, y[:12].tolist()))}."
