@@ -8,7 +8,7 @@ from pyro import poutine
 from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
-from pyrovae.evidence.samplers import importance
+from pyrovae.evidence.samplers import sampler
 from pyrovae.program import (
     evaluation,
     inspect,
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_plain_way(make, products):
     rows, size = range(len(program)), 7
     with evaluation(), pyro.validation_enabled(False):
         assert shares_latents(program)
-        z = importance.draw_latents(program, size)
+        z = sampler.draw_latents(program, size)
         ours = log_likelihood_of_all(program, z, rows)
         for n in rows:
             one = inspect(model, None, *(d[n : n + 1] for d in data))
@@ -147,8 +147,8 @@ def test_estimates_are_right_and_of_one_draw_whatever_the_blocks(monkeypatch):
     scores = (weights.log_evidence() - scenario.log_evidence(x)) / weights.std_error()
     assert scores.abs().max() < 4
     monkeypatch.setattr("pyrovae.program.particles.SHARED_ROWS", 16)
-    monkeypatch.setattr(importance, "SHARED_ROWS", 16)
-    monkeypatch.setattr(importance, "SCORES", 16 * (2**20 // 40))
+    monkeypatch.setattr(sampler, "SHARED_ROWS", 16)
+    monkeypatch.setattr(sampler, "SCORES", 16 * (2**20 // 40))
     parts = pv.prior_sampling(scenario.model, x, num_particles=20_000, seed=0, block_size=16)
     torch.testing.assert_close(parts.log_w, weights.log_w)
     options = dict(estimators=["prior"], num_particles=20_000, seed=0, block_size=16)

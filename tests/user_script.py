@@ -29,7 +29,7 @@ Fn = Callable[..., object]
 class IWAE5(pv.Objective):
     """An objective of their own."""
 
-    name = "iwae-5"
+    name = "user-iwae"
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         return log_weights(model, guide, *data, num_particles=5).logsumexp(0) - log(5)
@@ -38,7 +38,7 @@ class IWAE5(pv.Objective):
 class Coins(pv.data.DataSet):
     """A data set of their own."""
 
-    name = "coins"
+    name = "user-coins"
 
     def read(self, root: Path, download: bool) -> Split:
         return Split(torch.eye(10).repeat(5, 1))
@@ -47,7 +47,7 @@ class Coins(pv.data.DataSet):
 class Laplace(pv.likelihoods.Likelihood):
     """A likelihood of their own."""
 
-    name = "laplace"
+    name = "user-laplace"
     outputs = 2
 
     def forward(self, f: Tensor) -> TorchDistribution:
@@ -58,7 +58,7 @@ class Laplace(pv.likelihoods.Likelihood):
 class Mine(pv.Model):
     """A model of their own."""
 
-    name = "mine"
+    name = "user-mine"
 
     def __init__(self, x_dim: int, z_dim: int = 2) -> None:
         super().__init__()
@@ -87,14 +87,14 @@ def models() -> None:
     assert_type(can[0].encode(splits.test.x[:]), TorchDistribution)
     pv.save(Mine(64), "runs/mine")
     assert_type(pv.load("runs/mine"), pv.Model)
-    assert_type(named("mine"), type[pv.Model])
+    assert_type(named("user-mine"), type[pv.Model])
 
 
 def training() -> None:
     vae, x = pv.VAE(x_dim=64, z_dim=8), pv.data.load("digits").train.x
     fit = pv.svi.fit(vae.model, vae.guide, x, num_epochs=1, objective="iwae", seed=0)
     assert_type(fit, Fit)
-    coins = assert_type(pv.data.load("coins"), Splits)
+    coins = assert_type(pv.data.load("user-coins"), Splits)
     mine = Mine(10)
     pv.svi.fit(mine.model, None, coins.train.x, objective=IWAE5(), num_epochs=1)
     check = assert_type(pv.check(vae.model, vae.guide, x), pv.Check)
