@@ -274,7 +274,8 @@ def test_rows_that_depend_on_each_other(model, guide, words):
     x = SCENARIO.data(6)
     with pytest.raises(ValueError, match=words):
         pv.evaluate(model, guide, x, estimators=["prior" if guide is None else "importance"])
-    assert not pv.check(model, guide, x, block_size=4).ok
+    found = pv.check(model, guide, x, block_size=4)
+    assert not found.ok and not found
 
 
 def test_columns_taken_for_rows():
@@ -500,7 +501,8 @@ def test_arguments_that_are_no_data():
     arguments = x, None, "train", 2, torch.nn.Identity()
     w = pv.importance_sampling(model, guide, *arguments, num_particles=3, seed=0)
     torch.testing.assert_close(w.log_w, SCENARIO.log_evidence(x).expand(3, 70))
-    assert pv.check(model, guide, *arguments).ok
+    found = pv.check(model, guide, *arguments)
+    assert found.ok and found
 
 
 def test_a_program_that_holds_its_data_itself():

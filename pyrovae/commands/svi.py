@@ -12,60 +12,28 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pyrovae.commands.common import Asked, blocks_of, check_device, guarded, interrupted
+from pyrovae.commands.common import Asked, blocks_of, guarded, interrupted
 from pyrovae.commands.named import (
-    data_source,
-    model_class,
-    objective_named,
     own_code,
     panels_asked,
 )
-from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, configured, kept, parser
-from pyrovae.commands.users import blamed, check_takes, make_program, program_sha256
+from pyrovae.commands.svi_options import configured, parser
+from pyrovae.commands.svi_task import Task, task_of
+from pyrovae.commands.users import blamed
 from pyrovae.errors import StateError
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from pyrovae.data import Split, Splits
     from pyrovae.data.rows import Rows
     from pyrovae.evidence.results import Evidence
-    from pyrovae.models.base import Model
-    from pyrovae.program.binding import Pair
     from pyrovae.runs.folder import Folder
     from pyrovae.svi import Fit
     from pyrovae.svi.distributed import Processes
-    from pyrovae.svi.objectives import Objective
     from pyrovae.svi.training import State
-
-
-class Task(NamedTuple):
-    """What is asked for, with its data, its model and what is maximised.
-
-    Attributes:
-        config: What the command line asks for, resolved.
-        kept: What of that goes into config.yaml.
-        splits: The data.
-        model: `None` of a program.
-        pair: Model and guide, as callables.
-        program: Digest of a program that is no model, else "".
-        objective: What is maximised.
-    """
-
-    config: "Namespace"
-    kept: Config
-    splits: "Splits"
-    model: "Model | None"
-    pair: "Pair"
-    program: str
-    objective: "Objective"
-
-    def arrays(self, split: "Split") -> "tuple[Tensor | Rows, ...]":
-        """Returns what model and guide take of a split, `(N, ...)` each."""
-        return self.model.arrays(split) if self.model else split.arrays
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +59,7 @@ def run(config: "Namespace", argv: list[str]) -> int:
     from pyrovae.svi.distributed import joined
 
     with joined(config.device) as (processes, config.device), blamed(*own_code(vars(config))):
-        task = _task(config)
+        task = task_of(config)
         if processes.rank:
             _fitted(task, None, processes)
             return 0
@@ -106,81 +74,6 @@ def run(config: "Namespace", argv: list[str]) -> int:
         table = {"run": str(path), "estimators": evidence.rows()}
         print(json.dumps({**table, "protocol": dict(evidence.protocol)}))
     return 0
-
-
-def _task(config: "Namespace") -> Task:
-    """Returns what is asked for, with nothing trained yet.
-
-    Args:
-        config: What is asked for; estimators that it leaves open are settled here.
-
-    Raises:
-        DataError: If the data cannot be had, or are not what the model takes.
-        ValueError: If there is no such device, model or objective.
-    """
-    splits = _splits(config)
-    check_device(config.device)
-    objective = objective_named(config.objective)
-    model = None if config.program else _model(kept(config), splits)
-    pair = (model.model, model.guide) if model else _program(config, splits)
-    config.estimators = config.estimators or list(GUIDED if pair[1] else UNGUIDED)
-    digest = "" if model else program_sha256(pair)
-    return Task(config, kept(config), splits, model, pair, digest, objective)
-
-
-def _splits(config: "Namespace") -> "Splits":
-    """Returns the data, of a program as they stand in the file.
-
-    Args:
-        config: What is asked for.
-
-    Raises:
-        DataError: If they cannot be had.
-    """
-    import pyrovae as pv
-
-    load = pv.data.load_arrays if config.program else pv.data.load
-    return load(
-        data_source(config.data),
-        root=config.root,
-        binarize=config.binarize,
-        valid_size=config.valid_size,
-        download=config.download,
-    )
-
-
-def _model(config: Config, splits: "Splits") -> "Model":
-    """Returns the model asked for, untrained: its weights are drawn from the run's seed.
-
-    Args:
-        config: What is asked for, as config.yaml has it.
-        splits: The data, which decide sizes.
-
-    Raises:
-        ValueError: If there is no such model, or the data are not what it takes.
-    """
-    from pyrovae.commands.model_options import options_of
-    from pyrovae.rng import seeded
-
-    with seeded(config["seed"]):
-        model = model_class(config["model"]).for_data(splits, **options_of(config))
-    return model.to(config["device"])
-
-
-def _program(config: "Namespace", splits: "Splits") -> "Pair":
-    """Returns the program asked for, which takes these data.
-
-    Args:
-        config: What is asked for.
-        splits: The data.
-
-    Raises:
-        ProgramError: If there is no such program, or making it fails.
-        DataError: If it takes another number of arrays.
-    """
-    pair = make_program(config.program, config.seed, config.device)
-    check_takes(pair, splits.train.arrays, f"--data {config.data}")
-    return pair
 
 
 def _path(config: "Namespace") -> Path:

@@ -198,6 +198,9 @@ class Check:
     verdict: str
     sites: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        return self.ok
+
     def __repr__(self) -> str:
         return f"Check(ok={self.ok})"
 

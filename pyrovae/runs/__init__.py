@@ -1,29 +1,30 @@
 """Run folders: what they hold, what may be written to or removed from them, their pictures."""
 
-from pyrovae.runs.contents import (
-    BLOCKS,
-    CHECKPOINT,
+from pyrovae.runs.blocks import BLOCKS, Blocks
+from pyrovae.runs.config import (
     CONFIG,
+    about_model,
+    about_training,
+    read_config,
+    read_metrics,
+    read_notes,
+    write_config,
+    write_metrics,
+)
+from pyrovae.runs.contents import (
+    CHECKPOINT,
     EVIDENCE,
     EVIDENCE_FILES,
     REPORT,
     RUN_FILES,
     TABLE,
-    Blocks,
-    about_model,
-    about_training,
     clear,
     drop_blocks,
     drop_evidence,
     holds_run,
     load_evidence,
-    read_config,
-    read_metrics,
-    read_notes,
-    write_config,
     write_evidence,
     write_figures,
-    write_metrics,
 )
 from pyrovae.runs.loading import Run, read_run
 from pyrovae.runs.pictures import best_epoch

@@ -12,7 +12,7 @@ from pyrovae.data.rows import Rows
 from pyrovae.data.sets import Source
 from pyrovae.data.splits import Split, Splits
 from pyrovae.models.base import Model
-from pyrovae.runs.contents import Config, read_config
+from pyrovae.runs.config import Config, read_config
 from pyrovae.runs.saving import Pair, holds_program, load
 
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from pyrovae import storage
 from pyrovae.errors import StateError
-from pyrovae.runs.contents import CHECKPOINT, read_config
+from pyrovae.runs.config import read_config
+from pyrovae.runs.contents import CHECKPOINT
 from pyrovae.svi.training import State
 
 # data and binarization, which stay too, are in the protocol

@@ -1,0 +1,125 @@
+"""What the main job is asked for: its data, its model, and what is maximised."""
+
+__all__ = ["Task", "task_of"]
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyrovae.commands.common import check_device
+from pyrovae.commands.named import (
+    data_source,
+    model_class,
+    objective_named,
+)
+from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, kept
+from pyrovae.commands.users import check_takes, make_program, program_sha256
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from jsonargparse import Namespace
+    from torch import Tensor
+
+    from pyrovae.data import Split, Splits
+    from pyrovae.data.rows import Rows
+    from pyrovae.models.base import Model
+    from pyrovae.program.binding import Pair
+    from pyrovae.svi.objectives import Objective
+
+
+class Task(NamedTuple):
+    """What is asked for, with its data, its model and what is maximised.
+
+    Attributes:
+        config: What the command line asks for, resolved.
+        kept: What of that goes into config.yaml.
+        splits: The data.
+        model: `None` of a program.
+        pair: Model and guide, as callables.
+        program: Digest of a program that is no model, else "".
+        objective: What is maximised.
+    """
+
+    config: "Namespace"
+    kept: Config
+    splits: "Splits"
+    model: "Model | None"
+    pair: "Pair"
+    program: str
+    objective: "Objective"
+
+    def arrays(self, split: "Split") -> "tuple[Tensor | Rows, ...]":
+        """Returns what model and guide take of a split, `(N, ...)` each."""
+        return self.model.arrays(split) if self.model else split.arrays
+
+
+def task_of(config: "Namespace") -> Task:
+    """Returns what is asked for, with nothing trained yet.
+
+    Args:
+        config: What is asked for; estimators that it leaves open are settled here.
+
+    Raises:
+        DataError: If the data cannot be had, or are not what the model takes.
+        ValueError: If there is no such device, model or objective.
+    """
+    splits = _splits(config)
+    check_device(config.device)
+    objective = objective_named(config.objective)
+    model = None if config.program else _model(kept(config), splits)
+    pair = (model.model, model.guide) if model else _program(config, splits)
+    config.estimators = config.estimators or list(GUIDED if pair[1] else UNGUIDED)
+    digest = "" if model else program_sha256(pair)
+    return Task(config, kept(config), splits, model, pair, digest, objective)
+
+
+def _splits(config: "Namespace") -> "Splits":
+    """Returns the data, of a program as they stand in the file.
+
+    Args:
+        config: What is asked for.
+
+    Raises:
+        DataError: If they cannot be had.
+    """
+    import pyrovae as pv
+
+    load = pv.data.load_arrays if config.program else pv.data.load
+    return load(
+        data_source(config.data),
+        root=config.root,
+        binarize=config.binarize,
+        valid_size=config.valid_size,
+        download=config.download,
+    )
+
+
+def _model(config: Config, splits: "Splits") -> "Model":
+    """Returns the model asked for, untrained: its weights are drawn from the run's seed.
+
+    Args:
+        config: What is asked for, as config.yaml has it.
+        splits: The data, which decide sizes.
+
+    Raises:
+        ValueError: If there is no such model, or the data are not what it takes.
+    """
+    from pyrovae.commands.model_options import options_of
+    from pyrovae.rng import seeded
+
+    with seeded(config["seed"]):
+        model = model_class(config["model"]).for_data(splits, **options_of(config))
+    return model.to(config["device"])
+
+
+def _program(config: "Namespace", splits: "Splits") -> "Pair":
+    """Returns the program asked for, which takes these data.
+
+    Args:
+        config: What is asked for.
+        splits: The data.
+
+    Raises:
+        ProgramError: If there is no such program, or making it fails.
+        DataError: If it takes another number of arrays.
+    """
+    pair = make_program(config.program, config.seed, config.device)
+    check_takes(pair, splits.train.arrays, f"--data {config.data}")
+    return pair
