@@ -38,6 +38,7 @@ html_theme = "furo"
 html_title = "pyrovae"
 nb_execution_mode = "off"  # make notebooks runs them
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -275,7 +275,8 @@ def test_rows_that_depend_on_each_other(model, guide, words):
     with pytest.raises(ValueError, match=words):
         pv.evaluate(model, guide, x, estimators=["prior" if guide is None else "importance"])
     found = pv.check(model, guide, x, block_size=4)
-    assert not found.ok and not found
+    assert not found.ok
+    assert not found
 
 
 def test_columns_taken_for_rows():
@@ -502,7 +503,8 @@ def test_arguments_that_are_no_data():
     w = pv.importance_sampling(model, guide, *arguments, num_particles=3, seed=0)
     torch.testing.assert_close(w.log_w, SCENARIO.log_evidence(x).expand(3, 70))
     found = pv.check(model, guide, *arguments)
-    assert found.ok and found
+    assert found.ok
+    assert found
 
 
 def test_a_program_that_holds_its_data_itself():

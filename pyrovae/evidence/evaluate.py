@@ -68,21 +68,23 @@ def evaluate(
         blocks: Results of finished blocks of the same call, by name: what is there is not computed
             again, and what is computed is put there.
         **options: How it is done, and what estimators that are named are to do:
-            plate: Name of the plate over the data, "data"; `None` for log p of all data at once,
-                as one datum.
-            block_size: Data per block, 64.
-            chunk_size: Particles x data decoded at once; `None`: what the cores' caches hold.
-            compile: Run log-weights, and the gradients of "ais", as compiled graphs, once some ten
-                seconds have gone into making them; see `pyrovae.program.Captured`.
-            workers: Processes that share the blocks, of one thread each: results are the same
-                bytes for any number. `None` computes here with all threads, or wherever
-                `joblib.parallel_config` says: Dask, Ray or Spark.
-            num_particles: K, particles per datum and proposal, 5,000; or "auto" (naive sampling
-                then makes 5,000).
-            tolerance, max_particles, max_seconds: Of "auto": standard error aimed at, nats, 0.01;
-                particles per datum at most, 100,000; time after which it asks for no more.
-            num_temperatures, num_chains: Of "ais": temperatures, 100, and particles, 8.
-            iwae_k: Of "iwae": particles of a group, 50.
+
+            - `plate`: name of the plate over the data ("data"); `None` for log p of all data at
+              once, as one datum.
+            - `block_size`: data per block (64).
+            - `chunk_size`: particles x data decoded at once (`None`: what the cores' caches hold).
+            - `compile`: run log-weights, and the gradients of "ais", as compiled graphs, once some
+              ten seconds have gone into making them; see `pyrovae.program.Captured`.
+            - `workers`: processes that share the blocks, of one thread each: results are the same
+              bytes for any number. `None` computes here with all threads, or wherever
+              `joblib.parallel_config` says: Dask, Ray or Spark.
+            - `num_particles`: K, particles per datum and proposal (5,000); or "auto" (naive
+              sampling then makes 5,000).
+            - `tolerance`, `max_particles`, `max_seconds`: of "auto", the standard error aimed at,
+              nats (0.01), particles per datum at most (100,000), and the time after which it asks
+              for no more.
+            - `num_temperatures`, `num_chains`: of "ais", temperatures (100) and particles (8).
+            - `iwae_k`: of "iwae", particles of a group (50).
 
     Raises:
         TypeError: For an option that there is not.
