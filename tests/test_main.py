@@ -21,6 +21,7 @@ from pyrovae.__main__ import main as pyrovae_main
 from pyrovae.commands.common import guarded
 from pyrovae.commands.named import written_names
 from pyrovae.commands.svi import main
+from pyrovae.commands.svi_options import configured
 from pyrovae.evidence.estimators.base import known
 from pyrovae.models import base
 
@@ -285,6 +286,12 @@ def test_nothing_to_resume(tmp_path, capsys):
 def test_options(args, tmp_path):
     job("--out", tmp_path / "run", *args)
     assert (tmp_path / "run" / "figures" / "evidence.png").exists()
+
+
+def test_a_command_line_may_be_empty_or_end_in_an_option():
+    assert configured([]).data == "digits"
+    with pytest.raises(SystemExit):
+        configured(["--model"])
 
 
 def test_default_folder(tmp_path, monkeypatch):

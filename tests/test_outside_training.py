@@ -210,7 +210,7 @@ def test_objectives_that_cannot_be(place, name, words, capsys):
 def test_models_of_all_kinds_are_trained(place, kind, capsys):
     binarize = "dynamic" if kind == "Supervised" else "static"
     mine = ["--model", f"outside_training.{kind}", "--binarize", binarize, *MINE]
-    assert main(["svi", *mine, *QUICK, "--lr", "0.1", "--out", kind]) == 0
+    assert main(["svi", *mine, *QUICK, "--lr", "0.03", "--out", kind]) == 0
     metrics = runs.read_metrics(place / kind)
     assert metrics["valid_elbo"][1] > metrics["valid_elbo"][0]
     evidence = runs.load_evidence(place / kind)
@@ -228,7 +228,7 @@ def test_models_of_all_kinds_are_trained(place, kind, capsys):
     expected = (log_p.logsumexp(1) - torch.tensor(len(each)).log()).double()
     torch.testing.assert_close(evidence["exact"].value, expected, rtol=1e-4, atol=1e-3)
     assert main(["evidence", kind, *mine[:2], "--estimators", "exact", "--rows", "9"]) == 0
-    assert main(["svi", *mine, *QUICK, "-n", "3", "--lr", "0.1", "--out", kind, "--resume"]) == 0
+    assert main(["svi", *mine, *QUICK, "-n", "3", "--lr", "0.03", "--out", kind, "--resume"]) == 0
 
 
 def test_a_model_that_svi_cannot_train(place, capsys):

@@ -5,6 +5,7 @@ __all__ = ["add_model", "options_of", "resolve", "with_options_shown"]
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
 
@@ -80,7 +81,7 @@ def with_options_shown(parser: Parser, argv: Sequence[str]) -> Parser:
         argv: The command line.
     """
     asked = {"-h", "--help"} & set(argv)
-    names = [v for w, v in zip(argv, [*argv[1:], ""], strict=True) if w == "--model"]
+    names = [v for w, v in pairwise(argv) if w == "--model"]
     names += [w.removeprefix("--model=") for w in argv if w.startswith("--model=")]
     if not asked or not names:
         return parser
