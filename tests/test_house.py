@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,19 +44,28 @@ MODULES = {
 NAMES = set(MODULES.values())
 
 
+@cache
+def parsed(path):
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path):
     """Every module that a file imports, wherever in it, with the names taken from it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def typed(path):
     """Every name that a file imports for type checkers alone."""
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             for line in node.body:
                 assert isinstance(line, ast.ImportFrom), path
@@ -136,7 +146,7 @@ def test_models_are_not_for_estimators():
 def test_nothing_that_unpickles_is_called():
     """ParamStore.load, PyroOptim.load and torch.load can run code from a crafted file."""
     for path, name in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 call = ast.unparse(node.func)
                 assert not call.endswith(("param_store().load", "optim.load", "torch.load")), name
@@ -217,7 +227,7 @@ assert state() == before
 
 def test_exceptions_have_one_home():
     for path, name in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef) and name != "errors":
                 bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
                 kinds = {b for b in bases if b.endswith(("Error", "Exception", "Warning"))}
@@ -243,7 +253,7 @@ def complexity(node):
 def test_no_function_is_long_or_tangled():
     long, branched = set(), set()
     for path, name in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[ast.get_docstring(node, clean=False) is not None :]
                 lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
@@ -260,7 +270,7 @@ DOCUMENTED += ("equality", "sources", "evidence", "labelled")
 @pytest.mark.parametrize("path", [p for p, n in MODULES.items() if n.startswith(DOCUMENTED)])
 def test_arguments_are_described(path):
     """Of public functions and methods with two or more of them that say what they return."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for node in (n for body in (tree, *classes) for n in body.body):
         doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None

@@ -307,6 +307,7 @@ def test_its_run_is_evaluated_resumed_and_shown(folder, capsys):
     assert "resume with that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_data_likelihood_and_estimator_from_outside(folder, capsys):
     config = yaml.safe_load((folder / "all" / "config.yaml").read_text())
     assert config["data"] == "outside_models.Stripes"
