@@ -1,6 +1,6 @@
 """Errors that users are told of in one sentence."""
 
-__all__ = ["DataError", "Diverged", "ProgramError", "StateError"]
+__all__ = ["DataError", "Diverged", "GuideError", "ProgramError", "StateError"]
 
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,10 @@ class StateError(ValueError):
 
 class ProgramError(ValueError):
     """A user's program that cannot be had, or fails; the message says where."""
+
+
+class GuideError(ValueError):
+    """A guide that lacks a latent of the model which cannot be summed out."""
 
 
 class Diverged(ArithmeticError):

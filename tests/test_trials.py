@@ -1,5 +1,6 @@
 """Programs whose numbers would be wrong, and those that only look so: each with another answer."""
 
+import math
 import re
 from functools import partial
 
@@ -12,6 +13,7 @@ from pyro.infer import autoguide
 from scenarios import GlobalMean, LinearGaussian
 
 import pyrovae as pv
+from pyrovae.errors import GuideError
 
 MADE = LinearGaussian.make()
 SCENARIO = LinearGaussian(MADE.weight.double(), MADE.mean.double(), MADE.sigma)
@@ -639,3 +641,235 @@ def test_fit_hands_on_what_is_no_data():
     options = {"num_epochs": 2, "seed": 0, "progress": False}
     there = pv.svi.fit(model, guide, (x, None, True), valid=(x, None, True), **options)
     assert len(there.valid_elbo) == 2
+
+
+OWN = "^the distribution of site '{}' is made of the very values that it scores"
+
+
+def refused(model, *data, site="x", exact=True, **options):
+    """Holds that log p is refused, for what it reads and for nothing else."""
+    found = pv.check(model, None, *data, **options)
+    assert re.search(OWN.format(site), found.verdict), found.verdict
+    for name in ("exact", "prior") if exact else ("prior",):
+        with pytest.raises(ValueError, match=OWN.format(site)) as raised:
+            pv.evaluate(model, None, *data, estimators=[name], num_particles=2, **options)
+        assert "\n" not in str(raised.value)
+
+
+def exactly(model, *data, **options):
+    """log p(x) of a model that has no latents, or discrete ones alone."""
+    assert pv.check(model, None, *data, **options)
+    w = pv.importance_sampling(model, lambda *d: None, *data, num_particles=1, **options)
+    return w.log_w[0]
+
+
+def reading(loc, scale=1.0):
+    """A program that observes x, (N, D), about a location made of it."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc(x), scale).to_event(1), obs=x)
+
+    return model
+
+
+def network(*widths):
+    layers = [torch.nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    return torch.nn.Sequential(*(m for layer in layers for m in (layer, torch.nn.Tanh())))
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_an_autoencoder_has_no_density(size):
+    x = torch.randn(70, 5)
+    refused(reading(network(5, 8, 2, 8, 5)), x, block_size=size)
+    refused(reading(torch.relu), x)  # which reads no number below 0
+
+    def of_pixels(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Bernoulli(logits=net(x)).to_event(1), obs=x)
+
+    net, x = network(784, 100, 5, 100, 784), torch.zeros(70, 784)
+    x[:, 300:500] = torch.bernoulli(torch.full((70, 200), 0.3))  # most pixels are always black
+    refused(of_pixels, x, block_size=size)
+
+
+def before(x):
+    """The sum of the columns before each."""
+    return torch.cat([torch.zeros(len(x), 1), x.cumsum(1)[:, :-1]], 1)
+
+
+@pytest.mark.parametrize("width", [2, 30])
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_may_depend_on_those_before_them(width, turned):
+    def order(x):
+        return x.flip(1) if turned else x
+
+    x = torch.randn(6, width)
+    truth = dist.Normal(0.3 * order(before(order(x))), 1.0).log_prob(x).sum(1)
+    model = reading(lambda x: 0.3 * order(before(order(x))))
+    torch.testing.assert_close(exactly(model, x), truth)
+    refused(reading(lambda x: 0.3 * order(order(x).cumsum(1))), x)
+    refused(reading(lambda x: 0.3 * x.mean(1, keepdim=True).expand_as(x)), x)
+
+
+def regressing(of):
+    """The last column given all others; given itself as well where `of` says so."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(of(x).sum(1), 1.0), obs=x[:, -1])
+
+    return model
+
+
+def test_covariates_may_stand_beside_what_is_observed():
+    def given(x, y):
+        with pyro.plate("data", len(x)):
+            scale = 1 + y[:, :1] ** 2
+            pyro.sample("x", dist.Normal(y @ weight, scale).to_event(1), obs=x)
+
+    x, y, weight = torch.randn(9, 4), torch.randn(9, 3), torch.randn(3, 4)
+    truth = dist.Normal(y @ weight, 1 + y[:, :1] ** 2).log_prob(x).sum(1)
+    torch.testing.assert_close(exactly(given, x, y), truth)
+    for width in (4, 20):
+        x = torch.randn(9, width)
+        truth = dist.Normal(x[:, :-1].sum(1), 1.0).log_prob(x[:, -1])
+        torch.testing.assert_close(exactly(regressing(lambda x: x[:, :-1]), x), truth)
+        refused(regressing(lambda x: x), x)
+
+
+def test_sites_may_depend_on_those_before_them():
+    def model(x, y, own):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Poisson(1 + 3 * y), obs=x[:, 0])
+            rate = 1 + a + (x[:, 1] if own else 0)
+            pyro.sample("b", dist.Poisson(rate), obs=x[:, 1])
+            pyro.sample("y", dist.Bernoulli(torch.full((len(x),), 0.3)), obs=y)
+
+    x, y = torch.poisson(torch.full((9, 2), 3.0)), torch.arange(9) % 2 * 1.0
+    a, b = x.T
+    truth = dist.Poisson(1 + 3 * y).log_prob(a) + dist.Poisson(1 + a).log_prob(b)
+    truth = truth + dist.Bernoulli(0.3).log_prob(y)
+    torch.testing.assert_close(exactly(partial(model, own=False), x, y), truth)
+    refused(partial(model, own=True), x, y, site="b")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_masked_may_be_read(inside):
+    """An entry that does not count is given; each row has others."""
+
+    def model(x, seen, leaks):
+        loc = torch.where(seen & (not leaks), 0.0, x).sum(1, keepdim=True)
+        with pyro.plate("data", len(x)) as _:
+            fn = dist.Normal(loc.expand_as(x), 1.0)
+            if inside:
+                pyro.sample("x", fn.mask(seen).to_event(1), obs=x)
+                return
+            with pyro.plate("columns", x.shape[1], dim=-2), poutine.mask(mask=seen.T):
+                pyro.sample("x", dist.Normal(loc.expand_as(x).T, 1.0), obs=x.T)
+
+    x, seen = torch.randn(9, 3), torch.rand(9, 3) < 0.6
+    loc = torch.where(seen, 0.0, x).sum(1, keepdim=True)
+    truth = (dist.Normal(loc, 1.0).log_prob(x) * seen).sum(1)
+    torch.testing.assert_close(exactly(partial(model, leaks=False), x, seen), truth)
+    refused(partial(model, leaks=True), x, seen)
+
+
+def test_mixtures_of_which_one_part_reads_what_it_scores():
+    def model(x, own):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.3))
+            loc = k[..., None] * (x if own else before(x))
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    x = torch.randn(9, 3)
+    parts = [dist.Normal(k * before(x), 1.0).log_prob(x).sum(1) for k in (0, 1)]
+    truth = torch.logaddexp(parts[0] + math.log(0.7), parts[1] + math.log(0.3))
+    torch.testing.assert_close(exactly(partial(model, own=False), x), truth)
+    refused(partial(model, own=True), x)
+
+
+def subsampled(x, scale):
+    with pyro.plate("data", len(x), subsample_size=4) as i:
+        pyro.sample("x", dist.Normal(scale * before(x)[i] + (1 - scale) * x[i], 1.0).to_event(1),
+                    obs=x[i])  # fmt: skip
+
+
+def looped(x, scale, size=None):
+    for i in pyro.plate("data", len(x), subsample_size=size):
+        loc = scale * before(x)[i] + (1 - scale) * x[i]
+        pyro.sample(f"x{i}", dist.Normal(loc, 1.0).to_event(1), obs=x[i])
+
+
+def of_rows(x, scale):
+    """Each row but the first, given the row before."""
+    loc = scale * x[:-1] + (1 - scale) * x[1:]
+    pyro.sample("x", dist.Normal(loc, 1.0).to_event(2), obs=x[1:])
+
+
+looped_in_parts = partial(looped, size=4)
+
+
+@pytest.mark.parametrize("model", [subsampled, looped, looped_in_parts, of_rows])
+def test_other_data_plates_of_what_reads_itself(model):
+    plate = None if model is of_rows else "data"
+    x = torch.randn(8, 3)
+    loc, value = (x[:-1], x[1:]) if plate is None else (before(x), x)
+    truth = dist.Normal(loc, 1.0).log_prob(value).sum(1)
+    truth = truth.sum() if plate is None else truth
+    torch.testing.assert_close(exactly(partial(model, scale=1.0), x, plate=plate), truth)
+    refused(partial(model, scale=0.9), x, site="x.?", plate=plate)
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "point", "skip"])
+def test_what_a_site_reads_by_way_of_another(kind):
+    """A code that is a site is made of x all the same; so is what skips the latents."""
+    scenario = LinearGaussian.make()
+    x = scenario.data(7)
+
+    def model(x, share):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", scenario.prior(len(x)))
+            code = share * x
+            if kind == "deterministic":
+                code = pyro.deterministic("code", code, event_dim=1)
+            if kind == "point":
+                code = pyro.sample("code", dist.Delta(code, event_dim=1))
+            fn = scenario.likelihood(z)
+            pyro.sample("x", dist.Normal(fn.mean + code, fn.stddev).to_event(1), obs=x)
+
+    evidence = pv.evaluate(
+        partial(model, share=0.0), None, x, estimators=["prior"], num_particles=20_000, seed=0
+    )
+    off = (evidence["prior"].value - scenario.log_evidence(x)).abs()
+    assert (off <= 4 * evidence["prior"].std_error).all()
+    refused(partial(model, share=0.3), x, exact=False)
+
+
+def test_values_made_of_several_columns():
+    """A step moves with two levels and may know one; a difference with a covariate, likewise."""
+
+    def model(x, own):
+        loc = 0.3 * x[:, :-1] + (0.3 * x[:, 1:] if own else 0)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x[:, 1:] - x[:, :-1])
+
+    def beside(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.3 * y, 1.0).to_event(1), obs=x - y)
+
+    for width in (2, 5, 30):
+        x, y = torch.randn(2, 9, width)
+        truth = dist.Normal(0.3 * y, 1.0).log_prob(x - y).sum(1)
+        torch.testing.assert_close(exactly(beside, x, y), truth)
+        truth = dist.Normal(0.3 * x[:, :-1], 1.0).log_prob(x.diff(dim=1)).sum(1)
+        torch.testing.assert_close(exactly(partial(model, own=False), x), truth)
+        refused(partial(model, own=True), x)
+
+
+def test_exact_tells_a_latent_that_it_cannot_sum_out():
+    """From all else that is wrong with a program, for which no other estimator is to be asked."""
+    with pytest.raises(GuideError, match="'exact' sums out all latents.* misses latent site 'z'"):
+        pv.Exact()(SCENARIO.model, None, SCENARIO.data(3))
+    with pytest.raises(ValueError, match=OWN.format("x")):
+        pv.Exact()(reading(lambda x: 0.9 * x), None, torch.randn(4, 2))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
 
+from pyrovae.errors import GuideError
 from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.contexts import aside
@@ -17,7 +18,7 @@ from pyrovae.program.first import first_run, on_all_rows
 from pyrovae.program.masks import check_masks
 from pyrovae.program.points import check_common, condition_on_points
 from pyrovae.program.sites import Site, base, vectorized
-from pyrovae.program.trials import check_rows, check_steady, choose_particles
+from pyrovae.program.trials import check_own_values, check_rows, check_steady, choose_particles
 from pyrovae.threads import one_at_a_time
 
 SLOWLY = "the program runs one particle at a time, slowly: it {}"
@@ -61,9 +62,9 @@ def validated(program: Program, block_size: int) -> Program:
     """Returns the program once its first block was found right.
 
     What the sites tell is checked first (`check_sites`, `points`, `auxiliaries`), then what only
-    runs show: observed values, steady densities, masks, rows that do not depend on each other.
-    Where rows cannot be taken in other blocks, all are taken at once. Last, its way of running
-    particles is chosen.
+    runs show: observed values, steady densities, sites that read what they score, masks, rows that
+    do not depend on each other. Where rows cannot be taken in other blocks, all are taken at once.
+    Last, its way of running particles is chosen.
 
     Args:
         program: As its first run has shown it.
@@ -80,6 +81,7 @@ def validated(program: Program, block_size: int) -> Program:
     check_auxiliaries(program, rows)
     program.check_observed(rows)
     check_steady(program, rows)
+    check_own_values(program, rows)
     program = check_masks(program, rows)
     if not check_rows(program, rows):
         program = on_all_rows(program)
@@ -142,7 +144,7 @@ def _check_guide(program: Program) -> None:
 
 
 def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Site]) -> None:
-    """Raises ValueError where the guide draws another site than the model, or one less.
+    """Raises GuideError where the guide lacks a latent site, ValueError where it has one more.
 
     Args:
         program: Whose `enumerated` latents need no guide.
@@ -150,7 +152,7 @@ def _check_names(program: Program, drawn: dict[str, Site], latents: dict[str, Si
         latents: The model's.
     """
     if missing := sorted(latents.keys() - drawn.keys() - set(program.enumerated)):
-        raise ValueError(
+        raise GuideError(
             f"the guide misses latent site {missing[0]!r} of the model; sample it there too"
         )
     own = {name for name, s in drawn.items() if not s["infer"].get("is_auxiliary")}

@@ -1,6 +1,6 @@
 """Log-densities of sites, summed to one number for each particle and datum."""
 
-__all__ = ["close", "log_det", "log_prob", "sum_sites"]
+__all__ = ["TOLERANCE", "close", "log_det", "log_prob", "sum_sites"]
 
 from collections.abc import Callable, Iterable
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pyrovae.program.enumeration import eliminate
 from pyrovae.program.sites import Site
+
+TOLERANCE = 1e-4  # nats, and relative: log-densities that differ less are the same
 
 
 def sum_sites(
@@ -82,4 +84,4 @@ def close(a: Tensor, b: Tensor) -> bool:
         a: Log-densities, nats.
         b: Others, of the same shape.
     """
-    return torch.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
+    return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from pyrovae.errors import GuideError
 from pyrovae.evidence.estimators.base import Bound, Estimator
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
 from pyrovae.evidence.samplers.proposals import Scheme
@@ -43,12 +44,13 @@ class Exact(Estimator[LogWeights]):
             inspected: Makes the program.
 
         Raises:
-            ValueError: If a latent cannot be summed out.
+            GuideError: If a latent cannot be summed out.
+            TypeError, ValueError: As `inspect`, for a program that no estimator can use.
         """
         try:
             return inspected(_nothing)
-        except (TypeError, ValueError) as e:
-            raise ValueError(
+        except GuideError as e:
+            raise GuideError(
                 f"'exact' sums out all latents, and here it cannot ({e}); ask for 'importance' or "
                 "'quadrature'"
             ) from e
