@@ -1,10 +1,13 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["enter", "find", "is_path"]
+__all__ = ["enter", "find", "import_all", "is_path"]
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import ClassVar, Protocol, TypeVar
 
 
@@ -58,6 +61,17 @@ def find(known: Mapping[str, type[T]], name: str, kind: str, hint: str) -> type[
     raise ValueError(
         f"there is no {kind} named {name!r}; did you mean {' or '.join(near)}? ({hint})"
     )
+
+
+@cache
+def import_all(package: str) -> None:
+    """Imports every module of a package, once: what they define is then known by its name.
+
+    Args:
+        package: Its name, "pyrovae.models".
+    """
+    for module in iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
 
 
 def is_path(name: object) -> bool:

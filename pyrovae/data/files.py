@@ -17,7 +17,33 @@ from pyrovae.data.splits import Split
 from pyrovae.errors import DataError
 
 
-class ArraysFile(DataSet):
+class _ArrayFile(DataSet):
+    """A file of arrays, which is read when it is named.
+
+    Attributes:
+        path: Where it is.
+        rows: All that it holds.
+    """
+
+    path: Path
+    rows: Split
+
+    @property
+    def label(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self, root: Path, download: bool) -> Split:
+        """Returns all rows.
+
+        Args:
+            root: Not used: the path says where they are.
+            download: Not used.
+        """
+        return self.rows
+
+
+class ArraysFile(_ArrayFile):
     """The arrays of a file in order, as they are: what a program takes, x first and then more.
 
     Args:
@@ -38,22 +64,8 @@ class ArraysFile(DataSet):
             )
         self.rows = Split(x, None, tuple(more))
 
-    @property
-    def label(self) -> str:
-        """The path."""
-        return str(self.path)
 
-    def read(self, root: Path, download: bool) -> Split:
-        """Returns all rows.
-
-        Args:
-            root: Not used: the path says where they are.
-            download: Not used.
-        """
-        return self.rows
-
-
-class RowsFile(DataSet):
+class RowsFile(_ArrayFile):
     """Rows x `(N, D)` and labels y `(N,)` of a file, images `(N, H, W)` of bytes scaled to [0, 1].
 
     Bytes of shape `(N, D)` may be counts, and stay what they are. What memory does not hold stays
@@ -84,20 +96,6 @@ class RowsFile(DataSet):
         square = (side, side) if side > 1 and side * side == grey.shape[1] else None
         self.image_shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else square
         self.rows = Split(grey, labels)
-
-    @property
-    def label(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    def read(self, root: Path, download: bool) -> Split:
-        """Returns all rows.
-
-        Args:
-            root: Not used: the path says where they are.
-            download: Not used.
-        """
-        return self.rows
 
 
 def read_tensors(path: Path) -> tuple[Tensor | Rows, ...]:

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from pkgutil import iter_modules
 
 import torch
 from torch import Tensor
@@ -21,6 +19,7 @@ from pyrovae.data.files import ArraysFile, RowsFile
 from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.data.splits import PARTS, Split, Splits, check_finite
 from pyrovae.errors import DataError
+from pyrovae.registry import import_all
 
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
 Source = str | DataSet | type[DataSet] | Callable[[], Parts]
@@ -168,8 +167,7 @@ def _known() -> dict[str, type[DataSet]]:
 
     All modules of this folder are imported for that: a new data set is a new file in it.
     """
-    for module in iter_modules([str(Path(__file__).parent)]):
-        import_module(f"pyrovae.data.{module.name}")
+    import_all("pyrovae.data")
     return sets
 
 

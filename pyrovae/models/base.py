@@ -3,10 +3,7 @@
 __all__ = ["Decodes", "Encodes", "HasPrior", "Model", "Samples", "named"]
 
 from collections.abc import Callable
-from importlib import import_module
 from itertools import count
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -19,7 +16,7 @@ from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Split, Splits
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config
-from pyrovae.registry import enter, find
+from pyrovae.registry import enter, find, import_all
 
 _known: dict[str, type["Model"]] = {}
 _count = count()
@@ -181,7 +178,6 @@ def named(name: str) -> type[Model]:
         >>> named("vae").__name__
         'VAE'
     """
-    for module in iter_modules([str(Path(__file__).parent)]):
-        import_module(f"pyrovae.models.{module.name}")
+    import_all("pyrovae.models")
     hint = "a class of your own is known once its module is imported; on a command line name it, "
     return find(_known, name, "model", f"{hint}--model package.module.Class")

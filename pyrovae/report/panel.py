@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import ClassVar
 
 import torch
@@ -21,11 +18,12 @@ from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Model
 from pyrovae.plots.figures import Figure, as_url
-from pyrovae.registry import enter, find
+from pyrovae.registry import enter, find, import_all
 from pyrovae.report.words import number
 from pyrovae.runs.pictures import can
 from pyrovae.runs.saving import Pair
 
+PANELS = "pyrovae.report.panels"  # the package of ours
 ROWS = 15_000  # of data that a page shows, at most
 Json = Mapping[str, object] | None
 _known: dict[str, type["Panel"]] = {}
@@ -170,7 +168,7 @@ def known(name: str) -> type[Panel]:
     Raises:
         ValueError: If there is none.
     """
-    _import_all()
+    import_all(PANELS)
     hint = "one of your own is known once its module is imported; on a command line name it, "
     return find(_known, name, "panel", f"{hint}--panels package.module.Class")
 
@@ -181,17 +179,10 @@ def arranged(more: Sequence[type[Panel] | Panel] = ()) -> list[Panel]:
     Args:
         more: Classes or instances; one that is there already is not repeated.
     """
-    _import_all()
-    ours = [cls for cls in _known.values() if cls.__module__.startswith(f"{__package__}.panels.")]
+    import_all(PANELS)
+    ours = [cls for cls in _known.values() if cls.__module__.startswith(f"{PANELS}.")]
     made = {type(p): p for p in (p() if isinstance(p, type) else p for p in (*ours, *more))}
     return sorted(made.values(), key=lambda panel: panel.rank)
-
-
-@cache
-def _import_all() -> None:
-    """Imports every module of ours that holds panels."""
-    for module in iter_modules([str(Path(__file__).parent / "panels")]):
-        import_module(f"{__package__}.panels.{module.name}")
 
 
 @cache

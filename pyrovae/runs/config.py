@@ -3,7 +3,6 @@
 __all__ = [
     "CONFIG",
     "Config",
-    "LATER",
     "METRICS",
     "OPTIONS",
     "about_model",
@@ -73,21 +72,11 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
 }
 
 
-LATER = (
-    "valid_size",
-    "program",
-    "model",
-    "model_options",
-    "likelihood",
-    "objective",
-)  # need not be there
-
-
 def read_config(folder: Path) -> Config:
     """Returns what `write_config` wrote.
 
-    Options that came later than the first version (`LATER`) need not be there; of those that are
-    read again the type is checked, others are taken as they are.
+    Of options that are read again the type is checked, others are taken as they are; those that
+    came later than the first version may be `None`, and need not be there.
 
     Args:
         folder: Of the run.
@@ -102,7 +91,7 @@ def read_config(folder: Path) -> Config:
         if not isinstance(config, dict):
             raise ValueError("it is no list of options")
         for name, kinds in OPTIONS.items():
-            if not isinstance(config.get(name, None if name in LATER else ...), kinds):
+            if not isinstance(config.get(name), kinds):
                 raise ValueError(f"{name} is {config.get(name, 'missing')!r}")
         return cast(Config, config)
     except (OSError, ValueError) as e:

@@ -5,11 +5,7 @@ __all__ = ["Bound", "Effort", "Estimator", "inspecting", "known", "path_grid", "
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib import import_module
 from math import log10
-from pathlib import Path
-from pkgutil import iter_modules
 from time import time
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
@@ -22,7 +18,7 @@ from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Probe, T
 from pyrovae.evidence.reductions import Reductions
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program, inspect
-from pyrovae.registry import enter
+from pyrovae.registry import enter, import_all
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
@@ -278,17 +274,10 @@ def inspecting(
 
 def known() -> dict[str, type[Estimator]]:
     """Returns all classes by name, first those that only stand beside, then by their rank."""
-    _built_in()
+    import_all("pyrovae.evidence.estimators")
     beside = {name: cls.bound in ("mean", "none") for name, cls in kinds.items()}
     order = sorted(kinds, key=lambda name: -1 if beside[name] else kinds[name].rank)
     return {name: kinds[name] for name in order}
-
-
-@cache
-def _built_in() -> None:
-    """Imports every module beside this one, whose classes are then known."""
-    for module in iter_modules([str(Path(__file__).parent)]):
-        import_module(f"pyrovae.evidence.estimators.{module.name}")
 
 
 def unnumbered(name: str) -> str:
