@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.samplers.bdmc import bdmc as bdmc
     from pyrovae.evidence.samplers.importance import importance_sampling as importance_sampling
     from pyrovae.evidence.samplers.importance import prior_sampling as prior_sampling
+    from pyrovae.evidence.samplers.laplace import Laplace as Laplace
     from pyrovae.evidence.samplers.proposals import Defensive as Defensive
     from pyrovae.evidence.samplers.proposals import Refined as Refined
     from pyrovae.evidence.samplers.proposals import Widened as Widened
@@ -67,6 +68,7 @@ _NAMES = {
     "IWAE": "evidence.estimators.importance",
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",
+    "Laplace": "evidence.samplers.laplace",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
     "Model": "models.base",

@@ -181,11 +181,15 @@ def test_programs_that_do_not_broadcast_take_particles_as_rows():
 
 
 def test_without_the_acceptance_step_weights_are_biased(monkeypatch):
-    monkeypatch.setattr(hmc, "accept", lambda rate: torch.ones_like(rate, dtype=torch.bool))
     scenario = LinearGaussian.make(sigma=1.0)
     x = scenario.data(20)
-    w = pv.ais(scenario.model, x, num_temperatures=30, num_particles=2000, seed=0)
-    assert abs(unbiased(w.log_w, scenario.log_evidence(x))) > 4
+    program = pv.program.inspect(scenario.model, None, x)
+    kernel = tuning.tune(program, 30, "tuned", 2, seed=0)
+    log_w, _ = annealing.anneal(program, range(20), 2000, 0, kernel)
+    assert abs(unbiased(log_w, scenario.log_evidence(x))) < 4
+    monkeypatch.setattr(hmc, "accept", lambda rate: torch.ones_like(rate, dtype=torch.bool))
+    log_w, _ = annealing.anneal(program, range(20), 2000, 0, kernel)
+    assert abs(unbiased(log_w, scenario.log_evidence(x))) > 4
 
 
 def test_pilot_decides_and_is_frozen():

@@ -12,8 +12,8 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae.evidence.samplers.annealing import anneal
-from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.samplers.tuning import tune
 from pyrovae.program import Captured, inspect, negative_elbo
 

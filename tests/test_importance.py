@@ -7,8 +7,8 @@ import torch
 from scenarios import BernoulliDecoder, GammaPoisson, LinearGaussian, Mixture, TwoLevels
 
 import pyrovae as pv
-from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.scheme import Scheme
 
 
 @pytest.mark.parametrize("scenario", [LinearGaussian.make, GammaPoisson])

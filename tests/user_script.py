@@ -131,6 +131,8 @@ def evidence() -> None:
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])
     pv.importance_sampling(vae.model, vae.guide, x, num_particles=9, proposal=pv.Refined())
+    pv.importance_sampling(vae.model, vae.guide, x, num_particles=9, proposal=pv.Laplace())
+    pv.ais(vae.model, x, guide=vae.guide, num_temperatures=2, proposal=pv.Laplace(1.0, df=8))
     assert_type(pv.to_arviz(vae.model, vae.guide, x, seed=0), Groups)
 
 

@@ -5,7 +5,6 @@ __all__ = ["Confirmation", "confirm_annealing", "confirm_sampling"]
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from pyro.distributions import Delta
 from torch import Tensor
@@ -13,12 +12,11 @@ from torch import Tensor
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
-from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import (
-    GeometricPath,
     Program,
     Values,
     base,
@@ -120,7 +118,7 @@ def confirm_annealing(
     tables, exact, shares = [], [], []
     try:
         for part, rows, z, own in _simulations(program, SCREENED if some else ANNEALED, seed):
-            part, rows, u, share = _screened(part, rows, z, num_particles, own)
+            part, rows, u, share = _screened(part, rows, z, num_particles, own, kernel)
             tables.append(_table(anneal(part, rows, num_particles, own, kernel)[0]))
             exact.append(anneal(part, rows, 1, own, kernel, u)[0][0].reshape(-1))
             shares.append(share)
@@ -143,7 +141,8 @@ def confirm_annealing(
         rows = program.blocks(LONGER)[0]
         chosen = torch.tensor(rows if program.plate else [0])
     own = stream_seed(seed, TWICE)
-    again = LogWeights(_table(anneal(program, rows, num_particles, own, _twice(kernel))[0]))
+    twice = kernel.refined(2 * (len(kernel.temperatures) - 1))
+    again = LogWeights(_table(anneal(program, rows, num_particles, own, twice)[0]))
     longer = again.log_evidence() - value[chosen]
     squares = again.std_error().square() + std_error[chosen].square()
     return replace(
@@ -212,7 +211,7 @@ def _summary(gap: Tensor, error: Tensor, good: Tensor, share: Tensor) -> Confirm
 
 
 def _screened(
-    program: Program, rows: range, z: Values, num_particles: int, seed: int
+    program: Program, rows: range, z: Values, num_particles: int, seed: int, kernel: Kernel
 ) -> tuple[Program, range, Tensor, Tensor]:
     r"""Returns those of a simulated block to anneal, their u, and how many each stands for.
 
@@ -229,18 +228,20 @@ def _screened(
         z: That made the data, by site.
         num_particles: S, draws of the path's start to compare with.
         seed: Of those draws.
+        kernel: Which says where paths start.
 
     Returns:
         The program of those data; its rows; u of their exact z, `(m, d)`; the shares, `(m,)`.
         Where rows of the program cannot be chosen, all of them.
     """
     with reproducible(seed, SCREEN, rows.start):
-        path = GeometricPath(program, rows)
-        u = path.unconstrain(z)
+        path = kernel.path(program, rows)
+        u = path.base.unconstrain(z)
         if not program.selects_rows:
             return program, rows, u, torch.ones(len(rows) if program.plate else 1)
         # log w of the exact z, (1, n), and of particles from the start, (S, n)
-        exact, drawn = (f1 - f0 for f0, f1 in (path(u[None]), path(path.start(num_particles))))
+        at = path.inward(u)[None], path.start(num_particles)
+        exact, drawn = (f1 - f0 for f0, f1 in map(path.ends, at))
     order = (drawn.logsumexp(0) - exact[0]).argsort()
     rest = order[LOST:]
     chosen = torch.cat([order[:LOST], rest[torch.linspace(0, len(rest) - 1, OTHERS).long()]])
@@ -292,19 +293,3 @@ def _simulations(
             if made >= count:
                 return
         turn += 1
-
-
-def _twice(kernel: Kernel) -> Kernel:
-    """Returns transitions with another temperature between each two, 2 T steps in all.
-
-    Step sizes are interpolated, or 0.1 where there was no transition.
-
-    Args:
-        kernel: Of temperatures b_0 = 0, ..., b_T = 1, and a step size for each of those between.
-    """
-    b = kernel.temperatures
-    finer = np.interp(np.arange(2 * len(b) - 1) / 2, np.arange(len(b)), b)
-    steps = np.full(len(finer) - 2, 0.1)
-    if len(kernel.step_size):
-        steps = np.interp(finer[1:-1], b[1:-1], kernel.step_size)
-    return Kernel(finer, steps, kernel.num_leapfrog)

@@ -14,6 +14,7 @@ from pyrovae.program.arguments import check_callables, check_data, check_observe
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
 from pyrovae.program.contexts import evaluation, reproducible
+from pyrovae.program.curvature import Curvature, Curvatures
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Quantiles, Replaced
 from pyrovae.program.inspection import Check, check, inspect
@@ -43,6 +44,8 @@ __all__ = [
     "Captured",
     "Check",
     "CleanStore",
+    "Curvature",
+    "Curvatures",
     "Distribution",
     "GeometricPath",
     "Node",

@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from pyrovae.program.binding import Fn
 from pyrovae.program.densities import Program
@@ -120,12 +120,12 @@ class GeometricPath:
             sites = program.run(_proposal(program), rows, size)
             return Computed({}, (self._pack(program, rows, size, sites),))
 
-        return self._run(draw, num_particles).tables[0]
+        return self.run(draw, num_particles).tables[0]
 
     def latents(self, u: Tensor) -> tuple[Values, Tensor, Tensor]:
-        r"""Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`.
+        r"""Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`,.
 
-        Both in nats; :math:`\log f_0(u) = \log q(z | x) + \log |dz/du|`.
+        Both in nats; :math:`\log f_0(u) = \log q(z | x) + \log |dz/du|`, of the guide.
 
         Args:
             u: `(S, n, d)`.
@@ -135,8 +135,31 @@ class GeometricPath:
             z, *terms = _guided(program, rows, size, self._unpack(program, rows, size, given))
             return Computed(z, tuple(terms))
 
-        z, (log_f0, log_dz) = self._run(place, len(u), Computed({}, (u,)))
+        z, (log_f0, log_dz) = self.run(place, len(u), Computed({}, (u,)))
         return z, log_f0, log_dz
+
+    def values(self, u: Tensor) -> tuple[Values, Tensor]:
+        """Returns the model's z by site, `(S, ..., event)`, and log |dz/du|, `(S, n)`, nats.
+
+        Of a program without a guide. Latents that are all of the reals are u themselves, for which
+        nothing is run.
+
+        Args:
+            u: `(S, n, d)`.
+        """
+        real = all(support(s["fn"]) is constraints.real for s in self._sites)
+
+        def place(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
+            values = self._unpack(program, rows, size, given)
+            if real:
+                return Computed(values, (torch.zeros_like(given.tables[0][..., 0]),))
+            sites = program.run(program.summed, rows, size, Unconstrained(values))
+            moved = [s for s in sites if s["name"] in values]
+            log_dz = program.log_sum(moved, rows, size, log_det)
+            return Computed({s["name"]: s["value"] for s in moved}, (log_dz,))
+
+        z, (log_dz,) = self.run(place, len(u), Computed({}, (u,)))
+        return z, log_dz
 
     def unconstrain(self, z: Values, num_particles: int | None = None) -> Tensor:
         """Returns u of latents z by site, `(S, n, d)`; `(n, d)` of one particle's.
@@ -163,7 +186,7 @@ class GeometricPath:
         given = Computed({name: z[name] for name in self.names}, ())
         if num_particles is None:
             return place(self.program, self.rows, None, given).tables[0]
-        return self._run(place, num_particles, given).tables[0]
+        return self.run(place, num_particles, given).tables[0]
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns log f_0(u) and log f_1(u), `(S, n)` each, in nats, differentiable in u.
@@ -181,8 +204,22 @@ class GeometricPath:
             values = self._unpack(program, rows, size, given)
             return Computed({}, _ends(program, rows, size, values))
 
-        log_f0, log_f1 = self._run(score, len(u), Computed({}, (u,))).tables
+        log_f0, log_f1 = self.run(score, len(u), Computed({}, (u,))).tables
         return log_f0, log_f1
+
+    def run_model(
+        self, program: Program, rows: range, size: int | None, given: Computed
+    ) -> list[Site]:
+        """Returns the model's sites at given u, in a function that `run` calls.
+
+        Args:
+            program: As it is run; without a guide, so that u are the model's own latents.
+            rows: The n rows.
+            size: S, or `None` of one particle.
+            given: The table of u, `(S, n, d)`, or `(n, d)` of one particle.
+        """
+        values = self._unpack(program, rows, size, given)
+        return program.run(program.summed, rows, size, Unconstrained(values))
 
     def on(self, data: tuple[Tensor, ...]) -> "GeometricPath":
         """Returns the path of other data of the same shapes.
@@ -194,7 +231,7 @@ class GeometricPath:
         object.__setattr__(path, "program", self.program.on(data))
         return path
 
-    def _run(self, compute: Compute[Program], size: int, inputs: Computed = NO_INPUT) -> Computed:
+    def run(self, compute: Compute[Program], size: int, inputs: Computed = NO_INPUT) -> Computed:
         """Returns what `compute` gives for S particles of the block, in the program's way.
 
         Args:

@@ -10,8 +10,8 @@ import torch
 from pyrovae.errors import GuideError
 from pyrovae.evidence.estimators.base import Bound, Estimator
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
-from pyrovae.evidence.samplers.proposals import Scheme
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 

@@ -16,7 +16,7 @@ from pyrovae.evidence.estimators.sampled import Sampled
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Target
 from pyrovae.evidence.samplers.adaptive import FIRST
 from pyrovae.evidence.samplers.importance import importance_sampling
-from pyrovae.evidence.samplers.proposals import Proposal, check_proposal
+from pyrovae.evidence.samplers.scheme import Proposal, check_proposal
 from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program

@@ -14,8 +14,8 @@ from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.estimators.base import Effort, Estimator, path_grid
 from pyrovae.evidence.estimators.reading import Results
 from pyrovae.evidence.estimators.work import Columns, Probe, Target, Work
-from pyrovae.evidence.samplers.proposals import Proposal, Scheme
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.scheme import Proposal, Scheme
 from pyrovae.evidence.samplers.streaming import StreamedWeights
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program

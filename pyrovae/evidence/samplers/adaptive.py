@@ -8,7 +8,7 @@ from time import time
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.samplers.proposals import Scheme
+from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.weights import LogWeights
 
 FIRST, GROWTH = 128, 4  # the pilot's draws, and by how much they grow

@@ -5,7 +5,6 @@ __all__ = ["AnnealedWeights", "ais", "anneal", "weighed"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from typing import Unpack
 
@@ -20,14 +19,11 @@ from pyrovae.evidence.samplers.options import (
     AnnealingRun,
     options_of,
 )
-from pyrovae.evidence.samplers.tuning import Kernel, scale_of, tune
+from pyrovae.evidence.samplers.paths import PathProposal
+from pyrovae.evidence.samplers.scheme import check_proposal
+from pyrovae.evidence.samplers.tuning import Kernel, tune
 from pyrovae.evidence.weights import LogWeights, check_weights
-from pyrovae.program import (
-    GeometricPath,
-    Program,
-    inspect,
-    reproducible,
-)
+from pyrovae.program import Program, inspect, reproducible
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
@@ -84,9 +80,9 @@ def ais(
     `log_evidence` is in expectation a lower bound of log p(x) that rises to it with both the
     number of temperatures and of particles.
 
-    Latents move in unconstrained space, each particle of each datum on its own, with the
-    proposal's scale as mass matrix. Step sizes are tuned on a pilot with other seeds, on at most
-    32 of the data, as a function of temperature; then they are frozen: adapting them to the
+    Latents move in unconstrained space, each particle of each datum on its own. Step sizes and
+    mass matrices, with correlations up to 64 dimensions, are tuned on a pilot with other seeds, on
+    at most 32 of the data, as functions of temperature; then they are frozen: adapting them to the
     particles that make the estimate would bias it. Discrete latents that the guide leaves out are
     summed out.
 
@@ -107,6 +103,9 @@ def ais(
             - `chunk_size`: particles x data annealed at once (1,024); bounds memory.
             - `compile`: run densities and gradients as a compiled graph (`False`); see
               `pyrovae.program.Captured`.
+            - `proposal`: where paths begin, as of `importance_sampling`: `pv.Laplace()`,
+              `pv.Widened()`, `pv.Defensive()`, `pv.Refined()` or another Pyro guide (`None`: the
+              guide, or the prior without one).
 
     Raises:
         TypeError, ValueError: As `pyrovae.check` explains; also for a latent without a gradient, a
@@ -121,11 +120,15 @@ def ais(
     check_sizes(num_particles=num_particles)
     run = options_of(AnnealingRun, options)
     size = run.block_size(num_particles)
+    proposal = options.get("proposal")
+    if proposal is not None and not isinstance(proposal, PathProposal):
+        check_proposal(proposal)
+        guide, proposal = proposal, None
     program = inspect(model, guide, *data, plate=run.plate, block_size=size)
     if run.compile:
         program = program.compiled()
     seed = draw_seed(seed)
-    kernel = tune(program, num_temperatures, schedule, run.num_leapfrog, seed)
+    kernel = tune(program, num_temperatures, schedule, run.num_leapfrog, seed, proposal)
     blocks = [anneal(program, rows, num_particles, seed, kernel) for rows in program.blocks(size)]
     return weighed(blocks, kernel)
 
@@ -163,42 +166,27 @@ def anneal(
     rates, forward = torch.empty(len(step), dtype=torch.float64), exact is None
     with reproducible(seed, SCALE, rows.start):
         program.check_observed(rows)
-        path = GeometricPath(program, rows)
-        scale, states = scale_of(path), partial(hmc.at, path)
-        if program.is_compiled:  # after the draws, as the program is run once more
-            states = partial(
-                _compiled, GeometricPath(program.padded(rows), range(program.block_size))
-            )
+        path = kernel.path(program, rows)
+        scale, states = path.scale, path.states
+    factor = None if kernel.factor is None else torch.from_numpy(kernel.factor).to(scale)
 
     with reproducible(seed, FORWARD if forward else REVERSE, rows.start):
         if exact is None:
-            u = path.start(num_particles)  # (S, n, d)
+            v = path.start(num_particles)  # (S, n, d)
         else:
-            u = exact.expand(num_particles, *scale.shape)
-        state = states(u)
+            v = path.inward(exact).expand(num_particles, *scale.shape)
+        state = states(v)
         log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
         for t in range(len(step) + 1) if forward else range(len(step), -1, -1):
             log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
             i = t if forward else t - 1  # the transition between this increment and the next
             if 0 <= i < len(step):
+                mass = None if factor is None else factor[i]
                 width = float(step[i]) * scale
-                state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs)
+                state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs, mass)
                 rates[i] = rate.mean().cpu()
     check_weights(log_w, rows)
     return log_w, rates
-
-
-def _compiled(block: GeometricPath, u: Tensor) -> hmc.State:
-    """Returns the state at u `(S, n, d)` from the graph of a full block, which u fills up."""
-    n, program = u.shape[1], block.program
-    full = u
-    if program.plate and n < len(block.rows):
-        full = torch.cat([u, u[:, -1:].expand(-1, len(block.rows) - n, -1)], dim=1)
-    what = "the gradient of log p(x, z)"
-    state = program.captured(what, lambda data, u: hmc.at(block.on(data), u), full)
-    if full is u:
-        return state
-    return hmc.State(u, state.log_f[..., :n], state.grad[..., :n, :])
 
 
 def weighed(blocks: list[tuple[Tensor, Tensor]], kernel: Kernel) -> AnnealedWeights:

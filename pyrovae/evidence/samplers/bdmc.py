@@ -20,7 +20,6 @@ from pyrovae.evidence.samplers.options import (
 )
 from pyrovae.evidence.samplers.tuning import Kernel, tune
 from pyrovae.program import (
-    GeometricPath,
     Program,
     Values,
     inspect,
@@ -147,7 +146,8 @@ def sandwich(
     forward = [anneal(program, rows, num_particles, seed, kernel) for rows in blocks]
     with reproducible(seed):
         starts = [
-            GeometricPath(program, r).unconstrain(z) for r, z in zip(blocks, latents, strict=True)
+            kernel.path(program, r).base.unconstrain(z)
+            for r, z in zip(blocks, latents, strict=True)
         ]
     reverse = [
         anneal(program, rows, num_particles, seed, kernel, u)[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.samplers.proposals import Sampler
+from pyrovae.evidence.samplers.scheme import Sampler
 from pyrovae.program import Program, Values
 
 

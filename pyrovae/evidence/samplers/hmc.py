@@ -61,7 +61,13 @@ def along(pair: Tensor, b: float) -> Tensor:
 
 
 def leapfrog(
-    states: States, state: State, v: Tensor, b: float, step: Tensor | float, num_steps: int
+    states: States,
+    state: State,
+    v: Tensor,
+    b: float,
+    step: Tensor | float,
+    num_steps: int,
+    factor: Tensor | None = None,
 ) -> tuple[State, Tensor]:
     r"""Returns position and velocity after `num_steps` leapfrog steps under log f_b.
 
@@ -71,7 +77,8 @@ def leapfrog(
 
     with :math:`\log f_b = (1 - b) \log f_0 + b \log f_1`. Reversible (negate v) and
     volume-preserving; the energy's error is of order step^2. A step that differs between
-    dimensions is a diagonal mass matrix, diag(1 / step^2).
+    dimensions is a diagonal mass matrix, diag(1 / step^2); with a factor A, velocities count as
+    A v and gradients as A^T times theirs: the mass matrix is (A A^T)^-1 in units of the step.
 
     Args:
         states: Takes u `(*, d)` to the state there, as `at` does.
@@ -80,19 +87,30 @@ def leapfrog(
         b: Where on the path, 0 to 1.
         step: Step sizes epsilon, to broadcast with u.
         num_steps: Number of steps; successive half steps of v are made as one.
+        factor: A, `(d, d)`; `None` for the identity.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), section 2.3, https://arxiv.org/abs/1206.1901
     """
-    v = v + 0.5 * step * along(state.grad, b)
+
+    def push(state: State, share: float) -> Tensor:
+        force = share * step * along(state.grad, b)
+        return force if factor is None else force @ factor
+
+    v = v + push(state, 0.5)
     for i in range(num_steps):
-        state = states(state.u + step * v)
-        v = v + (1.0 if i < num_steps - 1 else 0.5) * step * along(state.grad, b)
+        state = states(state.u + step * (v if factor is None else v @ factor.mT))
+        v = v + push(state, 1.0 if i < num_steps - 1 else 0.5)
     return state, v
 
 
 def transition(
-    states: States, state: State, b: float, step: Tensor | float, num_steps: int
+    states: States,
+    state: State,
+    b: float,
+    step: Tensor | float,
+    num_steps: int,
+    factor: Tensor | None = None,
 ) -> tuple[State, Tensor]:
     r"""Returns the particles' states after one HMC transition, and their acceptance rates `(*)`.
 
@@ -110,13 +128,14 @@ def transition(
         b: Where on the path, 0 to 1.
         step: Step sizes, to broadcast with u.
         num_steps: Leapfrog steps, each a gradient.
+        factor: A of the mass matrix, `(d, d)`, see `leapfrog`.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
     """
     step = step * (1 + JITTER * (2 * torch.rand_like(state.u[..., :1]) - 1))  # (*, d)
     v = torch.randn_like(state.u)
-    moved, v_moved = leapfrog(states, state, v, b, step, num_steps)
+    moved, v_moved = leapfrog(states, state, v, b, step, num_steps, factor)
     log_ratio = along(moved.log_f, b) - along(state.log_f, b)  # (*)
     log_ratio = log_ratio + 0.5 * (v.square().sum(-1) - v_moved.square().sum(-1))
     rate = log_ratio.exp().clamp(max=1).nan_to_num(0.0)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from pyrovae.checks import check_options
 from pyrovae.evidence.samplers.options import Run, RunOptions, SamplingOptions, options_of
-from pyrovae.evidence.samplers.proposals import (
+from pyrovae.evidence.samplers.sampler import ImportanceSampler, joined
+from pyrovae.evidence.samplers.scheme import (
     Proposal,
     Scheme,
     check_proposal,
 )
-from pyrovae.evidence.samplers.sampler import ImportanceSampler, joined
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.threads import one_at_a_time
 

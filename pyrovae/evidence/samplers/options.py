@@ -13,11 +13,12 @@ __all__ = [
     "options_of",
 ]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TypedDict, TypeVar
 
 from pyrovae.checks import check_sizes
+from pyrovae.evidence.samplers.paths import PathProposal
 
 BLOCK_SIZE = 64  # data per block
 ANNEALED_AT_ONCE = 1024  # particles x data
@@ -88,13 +89,15 @@ class AnnealingOptions(TypedDict, total=False):
 
 
 class AISOptions(AnnealingOptions, total=False):
-    """The same, where it may be compiled.
+    """The same, where it may be compiled, and begin elsewhere.
 
     Attributes:
         compile: Run densities and gradients as a compiled graph.
+        proposal: Where paths begin; `None` for the guide, or the prior without one.
     """
 
     compile: bool
+    proposal: PathProposal | Callable[..., object] | None
 
 
 @dataclass(frozen=True)

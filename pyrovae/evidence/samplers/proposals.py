@@ -1,52 +1,22 @@
 """What particles are drawn from: proposals that cover more of the posterior than the guide."""
 
-__all__ = [
-    "RANDOMIZATIONS",
-    "Defensive",
-    "Proposal",
-    "Refined",
-    "Sampler",
-    "Scheme",
-    "Widened",
-    "check_proposal",
-]
+__all__ = ["Defensive", "Refined", "Widened"]
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log, log1p
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_sizes, is_at_least, shown
+from pyrovae.checks import check_positive, check_sizes
+from pyrovae.evidence.samplers.paths import GuidePath, Mixed, Moved, Path
+from pyrovae.evidence.samplers.scheme import Sampler
 from pyrovae.program import GeometricPath, Program, Replaced, Values, base
 
-Sampler = Callable[[int], tuple[Values, Tensor]]
 SCALE_DRAWS = 256  # for the guide's mean and scale
-RANDOMIZATIONS = 16  # of quasi-random draws
-
-
-@runtime_checkable
-class Proposal(Protocol):
-    """What `importance_sampling(proposal=...)` takes, beside any Pyro guide."""
-
-    def sampler(self, program: Program, rows: range) -> Sampler:
-        """Returns a function of S that draws z ~ r(z|x) for a block of rows.
-
-        Called once for a block, under a random stream of the block's own; what it learns there may
-        shape r, as later draws do not depend on it.
-
-        Args:
-            program: The pair and its data.
-            rows: The n rows of the block.
-
-        Returns:
-            Takes S to z by site, `(S, ..., event)`, and log r(z|x), `(S, n)`, nats.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +35,7 @@ class Widened:
         df: Degrees of freedom of the tails; `None` leaves them normal.
     """
 
+    takes_quasi_random: ClassVar[bool] = True
     scale: float = 1.2
     df: float | None = None
 
@@ -81,10 +52,22 @@ class Widened:
         Raises:
             ValueError: By what is returned, at a site of the guide that is not normal.
         """
-        assert program.guide is not None
-        guide = Replaced(self._widen)(program.guide)
-        wider = replace(program, guide=guide)
+        wider = self._wider(program)
         return lambda num_particles: wider.propose(rows, num_particles)
+
+    def path(self, program: Program, rows: range) -> Path:
+        """Returns the path that begins at the widened guide, for `ais(proposal=...)`.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+        """
+        return GuidePath(GeometricPath(self._wider(program), rows))
+
+    def _wider(self, program: Program) -> Program:
+        """Returns the program with the widened guide for its guide."""
+        assert program.guide is not None
+        return replace(program, guide=Replaced(self._widen)(program.guide))
 
     def _widen(self, name: str, fn: TorchDistribution) -> TorchDistribution:
         """Returns a site's distribution widened, through what wraps it; points stay points."""
@@ -147,12 +130,7 @@ class Defensive:
         Raises:
             ValueError: If the guide has no density at draws of the prior.
         """
-        latent = {s["name"] for s in program.sites.model if not s["is_observed"]}
-        if extra := sorted({s["name"] for s in program.sites.guide} - latent):
-            raise ValueError(
-                f"the guide draws {extra[0]!r} and maps it to the latents, so that its density at "
-                "draws of the prior is unknown; write a guide that samples the latents themselves"
-            )
+        _check_own(program)
 
         def draw(num_particles: int) -> tuple[Values, Tensor]:
             z, log_q = program.propose(rows, num_particles)  # {site: (S, ..., event)}, (S, n)
@@ -167,6 +145,34 @@ class Defensive:
             return z, torch.logaddexp(log_q, log_p)  # (S, n), nats
 
         return draw
+
+    def path(self, program: Program, rows: range) -> Path:
+        """Returns the path that begins at the mixture, for `ais(proposal=...)`.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+
+        Raises:
+            ValueError: As `sampler`.
+        """
+        _check_own(program)
+        prior = GeometricPath(replace(program, guide=None), rows)
+        return Mixed(GeometricPath(program, rows), prior, self.weight)
+
+
+def _check_own(program: Program) -> None:
+    """Raises ValueError where the guide's density at draws of the prior is unknown.
+
+    Args:
+        program: The pair, whose guide may draw what it maps to the latents.
+    """
+    latent = {s["name"] for s in program.sites.model if not s["is_observed"]}
+    if extra := sorted({s["name"] for s in program.sites.guide} - latent):
+        raise ValueError(
+            f"the guide draws {extra[0]!r} and maps it to the latents, so that its density at "
+            "draws of the prior is unknown; write a guide that samples the latents themselves"
+        )
 
 
 @dataclass(frozen=True)
@@ -208,79 +214,39 @@ class Refined:
         Raises:
             ValueError: If log p(x, z) has no gradient in the latents.
         """
+        moved = self.path(program, rows)
+        path, stretch = moved.base, moved.parts[-1]
+
+        def draw(num_particles: int) -> tuple[Values, Tensor]:
+            u = path.start(num_particles)  # (S, n, d)
+            _, log_q, _ = path.latents(u)  # of u, not of z: (S, n)
+            z, _, log_det = path.latents(moved.outward(u))
+            return z, log_q - stretch.sum(-1) - log_det
+
+        return draw
+
+    def path(self, program: Program, rows: range) -> Path:
+        """Returns the path that begins at the refined guide, for `ais(proposal=...)`.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows of a block.
+
+        Raises:
+            ValueError: If log p(x, z) has no gradient in the latents.
+        """
         path = GeometricPath(program, rows)
         path.check_gradient()
         draws = path.start(SCALE_DRAWS)  # (256, n, d)
         mean, scale = draws.mean(0), draws.std(0)  # (n, d)
         shift, stretch = (torch.zeros_like(mean, requires_grad=True) for _ in range(2))
         optimizer = torch.optim.Adam([shift, stretch], lr=self.lr)
-
-        def move(u: Tensor) -> Tensor:  # (S, n, d)
-            return mean + scale * shift + stretch.exp() * (u - mean)
-
         for _ in range(self.num_steps):
             u = path.start(self.num_particles)
             with torch.enable_grad():
+                moved = Moved(path, mean, scale * shift, stretch)
                 # (n,): up to the entropy of the guide, which does not move
-                elbo = path(move(u))[1].mean(0) + stretch.sum(-1)
+                elbo = path(moved.outward(u))[1].mean(0) + stretch.sum(-1)
                 shift.grad, stretch.grad = torch.autograd.grad(-elbo.sum(), [shift, stretch])
             optimizer.step()
-
-        def draw(num_particles: int) -> tuple[Values, Tensor]:
-            u = path.start(num_particles)  # (S, n, d)
-            _, log_q, _ = path.latents(u)  # of u, not of z: (S, n)
-            z, _, log_det = path.latents(move(u))
-            return z, log_q - stretch.sum(-1) - log_det
-
-        return draw
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How particles are drawn: how many, from which proposal, at random or quasi-random.
-
-    Attributes:
-        num_particles: S, particles per datum; or "auto", see `importance_sampling`.
-        proposal: Made of the guide; `None` draws from the guide itself, or the prior without one.
-        qmc: Draw scrambled Sobol points.
-        tolerance, max_particles, max_seconds: What "auto" aims at, see `AdaptiveOptions`.
-
-    Raises:
-        ValueError: If a number is none, or quasi-random draws do not go with the rest.
-    """
-
-    num_particles: int | str
-    proposal: Proposal | None = None
-    qmc: bool = False
-    tolerance: float = 0.01
-    max_particles: int = 100_000
-    max_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_particles != "auto":
-            check_sizes(num_particles=self.num_particles)
-        check_sizes(max_particles=self.max_particles)
-        check_positive(tolerance=self.tolerance)
-        if not (self.max_seconds is None or is_at_least(self.max_seconds, 0)):
-            raise ValueError(f"max_seconds is {self.max_seconds!r}; give a number, 0 or more")
-        if not self.qmc:
-            return
-        if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:
-            raise ValueError(
-                f"num_particles is {self.num_particles!r}; quasi-random draws come in "
-                f"{RANDOMIZATIONS} randomizations, so give a multiple of it"
-            )
-        if not isinstance(self.proposal, Widened | None):
-            raise ValueError(
-                f"{type(self.proposal).__name__} has no quasi-random draws; take qmc=False"
-            )
-
-
-def check_proposal(proposal: object) -> None:
-    """Raises TypeError unless it is `None`, a `Proposal` or a Pyro callable to draw from."""
-    fits = proposal is None or callable(proposal) or isinstance(proposal, Proposal)
-    if isinstance(proposal, type) or not fits:
-        raise TypeError(
-            f"proposal is {shown(proposal)}; give a pv.Widened(), pv.Defensive() or pv.Refined(), "
-            "or a Pyro guide"
-        )
+        return Moved(path, mean, scale * shift.detach(), stretch.detach())

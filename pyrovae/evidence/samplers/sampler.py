@@ -30,7 +30,7 @@ from pyrovae.evidence.samplers.graphs import (
     makes_draws,
 )
 from pyrovae.evidence.samplers.options import Run
-from pyrovae.evidence.samplers.proposals import (
+from pyrovae.evidence.samplers.scheme import (
     RANDOMIZATIONS,
     Sampler,
     Scheme,

@@ -8,7 +8,7 @@ import torch
 from torch.quasirandom import SobolEngine
 
 from pyrovae.evidence.samplers.chunks import pieces
-from pyrovae.evidence.samplers.proposals import RANDOMIZATIONS
+from pyrovae.evidence.samplers.scheme import RANDOMIZATIONS
 from pyrovae.program import Program, Quantiles
 
 
