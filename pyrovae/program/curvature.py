@@ -2,22 +2,20 @@
 
 __all__ = ["Curvature", "Curvatures"]
 
+import warnings
 from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributions as dist
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from pyrovae.program.densities import Program
 from pyrovae.program.particles import Computed
 from pyrovae.program.path import GeometricPath
 from pyrovae.program.sites import Site, base
-
-# two numbers of each element, the products of whose derivatives add up to Fisher's information
-Pairs = list[tuple[Tensor, Tensor]]
 
 
 class Curvature(NamedTuple):
@@ -37,16 +35,16 @@ class Curvature(NamedTuple):
 class Curvatures:
     r"""The curvature of log f_1(u) = log p(x, z(u)) + log |dz/du| at places u, `(n, d)`.
 
-    Gauss and Newton's, positive semidefinite, where all families allow it: with parameters
-    :math:`\eta` and means :math:`\mu` of a site, as functions of u,
+    Gauss and Newton's, positive semidefinite, where all families allow it,
 
     .. math::
-        \Lambda_{ij} = \sum_k \frac{\partial \eta_k}{\partial u_i}
-        \frac{\partial \mu_k}{\partial u_j}
+        \Lambda_{ij} = \sum_k \frac{\partial a_k}{\partial u_i}
+        \frac{\partial a_k}{\partial u_j}
 
-    which is Fisher's information of the observed sites, by forward-mode derivatives of one run of
-    the program with d particles; a normal latent's own term is exact in its mean. Else it is the
-    exact negative Hessian, which need not be definite, by differentiating such a run twice.
+    with roots a of Fisher's information of the observed sites, as functions of u, by forward-mode
+    derivatives of one run of the program in d directions; of a latent a is (z - loc) / scale. Else
+    it is the exact negative Hessian, which need not be definite, by differentiating a run with d
+    particles twice.
 
     Args:
         path: The block's latents, unconstrained.
@@ -83,7 +81,7 @@ class Curvatures:
             ) from e
 
     def _gauss_newton(self, u: Tensor) -> Curvature:
-        """Returns them by forward-mode derivatives, one direction a particle.
+        """Returns them by forward-mode derivatives of one run, in all d directions at once.
 
         Args:
             u: `(n, d)`.
@@ -95,18 +93,27 @@ class Curvatures:
 
         def score(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
             sites = self._path.run_model(program, rows, size, given)
-            log_f = program.log_sum(sites, rows, size)
-            pairs = [p for s in sites for p in _pairs(program, s, rows, size)]
-            a, b = (torch.cat(side, -1) for side in zip(*pairs, strict=True))
-            return Computed({}, (_primal(log_f), _tangent(log_f), a, b))
+            roots = [r for s in sites for r in _roots(program, s, rows, size)]
+            return Computed({}, tuple(roots))
 
-        many, directions = _each_direction(u)
-        with forward_ad.dual_level():
-            dual = forward_ad.make_dual(many, directions)
-            log_f, grad, a, b = self._path.run(score, len(many), Computed({}, (dual,))).tables
-        if self._path.program.plate:
-            return Curvature(log_f[0], grad.T, torch.einsum("ink,jnk->nij", a, b))
-        return Curvature(log_f[0], grad, a @ b.T)
+        def at(u: Tensor) -> tuple[Tensor, ...]:
+            tables = self._path.run(score, 1, Computed({}, (u[None],))).tables
+            return tuple(t[0] for t in tables)  # (n, k) each
+
+        def along(direction: Tensor) -> tuple[Tensor, ...]:
+            return torch.func.jvp(at, (u,), (direction,))[1]
+
+        with warnings.catch_warnings():  # torch's own, of its own
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # with another out_dim torch 2.13 fails where a root does not move at all
+            slopes = torch.func.vmap(along, randomness="same")(_directions(u))  # (d, n, k) each
+        slopes = [a.movedim(0, -2) for a in slopes]
+        precision = torch.stack([a @ a.mT for a in slopes]).sum(0)
+        with torch.enable_grad():
+            u = u[None].detach().requires_grad_()
+            log_f = self._path(u)[1]
+            (grad,) = torch.autograd.grad(log_f.sum(), u)
+        return Curvature(log_f[0].detach(), grad[0], precision)
 
     def _exact(self, u: Tensor) -> Curvature:
         """Returns them by differentiating the gradient, one of its elements a particle.
@@ -114,56 +121,64 @@ class Curvatures:
         Args:
             u: `(n, d)`.
         """
-        many, directions = _each_direction(u)
+        directions = _directions(u)
         with torch.enable_grad():
-            many = many.requires_grad_()
+            many = u.expand_as(directions).clone().requires_grad_()
             log_f = self._path(many)[1]
             (grad,) = torch.autograd.grad(log_f.sum(), many, create_graph=True)
-            (rows,) = torch.autograd.grad((grad * directions).sum(), many)
+            rows = torch.zeros_like(many)  # of a log f that is linear
+            if grad.requires_grad:
+                (rows,) = torch.autograd.grad((grad * directions).sum(), many)
         precision = -rows.transpose(0, -2).detach()  # (n, d, d)
         return Curvature(log_f[0].detach(), grad[0].detach(), (precision + precision.mT) / 2)
 
 
-def _each_direction(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns d copies of u `(n, d)`, and the d unit vectors, `(d, n, d)` each."""
+def _directions(u: Tensor) -> Tensor:
+    """Returns the d unit vectors of u, `(d, n, d)`; of joint latents `(d, d)`."""
     d = u.shape[-1]
-    many = u.expand(d, *u.shape).clone()
     eye = torch.eye(d, dtype=u.dtype, device=u.device)
-    return many, eye.reshape(d, *[1] * (u.ndim - 1), d).expand_as(many).clone()
+    return eye.reshape(d, *[1] * (u.ndim - 1), d).expand(d, *u.shape).clone()
 
 
-def _pairs(
-    program: Program, site: Site, rows: range, size: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields derivatives of a site's pairs, `(S, n, k)` each.
+def _roots(program: Program, site: Site, rows: range, size: int | None) -> Iterator[Tensor]:
+    """Yields the roots of a site's information, `(S, n, k)` each.
 
     Args:
         program: As it was run.
-        site: Of the run, its distribution and value differentiated.
+        site: Of the run.
         rows: The n rows.
         size: S, or `None` of one particle.
     """
-    fn = site["fn"]
+    fn, whole = site["fn"], program.unmasked(site)["mask"]
     if program.sites.common(site):
         return
-    lead = [] if size is None else [size]
-    for pair in _information(base(fn), site["value"], latent=not site["is_observed"]):
-        columns = []
-        for t in map(_tangent, pair):
-            t = t.expand(fn.shape())
-            if site["mask"] is not None:
-                mask = torch.as_tensor(site["mask"])
-                t = torch.where(mask.reshape(*mask.shape, *[1] * fn.event_dim), t, 0.0)
-            if program.plate:
-                t = t.movedim(t.ndim + program.sites.axis(site), len(lead))
-                t = t.narrow(len(lead), 0, len(rows))  # a padded block has more
-            n = [len(rows)] if program.plate else []
-            columns.append(t.reshape(*lead, *n, -1))
-        yield columns[0], columns[1]
+    for root in _information(base(fn), site["value"], latent=not site["is_observed"]):
+        more = root.shape[-1:] if isinstance(base(fn), dist.Categorical) else ()
+        root = root.expand(*fn.shape(), *more)
+        parts = [(m, base(fn).event_dim) for m in _masks_within(fn)]
+        for mask, event_dim in [(whole, fn.event_dim), *parts]:
+            if mask is not None:
+                mask = torch.as_tensor(mask)
+                mask = mask.reshape(*mask.shape, *[1] * (event_dim + len(more)))
+                root = torch.where(mask, root, 0.0)
+        if program.plate:
+            lead = 0 if size is None else 1
+            root = root.movedim(len(fn.shape()) + program.sites.axis(site), lead)
+            root = root.narrow(lead, 0, len(rows))  # a padded block has more
+        kept = bool(program.plate) + (size is not None)
+        yield root.reshape(*root.shape[:kept], -1)
 
 
-def _information(fn: Any, value: Tensor, latent: bool) -> Pairs:
-    """Returns the pairs of a distribution, elementwise.
+def _masks_within(fn: Any) -> Iterator[Tensor | bool]:
+    """Yields the masks of parts of a distribution's event."""
+    while isinstance(fn, dist.Independent | ExpandedDistribution | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            yield fn._mask
+        fn = fn.base_dist
+
+
+def _information(fn: Any, value: Tensor, latent: bool) -> list[Tensor]:
+    """Returns the roots of a distribution's information, elementwise.
 
     Args:
         fn: Without wrappers.
@@ -173,73 +188,74 @@ def _information(fn: Any, value: Tensor, latent: bool) -> Pairs:
     Raises:
         KeyError: If its information is not known: of latents that of normals alone is.
     """
-    for kind, pairs in FAMILIES.items():
-        if isinstance(fn, kind) and (kind is dist.Normal or not latent):
-            return pairs(fn, value)
+    if latent and isinstance(fn, dist.Normal):
+        return [(value - fn.loc) / fn.scale]  # log scale itself moves log f without a curvature
+    for kind, roots in FAMILIES.items():
+        if isinstance(fn, kind) and not latent:
+            return roots(fn, value)
     raise KeyError(type(fn).__name__)
 
 
-def _normal(fn: Any, value: Tensor) -> Pairs:
-    r"""(value - loc) / scale twice, its scale held fixed, and :math:`\sqrt2 \log` scale twice."""
-    off = (value - fn.loc) / _primal(fn.scale)
-    spread = sqrt(2) * fn.scale.log()
-    return [(off, off), (spread, spread)]
+def _normal(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of location and scale."""
+    return [fn.loc / fn.scale.detach(), sqrt(2) * fn.scale.log()]
 
 
-def _logits(fn: Any, value: Tensor) -> Pairs:
-    """Logits and probabilities."""
-    return [(fn.logits, fn.probs)]
+def _bernoulli(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of the logits."""
+    return [(fn.probs * (1 - fn.probs)).detach().sqrt() * fn.logits]
 
 
-def _binomial(fn: Any, value: Tensor) -> Pairs:
-    """Logits and means."""
-    return [(fn.logits, fn.total_count * fn.probs)]
+def _binomial(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of the logits."""
+    return [(fn.total_count * fn.probs * (1 - fn.probs)).detach().sqrt() * fn.logits]
 
 
-def _poisson(fn: Any, value: Tensor) -> Pairs:
-    """Log rate and rate."""
-    return [(fn.rate.log(), fn.rate)]
+def _categorical(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of the log-probabilities."""
+    return [fn.probs.detach().sqrt() * fn.logits]
 
 
-def _gamma(fn: Any, value: Tensor) -> Pairs:
-    """Shape and rate, with the means of log x and -x."""
+def _poisson(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of the rate."""
+    return [fn.rate / fn.rate.detach().sqrt()]
+
+
+def _gamma(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of shape a and rate b: a (d log b - d log a)^2 + (trigamma(a) - 1 / a) da^2."""
     a, b = fn.concentration, fn.rate
-    return [(a, a.digamma() - b.log()), (-b, a / b)]
+    own = a.detach()
+    return [own.sqrt() * (b.log() - a.log()), (_trigamma(own) - 1 / own).sqrt() * a]
 
 
-def _beta(fn: Any, value: Tensor) -> Pairs:
-    """Both shapes, with the means of log x and log(1 - x)."""
+def _beta(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of both shapes: trigamma(a) da^2 + trigamma(b) db^2 - trigamma(a + b) (da + db)^2."""
     a, b = fn.concentration1, fn.concentration0
-    return [(a, a.digamma() - (a + b).digamma()), (b, b.digamma() - (a + b).digamma())]
+    both = _trigamma((a + b).detach())
+    of_a, of_b = _trigamma(a.detach()) - both, _trigamma(b.detach()) - both
+    return [of_a.sqrt() * (a - both / of_a * b), (of_b - both.square() / of_a).sqrt() * b]
 
 
-def _student(fn: Any, value: Tensor) -> Pairs:
-    """Location and scale, df held fixed."""
-    df, scale = _primal(fn.df), _primal(fn.scale)
-    off = ((df + 1) / (df + 3)).sqrt() * (value - fn.loc) / scale
-    spread = (2 * df / (df + 3)).sqrt() * fn.scale.log()
-    return [(off, off), (spread, spread)]
+def _student(fn: Any, value: Tensor) -> list[Tensor]:
+    """Of location and scale, df held fixed."""
+    df, scale = fn.df.detach(), fn.scale.detach()
+    of_loc, of_scale = (df + 1) / (df + 3), 2 * df / (df + 3)
+    return [of_loc.sqrt() * fn.loc / scale, of_scale.sqrt() * fn.scale.log()]
 
 
-FAMILIES: dict[type, Callable[[Any, Tensor], Pairs]] = {
+def _trigamma(x: Tensor) -> Tensor:
+    """Returns the second derivative of log Gamma."""
+    return torch.polygamma(1, x)
+
+
+FAMILIES: dict[type, Callable[[Any, Tensor], list[Tensor]]] = {
     dist.Normal: _normal,
-    dist.Bernoulli: _logits,
+    dist.Bernoulli: _bernoulli,
     dist.Binomial: _binomial,
-    dist.Categorical: _logits,
-    dist.OneHotCategorical: _logits,
+    dist.Categorical: _categorical,
+    dist.OneHotCategorical: _categorical,
     dist.Poisson: _poisson,
     dist.Gamma: _gamma,
     dist.Beta: _beta,
     dist.StudentT: _student,
 }
-
-
-def _primal(x: Tensor) -> Tensor:
-    """Returns a tensor without its forward-mode derivative."""
-    return forward_ad.unpack_dual(x).primal
-
-
-def _tangent(x: Tensor) -> Tensor:
-    """Returns a tensor's forward-mode derivative, of its shape; 0 where it has none."""
-    tangent = forward_ad.unpack_dual(x).tangent
-    return torch.zeros_like(x) if tangent is None else tangent

@@ -477,7 +477,7 @@ class Program:
             num_particles: S; `None` without that dimension, of one particle.
             term: Of a site, in the shape of its log-density, nats.
         """
-        own = [self._unmasked(s) for s in sites if not self.sites.common(s)]
+        own = [self.unmasked(s) for s in sites if not self.sites.common(s)]
         lead = () if num_particles is None else (num_particles,)
         if self.plate and self.sites.dim is None:
             alike: list[list[Site]] = [[] for _ in rows]
@@ -487,6 +487,11 @@ class Program:
             return torch.stack([c.to(self.device) for c in columns], -1)
         num_data, dim = (len(rows), self.sites.dim) if self.plate else (None, None)
         return sum_sites(own, lead, num_data, dim, term).to(self.device)
+
+    def unmasked(self, site: Site) -> Site:
+        """Returns a latent's site without its mask, unless what is masked is left out of q too."""
+        bare = site["name"] in self.sites.latents and site["name"] not in self.masked
+        return remasked(site, None) if bare else site
 
     def _at(self, z: Values, rows: range, num_particles: int | None, density: Density) -> Tensor:
         """Returns `density(program, z, rows, S)` of all particles, `(S, n)`; `(n,)` of one.
@@ -502,11 +507,6 @@ class Program:
         work = partial(_density_of, density)
         (log_p,) = self.particles.run(work, self, rows, num_particles, Computed(z, ())).tables
         return log_p
-
-    def _unmasked(self, site: Site) -> Site:
-        """Returns a latent's site without its mask, unless what is masked is left out of q too."""
-        bare = site["name"] in self.sites.latents and site["name"] not in self.masked
-        return remasked(site, None) if bare else site
 
 
 def _density_of(

@@ -3,6 +3,7 @@
 __all__ = ["Laplace"]
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class Laplace:
         1986), https://doi.org/10.1080/01621459.1986.10478240
     """
 
+    sums_discrete: ClassVar[bool] = True
     scale: float = 1.1
     df: float | None = None
     num_steps: int = 8
@@ -65,7 +67,8 @@ class Laplace:
         Raises:
             ValueError: If log p(x, z) has no first or second derivative in the latents.
         """
-        base = GeometricPath(replace(program, guide=None), rows)
+        # of a latent that is masked, the normal is one as well: its prior counts
+        base = GeometricPath(replace(program, guide=None, masked=frozenset()), rows)
         base.check_gradient()
         prior = GuidePath(base)
         curvatures, scale = Curvatures(base), prior.scale
@@ -92,11 +95,16 @@ class Laplace:
             ValueError: As `path`.
         """
         path = self.path(program, rows)
+        model = replace(path.base.program, masked=program.masked)
 
         def draw(num_particles: int) -> tuple[Values, Tensor]:
             v = path.start(num_particles)  # (S, n, d)
             z, log_dz = path.base.values(path.outward(v))
-            return z, path.log_start(v) - path.log_volume - log_dz
+            log_r = path.log_start(v) - path.log_volume - log_dz
+            if program.masked:  # densities that the weights leave out
+                at = z, rows, num_particles
+                log_r = log_r - path.base.program.log_prior(*at) + model.log_prior(*at)
+            return z, log_r
 
         return draw
 
@@ -163,9 +171,9 @@ def _cholesky(precision: Tensor, scale: Tensor) -> Tensor:
     scale = scale.double()
     unit = (scale[..., None] * precision.double() * scale[..., None, :]).nan_to_num()
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
-    low = torch.linalg.cholesky_ex(unit - FLOOR * eye).info > 0  # (n,)
+    low = torch.linalg.cholesky_ex(unit - FLOOR * eye).info > 0  # (n,); of joint latents ()
     if low.any():
-        values, vectors = torch.linalg.eigh(unit[low])
+        values, vectors = torch.linalg.eigh(unit)
         lifted = values.abs().clamp(min=FLOOR)[..., None, :]
-        unit = unit.index_put((low,), (vectors * lifted) @ vectors.mT)
+        unit = torch.where(low[..., None, None], (vectors * lifted) @ vectors.mT, unit)
     return torch.linalg.cholesky(unit) / scale[..., None]

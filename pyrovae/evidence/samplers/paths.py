@@ -5,7 +5,7 @@ __all__ = ["GuidePath", "Mixed", "Moved", "NormalPath", "Path", "PathProposal"]
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
-from math import log, log1p, pi
+from math import lgamma, log, log1p, pi
 from statistics import NormalDist
 from typing import Protocol, Self, runtime_checkable
 
@@ -168,8 +168,7 @@ class NormalPath(Path):
         d, square = v.shape[-1], v.square().sum(-1)
         if self.df is None:
             return -0.5 * square - d / 2 * log(2 * pi)
-        half = torch.tensor([(self.df + d) / 2, self.df / 2], dtype=torch.float64).lgamma()
-        const = (half[0] - half[1]).item() - d / 2 * log(self.df * pi)
+        const = lgamma((self.df + d) / 2) - lgamma(self.df / 2) - d / 2 * log(self.df * pi)
         return const - (self.df + d) / 2 * (square / self.df).log1p()
 
     @property

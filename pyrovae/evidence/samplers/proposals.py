@@ -196,6 +196,7 @@ class Refined:
         Semi-amortized variational autoencoders (Kim et al., 2018), https://arxiv.org/abs/1802.02550
     """
 
+    sums_discrete: ClassVar[bool] = True
     num_steps: int = 30
     lr: float = 0.1
     num_particles: int = 8

@@ -217,10 +217,13 @@ class ImportanceSampler:
             num_particles: S.
         """
         most, chunk = drawn_at_once(self.program, len(rows), self.chunk_size)
-        propose, log_joint = self._proposal(rows, most), self.program.log_joint
-        if self.program.is_compiled and 2 * len(rows) > self.program.block_size:  # else not worth
-            _, chunk = drawn_at_once(self.program, self.program.block_size, self.chunk_size)
-            log_joint = joint_graph(self.program, rows, chunk)
+        propose, program = self._proposal(rows, most), self.program
+        if getattr(self.scheme.proposal, "sums_discrete", False):
+            program = program.summing()
+        log_joint = program.log_joint
+        if program.is_compiled and 2 * len(rows) > program.block_size:  # else not worth
+            _, chunk = drawn_at_once(program, program.block_size, self.chunk_size)
+            log_joint = joint_graph(program, rows, chunk)
         for draws, quasi in self._passes(rows, num_particles, most):
             with quasi:
                 z, log_r = propose(draws)  # {site: (S, ..., event)}, (S, n)
