@@ -39,7 +39,7 @@ def checked(model, *data, known=True, monkeypatch=None, **options):
     log_f = path(v[None])[1][0]
     torch.testing.assert_close(found.log_f, log_f.detach())
     torch.testing.assert_close(found.grad, torch.autograd.grad(log_f.sum(), v)[0])
-    torch.testing.assert_close(found.precision, hessian(path, u), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.products, hessian(path, u), rtol=1e-8, atol=1e-8)
     return found
 
 
@@ -188,7 +188,7 @@ def test_without_a_curvature_there_is_none():
             pyro.sample("x", dist.Laplace(z, 1.0), obs=x[:, 0])
 
     path = path_of(model, counts())
-    assert (Curvatures(path)(path.start(1)[0]).precision == 0).all()
+    assert (Curvatures(path)(path.start(1)[0]).products == 0).all()
 
 
 FAMILIES = {

@@ -16,13 +16,15 @@ from scenarios import (
     Mixture,
     TwoLevels,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import pyrovae as pv
 from pyrovae.evidence.samplers import laplace
 from pyrovae.evidence.samplers.annealing import anneal
 from pyrovae.evidence.samplers.mass import Mass
 from pyrovae.evidence.samplers.tuning import tune
-from pyrovae.program import GeometricPath, inspect
+from pyrovae.program import GeometricPath, curvature, inspect
 
 
 def scores(w, truth):
@@ -51,7 +53,7 @@ def test_of_a_normal_posterior_it_is_the_posterior(guide, monkeypatch):
     monkeypatch.setattr(laplace, "_begin", lambda program, base: 5 * base.start(1)[0])
     path = pv.Laplace(scale=1.0, num_steps=1).path(program, range(20))
     torch.testing.assert_close(path.parts[0], scenario.posterior_mean(x), rtol=0, atol=1e-9)
-    cov = torch.einsum("ndi,nei->nde", path.parts[1], path.parts[1])
+    cov = path.factor.matrix @ path.factor.matrix.mT
     torch.testing.assert_close(cov, scenario.cov.expand(20, 3, 3), rtol=0, atol=1e-9)
     v = torch.randn(5, 20, 3)
     torch.testing.assert_close(path.inward(path.outward(v)), v)
@@ -362,3 +364,56 @@ def test_the_mass_matrix_knows_correlations(monkeypatch):
     assert abs((w.log_evidence() - truth).mean()) < 0.25
     monkeypatch.setattr(Mass, "factor", lambda self, u: torch.eye(u.shape[-1]))
     assert annealed().log_w.var(0).mean() > 5 * w.log_w.var(0).mean()
+
+
+def test_many_dimensions_of_which_few_are_seen(monkeypatch):
+    """Of 200 dimensions 20 are observed: low rank is exact; on a path from it, too."""
+    scenario = LinearGaussian.make(x_dim=20, z_dim=200, sigma=1.0)
+    x = scenario.data(5)
+    truth = scenario.log_evidence(x)
+    w = drawn(
+        scenario.model, scenario.mean_field, x, num_particles=7, proposal=pv.Laplace(1.0),
+        block_size=3,
+    )  # fmt: skip
+    torch.testing.assert_close(w.log_w, truth.expand(7, 5), rtol=0, atol=1e-8)
+    path = pv.Laplace(0.8).path(inspect(scenario.model, None, x), range(5))
+    cov = path.factor.times(path.factor.transposed(torch.eye(200)[:, None].expand(200, 5, 200)))
+    torch.testing.assert_close(cov[:, 0], 0.64 * scenario.cov, rtol=0, atol=1e-8)
+    torch.testing.assert_close(path.log_volume, 0.5 * cov.transpose(0, 1).logdet())
+    v = torch.randn(4, 5, 200)
+    torch.testing.assert_close(path.inward(path.outward(v)), v)
+    torch.testing.assert_close(path.inward(path.outward(v)[0]), v[0])
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    for compiled in (False, True):
+        w = pv.ais(scenario.model, x, proposal=pv.Laplace(1.0), num_temperatures=3, seed=0,
+                   compile=compiled)  # fmt: skip
+        torch.testing.assert_close(w.log_w, truth.expand(8, 5), rtol=0, atol=1e-8)
+
+
+def test_many_dimensions_of_a_vae(monkeypatch, float32):
+    """Better weights than the guide's, by Gauss and Newton and by Hessians, and no (d, d)."""
+    torch.manual_seed(0)
+    d, size = 300, 8
+    vae = pv.VAE(x_dim=50, z_dim=d, hidden_dims=(30,))
+    with torch.no_grad():
+        for p in vae.decoder.parameters():
+            p.mul_(2)
+    x = torch.bernoulli(torch.full((size, 50), 0.5))
+    large = []
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            large.extend(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    guide = drawn(vae.model, vae.guide, x, num_particles=1000, proposal=vae.guide)
+    for exact in (False, True):
+        if exact:
+            monkeypatch.setattr(curvature, "FAMILIES", {})
+        program = inspect(vae.model, vae.guide, x)
+        with torch.no_grad(), Largest():
+            pv.Laplace().path(program, range(size))
+        assert max(large) < size * d * d / 2
+        w = drawn(vae.model, vae.guide, x, num_particles=1000, proposal=pv.Laplace(1.0))
+        assert w.log_w.var(0).mean() < guide.log_w.var(0).mean() / 3

@@ -24,12 +24,12 @@ class Curvature(NamedTuple):
     Attributes:
         log_f: log f_1, `(n,)`, nats.
         grad: Its gradient, `(n, d)`.
-        precision: Its negative Hessian, or Gauss and Newton's, `(n, d, d)`.
+        products: Its negative Hessian, or Gauss and Newton's, times k directions, `(n, d, k)`.
     """
 
     log_f: Tensor
     grad: Tensor
-    precision: Tensor
+    products: Tensor
 
 
 class Curvatures:
@@ -42,9 +42,9 @@ class Curvatures:
         \frac{\partial a_k}{\partial u_j}
 
     with roots a of Fisher's information of the observed sites, as functions of u, by forward-mode
-    derivatives of one run of the program in d directions; of a latent a is (z - loc) / scale. Else
-    it is the exact negative Hessian, which need not be definite, by differentiating a run with d
-    particles twice.
+    derivatives of one run of the program in many directions; of a latent a is (z - loc) / scale.
+    Else it is the exact negative Hessian, which need not be definite, by differentiating a run
+    with a particle for each direction twice.
 
     Args:
         path: The block's latents, unconstrained.
@@ -57,22 +57,25 @@ class Curvatures:
     def __init__(self, path: GeometricPath) -> None:
         self._path, self._known = path, not path.program.enumerated
 
-    def __call__(self, u: Tensor) -> Curvature:
-        """Returns value, gradient and curvature at u.
+    def __call__(self, u: Tensor, directions: Tensor | None = None) -> Curvature:
+        """Returns value, gradient, and the curvature times some directions, or all of it, at u.
 
         Args:
             u: `(n, d)`; of joint latents `(d,)`.
+            directions: `(n, d, k)`; `None` for the d unit vectors.
 
         Raises:
             ValueError: If the program cannot be differentiated twice.
         """
+        whole = directions is None
+        along = _unit_vectors(u) if directions is None else directions.movedim(-1, 0)
         if self._known:
             try:
-                return self._gauss_newton(u)
+                return self._gauss_newton(u, along, whole)
             except (KeyError, NotImplementedError, RuntimeError):
                 self._known = False
         try:
-            return self._exact(u)
+            return self._exact(u, along)
         except (NotImplementedError, RuntimeError) as e:
             raise ValueError(
                 "log p(x, z) has no second derivative in its latents "
@@ -80,11 +83,33 @@ class Curvatures:
                 "proposal instead of pv.Laplace()"
             ) from e
 
-    def _gauss_newton(self, u: Tensor) -> Curvature:
-        """Returns them by forward-mode derivatives of one run, in all d directions at once.
+    def prior_scale(self, u: Tensor) -> Tensor | None:
+        """Returns the scales of latents that are normal, `(n, d)`; `None` where one is not.
+
+        Args:
+            u: `(n, d)`, for scales that depend on other latents.
+        """
+
+        def scales(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
+            sites = self._path.run_model(program, rows, size, given)
+            own = (s for s in sites if s["name"] in self._path.names)
+            found = [_by_datum(program, s, base(s["fn"]).scale, rows, size) for s in own]
+            return Computed({}, (torch.cat(found, -1),))
+
+        program = self._path.program
+        own = {s["name"]: base(s["fn"]) for s in program.sites.model}
+        normal = all(isinstance(own[name], dist.Normal) for name in self._path.names)
+        if program.enumerated or not normal:
+            return None
+        return self._path.run(scales, 1, Computed({}, (u[None],))).tables[0][0]
+
+    def _gauss_newton(self, u: Tensor, directions: Tensor, whole: bool) -> Curvature:
+        """Returns them by forward-mode derivatives of one run, in all directions at once.
 
         Args:
             u: `(n, d)`.
+            directions: `(k, n, d)`.
+            whole: Whether these are the unit vectors.
 
         Raises:
             KeyError: For a family whose information is not known.
@@ -93,12 +118,11 @@ class Curvatures:
 
         def score(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
             sites = self._path.run_model(program, rows, size, given)
-            roots = [r for s in sites for r in _roots(program, s, rows, size)]
-            return Computed({}, tuple(roots))
+            return Computed({}, tuple(r for s in sites for r in _roots(program, s, rows, size)))
 
         def at(u: Tensor) -> tuple[Tensor, ...]:
             tables = self._path.run(score, 1, Computed({}, (u[None],))).tables
-            return tuple(t[0] for t in tables)  # (n, k) each
+            return tuple(t[0] for t in tables)  # (n, m) each
 
         def along(direction: Tensor) -> tuple[Tensor, ...]:
             return torch.func.jvp(at, (u,), (direction,))[1]
@@ -106,34 +130,42 @@ class Curvatures:
         with warnings.catch_warnings():  # torch's own, of its own
             warnings.simplefilter("ignore", DeprecationWarning)
             # with another out_dim torch 2.13 fails where a root does not move at all
-            slopes = torch.func.vmap(along, randomness="same")(_directions(u))  # (d, n, k) each
-        slopes = [a.movedim(0, -2) for a in slopes]
-        precision = torch.stack([a @ a.mT for a in slopes]).sum(0)
+            slopes = torch.func.vmap(along, randomness="same")(directions)  # (k, n, m) each
         with torch.enable_grad():
-            u = u[None].detach().requires_grad_()
-            log_f = self._path(u)[1]
-            (grad,) = torch.autograd.grad(log_f.sum(), u)
-        return Curvature(log_f[0].detach(), grad[0], precision)
+            one = u[None].detach().requires_grad_()
+            log_f = self._path(one)[1]
+            (grad,) = torch.autograd.grad(log_f.sum(), one)
+            if whole:
+                slopes = [a.movedim(0, -2) for a in slopes]
+                products = torch.stack([a @ a.mT for a in slopes]).sum(0)
+            else:
+                many = u.expand_as(directions).clone().requires_grad_()
+                roots = self._path.run(score, len(many), Computed({}, (many,))).tables
+                pairs = zip(roots, slopes, strict=True)
+                total = torch.stack([(r * a).sum() for r, a in pairs]).sum()
+                (products,) = torch.autograd.grad(total, many)
+                products = products.movedim(0, -1)
+        return Curvature(log_f[0].detach(), grad[0], products)
 
-    def _exact(self, u: Tensor) -> Curvature:
-        """Returns them by differentiating the gradient, one of its elements a particle.
+    def _exact(self, u: Tensor, directions: Tensor) -> Curvature:
+        """Returns them by differentiating the gradient, along a direction of each particle.
 
         Args:
             u: `(n, d)`.
+            directions: `(k, n, d)`.
         """
-        directions = _directions(u)
         with torch.enable_grad():
             many = u.expand_as(directions).clone().requires_grad_()
             log_f = self._path(many)[1]
             (grad,) = torch.autograd.grad(log_f.sum(), many, create_graph=True)
-            rows = torch.zeros_like(many)  # of a log f that is linear
+            products = torch.zeros_like(many)  # of a log f that is linear
             if grad.requires_grad:
-                (rows,) = torch.autograd.grad((grad * directions).sum(), many)
-        precision = -rows.transpose(0, -2).detach()  # (n, d, d)
-        return Curvature(log_f[0].detach(), grad[0].detach(), (precision + precision.mT) / 2)
+                (products,) = torch.autograd.grad((grad * directions).sum(), many)
+        products = -products.movedim(0, -1).detach()  # (n, d, k)
+        return Curvature(log_f[0].detach(), grad[0].detach(), products)
 
 
-def _directions(u: Tensor) -> Tensor:
+def _unit_vectors(u: Tensor) -> Tensor:
     """Returns the d unit vectors of u, `(d, n, d)`; of joint latents `(d, d)`."""
     d = u.shape[-1]
     eye = torch.eye(d, dtype=u.dtype, device=u.device)
@@ -161,12 +193,29 @@ def _roots(program: Program, site: Site, rows: range, size: int | None) -> Itera
                 mask = torch.as_tensor(mask)
                 mask = mask.reshape(*mask.shape, *[1] * (event_dim + len(more)))
                 root = torch.where(mask, root, 0.0)
-        if program.plate:
-            lead = 0 if size is None else 1
-            root = root.movedim(len(fn.shape()) + program.sites.axis(site), lead)
-            root = root.narrow(lead, 0, len(rows))  # a padded block has more
-        kept = bool(program.plate) + (size is not None)
-        yield root.reshape(*root.shape[:kept], -1)
+        yield _by_datum(program, site, root, rows, size)
+
+
+def _by_datum(
+    program: Program, site: Site, value: Tensor, rows: range, size: int | None
+) -> Tensor:
+    """Returns what a site has for each of its numbers, `(S, n, m)`.
+
+    Args:
+        program: As it was run.
+        site: Of the run.
+        value: To be broadcast to the site's shape; it may have dimensions behind.
+        rows: The n rows.
+        size: S, or `None` of one particle.
+    """
+    shape, lead = site["fn"].shape(), [] if size is None else [size]
+    if value.ndim <= len(shape):
+        value = value.expand(shape)
+    if not program.plate:
+        return value.reshape(*lead, -1)
+    value = value.movedim(len(shape) + program.sites.axis(site), len(lead))
+    value = value.narrow(len(lead), 0, len(rows))  # a padded block has more
+    return value.reshape(*lead, len(rows), -1)
 
 
 def _masks_within(fn: Any) -> Iterator[Tensor | bool]:

@@ -2,7 +2,7 @@
 
 __all__ = ["GeometricPath"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -230,6 +230,15 @@ class GeometricPath:
         path = copy(self)  # its sites too: to find them, the program would be run again
         object.__setattr__(path, "program", self.program.on(data))
         return path
+
+    def select(self, index: Sequence[int]) -> "GeometricPath":
+        """Returns the path of some rows of the block, of a program that `selects_rows`.
+
+        Args:
+            index: Their places in the block.
+        """
+        rows = [self.rows[i] for i in index]
+        return GeometricPath(self.program.select(rows), range(len(rows)))
 
     def run(self, compute: Compute[Program], size: int, inputs: Computed = NO_INPUT) -> Computed:
         """Returns what `compute` gives for S particles of the block, in the program's way.

@@ -3,22 +3,22 @@
 __all__ = ["Laplace"]
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pyrovae.checks import check_positive, check_sizes
+from pyrovae.evidence.samplers.factors import Factor, of_precision, of_products
 from pyrovae.evidence.samplers.paths import GuidePath, NormalPath
 from pyrovae.evidence.samplers.scheme import Sampler
-from pyrovae.program import Curvature, Curvatures, GeometricPath, Program, Values
+from pyrovae.program import Curvatures, GeometricPath, Program, Values
 
-STARTS = (
-    64  # draws, of which the one with the highest density is where Newton begins, or their mean
-)
+STARTS = 32  # draws, of which the one with the highest density is where Newton begins
 LENGTHS = 1.0, 0.5, 0.25, 0.1, 0.03, 0.01  # of a Newton step, tried at once
-FLOOR = 0.1  # least curvature where log p(x, z) is not concave, in units of the prior's scale
-ENOUGH = 1e-4  # nats, of which no datum gains more by another step
+ENOUGH = 0.01  # nats, of which a datum at its mode gains less by another step
+FULL, RANK = 100, 64  # dimensions up to which all is known of a curvature; directions beyond
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Laplace:
     in unconstrained latents u. Newton's steps lead to m from the guide's mean, or the best of some
     draws; of six lengths of a step the best is taken. The curvature Lambda is Gauss and Newton's
     where the program's families allow it, else the exact Hessian, what is not positive of it made
-    so; see `pyrovae.program.Curvatures`.
+    so; see `pyrovae.program.Curvatures`. Above 100 dimensions it is the prior's precision and what
+    64 directions add to that, those of the largest curvature.
 
     A guide with a diagonal covariance misses the correlations of a posterior, which cost nats;
     this one has them. It sees one mode, and no funnel: k-hat tells, and annealing may begin here,
@@ -70,19 +71,11 @@ class Laplace:
         # of a latent that is masked, the normal is one as well: its prior counts
         base = GeometricPath(replace(program, guide=None, masked=frozenset()), rows)
         base.check_gradient()
-        prior = GuidePath(base)
-        curvatures, scale = Curvatures(base), prior.scale
         u = _begin(program, base)
-        at = curvatures(u)
-        for _ in range(self.num_steps):
-            u, gain = _step(base, u, at, scale)
-            at = curvatures(u)
-            if gain.max() < ENOUGH:
-                break
-        lower = _cholesky(at.precision, scale)  # L of Lambda = L L^T
-        eye = torch.eye(u.shape[-1], dtype=lower.dtype, device=lower.device)
-        factor = torch.linalg.solve_triangular(lower, eye, upper=False).mT  # (n, d, d): L^{-T}
-        return NormalPath(base, u, self.scale * factor.to(u), self.df)
+        scale = Curvatures(base).prior_scale(u)
+        scale = GuidePath(base).scale if scale is None else scale
+        found = _found(base, u, scale, self.num_steps)
+        return NormalPath(base, found.u, found.factor.scaled(self.scale), self.df)
 
     def sampler(self, program: Program, rows: range) -> Sampler:
         """Returns what draws from it, fitted to these rows.
@@ -126,20 +119,88 @@ def _begin(program: Program, base: GeometricPath) -> Tensor:
     return _chosen(u, log_f.argmax(0))
 
 
-def _step(base: GeometricPath, u: Tensor, at: Curvature, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the best u along Newton's direction, `(n, d)`, and what it gains, `(n,)`, nats.
+class _Place(NamedTuple):
+    """Where each datum is on its way to the mode; all of it `(n, ...)`.
+
+    Attributes:
+        u: `(n, d)`.
+        log_f: log f_1 there, `(n,)`, nats.
+        grad: Its gradient, `(n, d)`.
+        factor: Of the inverse of its curvature.
+        next: Directions in which to look at the next place, `(n, d, k)`; k = 0 for all.
+    """
+
+    u: Tensor
+    log_f: Tensor
+    grad: Tensor
+    factor: Factor
+    next: Tensor
+
+
+def _found(base: GeometricPath, u: Tensor, scale: Tensor, num_steps: int) -> _Place:
+    """Returns the modes, and the curvature there, of all data of a block.
+
+    Newton's steps go on for those alone that gain by them, where the program takes any rows.
 
     Args:
         base: The model's path.
-        u: Where it is, `(n, d)`.
-        at: The curvature there.
+        u: Where they begin, `(n, d)`.
         scale: The prior's, `(n, d)`.
+        num_steps: Newton's, at most.
     """
-    grad = at.grad.double()[..., None]
-    step = torch.cholesky_solve(grad, _cholesky(at.precision, scale))[..., 0].to(u)
-    lengths = torch.tensor([0.0, *LENGTHS], dtype=u.dtype, device=u.device)
-    tried = u + lengths.reshape(-1, *[1] * u.ndim) * step  # (7, n, d)
-    log_f = base(tried)[1].nan_to_num(-torch.inf, posinf=-torch.inf)
+    path, some = base, torch.arange(len(u), device=u.device)
+    if u.shape[-1] > FULL:
+        first = torch.randn(*u.shape, RANK, dtype=u.dtype, device=u.device)
+        at = _seen(path, u, scale, torch.linalg.qr(first).Q)
+        at = _seen(path, u, scale, at.next)
+    else:
+        at = _seen(path, u, scale, u.new_empty(*u.shape, 0))
+    apart = bool(base.program.plate) and base.program.selects_rows
+    found = tree_map(torch.clone, at)
+    for _ in range(num_steps):
+        u, gain = _step(path, at)
+        found.u[some if apart else ...] = u
+        go = gain > ENOUGH
+        if not go.any():
+            break
+        if apart and not go.all():
+            some, scale, u, at = tree_map(lambda t, go=go: t[go], (some, scale, u, at))
+            path = base.select(some.tolist())
+        at = _seen(path, u, scale, at.next)
+        for whole, part in zip(tree_leaves(found), tree_leaves(at), strict=True):
+            whole[some if apart else ...] = part
+    return found
+
+
+def _seen(path: GeometricPath, u: Tensor, scale: Tensor, directions: Tensor) -> _Place:
+    """Returns what is to be seen at u.
+
+    Args:
+        path: The model's, of these data.
+        u: `(n, d)`.
+        scale: The prior's, `(n, d)`.
+        directions: Orthonormal, in its units, `(n, d, k)`; k = 0 for all.
+    """
+    if not directions.shape[-1]:
+        at = Curvatures(path)(u)
+        return _Place(u, at.log_f, at.grad, of_precision(at.products, scale), directions)
+    at = Curvatures(path)(u, scale[..., None] * directions)
+    return _Place(u, at.log_f, at.grad, *of_products(at.products, directions, scale))
+
+
+def _step(path: GeometricPath, at: _Place) -> tuple[Tensor, Tensor]:
+    """Returns the best u along Newton's direction, `(n, d)`, and what it gains, `(n,)`, nats.
+
+    Args:
+        path: The model's, of these data.
+        at: Where they are.
+    """
+    step = at.factor.times(at.factor.transposed(at.grad[None]))[0]
+    lengths = torch.tensor([0.0, *LENGTHS], dtype=step.dtype, device=step.device)
+    tried = at.u + lengths.reshape(-1, *[1] * step.ndim) * step  # (7, n, d)
+    log_f = torch.cat([at.log_f[None], path(tried[1:])[1]]).nan_to_num(
+        -torch.inf, posinf=-torch.inf
+    )
     best = log_f.argmax(0)
     return _chosen(tried, best), log_f.amax(0) - log_f[0]
 
@@ -152,28 +213,3 @@ def _chosen(u: Tensor, index: Tensor) -> Tensor:
         index: Which, `(n,)`.
     """
     return u.gather(0, index[None, ..., None].expand(1, *u.shape[1:]))[0]
-
-
-def _cholesky(precision: Tensor, scale: Tensor) -> Tensor:
-    """Returns Cholesky's lower factor of curvatures, `(n, d, d)`, float64, made definite.
-
-    In units of the prior's scale, eigenvalues are replaced by their absolute values, at least a
-    tenth, where one of a datum's is less.
-
-    Args:
-        precision: Of log p(x, z), `(n, d, d)`.
-        scale: The prior's, `(n, d)`.
-
-    References:
-        Identifying and attacking the saddle point problem (Dauphin et al., 2014),
-        https://arxiv.org/abs/1406.2572
-    """
-    scale = scale.double()
-    unit = (scale[..., None] * precision.double() * scale[..., None, :]).nan_to_num()
-    eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
-    low = torch.linalg.cholesky_ex(unit - FLOOR * eye).info > 0  # (n,); of joint latents ()
-    if low.any():
-        values, vectors = torch.linalg.eigh(unit)
-        lifted = values.abs().clamp(min=FLOOR)[..., None, :]
-        unit = torch.where(low[..., None, None], (vectors * lifted) @ vectors.mT, unit)
-    return torch.linalg.cholesky(unit) / scale[..., None]

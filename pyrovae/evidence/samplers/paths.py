@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.samplers import hmc
+from pyrovae.evidence.samplers.factors import Factor
 from pyrovae.program import GeometricPath, Program
 
 SCALE_DRAWS = 256  # of which a start's scale is read
@@ -132,15 +133,20 @@ class NormalPath(Path):
     Args:
         base: Of the model alone.
         mean: m, `(n, d)`.
-        factor: F, `(n, d, d)`.
+        factor: F.
         df: Degrees of freedom of the t; `None` for a normal.
     """
 
     def __init__(
-        self, base: GeometricPath, mean: Tensor, factor: Tensor, df: float | None = None
+        self, base: GeometricPath, mean: Tensor, factor: Factor, df: float | None = None
     ) -> None:
-        super().__init__(base, mean, factor)
-        self.df = df
+        super().__init__(base, mean, *factor)
+        self.df, self._kind = df, type(factor)
+
+    @property
+    def factor(self) -> Factor:
+        """F, of the path's parts."""
+        return self._kind(*self.parts[1:])
 
     def start(self, num_particles: int) -> Tensor:
         """Returns draws v, `(S, n, d)`.
@@ -174,7 +180,7 @@ class NormalPath(Path):
     @property
     def log_volume(self) -> Tensor:
         """Log |du/dv|, `(n,)`."""
-        return self.parts[1].diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self.factor.log_volume
 
     @cached_property
     def scale(self) -> Tensor:
@@ -183,14 +189,12 @@ class NormalPath(Path):
 
     def inward(self, u: Tensor) -> Tensor:
         """Returns v of u, `(..., n, d)` both."""
-        mean, factor = self.parts
-        off = (u - mean)[..., None]
-        return torch.linalg.solve_triangular(factor, off, upper=True)[..., 0]
+        off = u - self.parts[0]
+        return self.factor.solve(off.reshape(-1, *self.parts[0].shape)).reshape(off.shape)
 
     def outward(self, v: Tensor) -> Tensor:
-        """Returns u of v, `(..., n, d)` both."""
-        mean, factor = self.parts
-        return mean + torch.einsum("...ij,s...j->s...i", factor, v)
+        """Returns u of v, `(S, n, d)` both."""
+        return self.parts[0] + self.factor.times(v)
 
 
 class Mixed(Path):
