@@ -220,7 +220,11 @@ def test_one_from_outside_by_import_path(outside):
         ("ais", {"num_particles": "x"}, "num_particles of the estimator ais is 'x'; give a whole"),
         ("ais", {"num_particles": "2.5"}, "is '2.5'; give a whole number"),
         ("ais", {"num_particles": "0"}, "num_chains is 0; give a positive integer"),
-        ("importance", {"proposal": "Widened"}, "no text stands for that: make the object in"),
+        ("importance", {"proposal": "wide"}, "no proposal 'wide'; did you mean widened"),
+        ("importance", {"proposal": "widened(1.2"}, "cannot be read; write options as in"),
+        ("importance", {"proposal": "widened(open('x'))"}, "cannot be read; write options"),
+        ("importance", {"proposal": "widened(width=2)"}, "cannot be had; it takes scale, df"),
+        ("ais", {"proposal": "laplace(0)"}, "scale is 0; give a positive number"),
         ("importance", {"qmc": "perhaps"}, "qmc of the estimator importance is 'perhaps'; give"),
         ("nowhere_at_all.Mine", {}, "cannot be had: there is no module 'nowhere_at_all'"),
         ("outside_estimators.Onw", {}, "no subclass of pyrovae.Estimator with a name of its own"),
@@ -242,6 +246,26 @@ def test_text_is_read_as_the_types_of_options_say():
     assert estimator("importance", {"num_particles": "7"}, num_particles=9) == pv.Importance(7)
     assert estimator("prior", num_particles="auto") == pv.Naive()
     assert estimator("prior", num_temperatures=3) == pv.Naive()  # not its own
+    for proposal in (pv.Laplace(), pv.Widened(1.3, df=5), pv.Defensive(), pv.Refined(lr=0.2)):
+        assert estimator("importance", {"proposal": repr(proposal)}).proposal == proposal
+    assert estimator("ais", {"proposal": "laplace"}) == pv.AIS(proposal=pv.Laplace())
+
+
+@pytest.mark.parametrize("start", [pv.Laplace(1.2), "guide"], ids=["mode", "guide"])
+def test_annealing_from_a_proposal(start):
+    """As `ais` does; the protocol names it."""
+    scenario = BernoulliDecoder()
+    x = scenario.data(8)
+    start = scenario.guide if start == "guide" else start
+    e = pv.AIS(5, 8, proposal=start)
+    table = e(scenario.model, None, x, seed=3)
+    w = pv.ais(
+        scenario.model, x, proposal=start, num_temperatures=5, num_particles=8, seed=3
+    )  # fmt: skip
+    assert torch.equal(table.log_w, w.log_w)
+    found = pv.evaluate(scenario.model, None, x, estimators=[e], seed=3, progress=False)
+    torch.testing.assert_close(found["ais"].value, w.log_evidence())
+    assert found.protocol["ais_proposal"] == f"{start}"
 
 
 def test_weights_that_cannot_be_read(outside):

@@ -336,6 +336,14 @@ def test_programs_without_a_second_derivative():
         (lambda: drawn(*pair(), proposal=pv.Laplace), TypeError, "proposal is .*pv.Laplace"),
         (lambda: drawn(*pair(), qmc=True), ValueError, "Laplace has no quasi-random draws"),
         (lambda: pv.ais(pair()[0], pair()[2], proposal="laplace"), TypeError, "proposal is"),
+        *[
+            (
+                lambda p=p: pv.ais(pair()[0], pair()[2], proposal=p),
+                ValueError,
+                "made of the guide, and there is none; pass guide=, or take pv.Laplace",
+            )
+            for p in (pv.Widened(), pv.Defensive(), pv.Refined())
+        ],
     ],
 )
 def test_options_are_checked(make, error, message):

@@ -19,6 +19,8 @@ from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Probe, W
 from pyrovae.evidence.reductions import KHAT_NEEDS, annealed_verdicts
 from pyrovae.evidence.samplers.annealing import AnnealedWeights, ais, anneal
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG, AnnealingRun
+from pyrovae.evidence.samplers.paths import PathProposal
+from pyrovae.evidence.samplers.scheme import check_proposal
 from pyrovae.evidence.samplers.tuning import Kernel, tune
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
@@ -67,6 +69,8 @@ class AIS(Estimator[LogWeights]):
         num_particles: S, annealing runs per datum.
         schedule: "tuned", "linear", "sigmoid", or the T + 1 temperatures.
         num_leapfrog: Leapfrog steps of a transition.
+        proposal: Where the path begins, as `pv.Laplace()`, or another Pyro guide; `None` for the
+            guide, or the prior without one.
 
     References:
         Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
@@ -76,6 +80,7 @@ class AIS(Estimator[LogWeights]):
     num_particles: int = 8
     schedule: str | tuple[float, ...] = "tuned"
     num_leapfrog: int = NUM_LEAPFROG
+    proposal: PathProposal | Callable[..., object] | None = None
 
     name: ClassVar[str] = "ais"
     label: ClassVar[str] = "annealing"
@@ -89,6 +94,7 @@ class AIS(Estimator[LogWeights]):
     def __post_init__(self) -> None:
         sizes = {word: getattr(self, own) for word, own in self.keywords.items()}
         check_sizes(**sizes, num_leapfrog=self.num_leapfrog)
+        check_proposal(self.proposal)
         if not isinstance(self.schedule, str | tuple):
             object.__setattr__(self, "schedule", tuple(self.schedule))
 
@@ -123,6 +129,8 @@ class AIS(Estimator[LogWeights]):
             guide: Where the path begins, or `None`.
             inspected: Makes the program.
         """
+        if self.proposal is not None and not isinstance(self.proposal, PathProposal):
+            guide = self.proposal
         return inspected(guide)
 
     def prepared(self, program: Program, seed: int) -> Kernel:
@@ -134,7 +142,8 @@ class AIS(Estimator[LogWeights]):
             program: Of which the pilot anneals some data.
             seed: Of the evaluation; the pilot's random stream is another.
         """
-        return tune(program, self.num_temperatures, self.schedule, self.num_leapfrog, seed)
+        how = self.num_temperatures, self.schedule, self.num_leapfrog
+        return tune(program, *how, seed, self._start)
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:
         """Returns the weights of annealing runs, `(S, n)`, nats.
@@ -190,7 +199,8 @@ class AIS(Estimator[LogWeights]):
 
         def part(few: int) -> tuple[Estimator, range, Work]:
             steps = np.full(few - 1, 0.1)
-            kernel = Kernel(np.linspace(0, 1, few + 1), steps, self.num_leapfrog)
+            b = np.linspace(0, 1, few + 1)
+            kernel = Kernel(b, steps, self.num_leapfrog, self._start)
             return self, rows, replace(work, prepared=kernel)
 
         def confirmation(probe: Probe, again: object) -> float:
@@ -201,6 +211,18 @@ class AIS(Estimator[LogWeights]):
         gradients = (self.num_temperatures - 1) * self.num_leapfrog + 1
         count = len(rows) * self.num_particles * gradients
         return Effort(self.num_temperatures, part, 4, "gradients", count, confirmation)
+
+    def options(self) -> dict[str, object]:
+        """Returns its options, the proposal in words."""
+        known = super().options()
+        if self.proposal:
+            known["ais_proposal"] = f"{self.proposal}"
+        return known
+
+    @property
+    def _start(self) -> PathProposal | None:
+        """The proposal, where it is no guide."""
+        return self.proposal if isinstance(self.proposal, PathProposal) else None
 
     def _kernel(self, program: Program, work: Work) -> Kernel:
         """Returns what was prepared, or prepares it: of blocks that were all there already."""

@@ -4,9 +4,9 @@ A name that a user gives may be an import path, and is imported; one that stands
 `kind` knows what is known already, and nothing else.
 """
 
-__all__ = ["estimator", "kind", "named"]
+__all__ = ["estimator", "kind", "named", "proposal"]
 
-from ast import literal_eval
+from ast import Call, literal_eval, parse
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -17,10 +17,15 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 from pyrovae.checks import shown
 from pyrovae.evidence.estimators.base import Estimator, known, unnumbered
+from pyrovae.evidence.samplers.laplace import Laplace
+from pyrovae.evidence.samplers.proposals import Defensive, Refined, Widened
 from pyrovae.registry import find
 
 HINT = "one of your own is known once its module is imported, or by its path, package.module.Class"
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # of command lines
+PROPOSALS: dict[str, type[Laplace | Widened | Defensive | Refined]] = {
+    cls.__name__.lower(): cls for cls in (Laplace, Widened, Defensive, Refined)
+}
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -63,6 +68,39 @@ def estimator(
     """
     cls = _class(name)
     return cls.of(shared, {own: _value(cls, own, x) for own, x in (options or {}).items()})
+
+
+def proposal(text: str) -> Laplace | Widened | Defensive | Refined:
+    """Returns the proposal that a text stands for, with its options as Python writes them.
+
+    Args:
+        text: "laplace", "widened", "defensive" or "refined", or "Widened(1.2, df=5)".
+
+    Raises:
+        ValueError: If there is none of that name, or it does not take the options.
+
+    Example:
+        >>> proposal("laplace(df=5)")
+        Laplace(scale=1.1, df=5, num_steps=8)
+    """
+    name, _, rest = text.strip().partition("(")
+    if name.lower() not in PROPOSALS:
+        raise ValueError(f"there is no proposal {name!r}; {_nearest(name.lower(), PROPOSALS)}")
+    cls = PROPOSALS[name.lower()]
+    try:
+        call = parse(f"{name}({rest}" if rest else f"{name}()", mode="eval").body
+        assert isinstance(call, Call)
+        values = [literal_eval(x) for x in call.args]
+        own = {str(k.arg): literal_eval(k.value) for k in call.keywords}
+    except (AssertionError, SyntaxError, ValueError) as e:
+        raise ValueError(
+            f"the proposal {text!r} cannot be read; write options as in 'Widened(1.2, df=5)'"
+        ) from e
+    try:
+        return cls(*values, **own)
+    except TypeError as e:
+        names = ", ".join(f.name for f in fields(cls))
+        raise ValueError(f"the proposal {text!r} cannot be had; it takes {names}") from e
 
 
 def _class(name: str) -> type[Estimator]:
@@ -121,6 +159,8 @@ def _value(cls: type[Estimator], option: str, value: object) -> object:
     for found in (read, text):
         if _fits(found, hint):
             return found
+    if option == "proposal":
+        return proposal(text)
     given = (hint, *get_args(hint))
     words = " or ".join(words for plain, words in PLAIN.items() if plain in given)
     raise ValueError(

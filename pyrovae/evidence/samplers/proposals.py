@@ -2,6 +2,7 @@
 
 __all__ = ["Defensive", "Refined", "Widened"]
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log, log1p
 from typing import ClassVar
@@ -66,8 +67,7 @@ class Widened:
 
     def _wider(self, program: Program) -> Program:
         """Returns the program with the widened guide for its guide."""
-        assert program.guide is not None
-        return replace(program, guide=Replaced(self._widen)(program.guide))
+        return replace(program, guide=Replaced(self._widen)(_guide(program)))
 
     def _widen(self, name: str, fn: TorchDistribution) -> TorchDistribution:
         """Returns a site's distribution widened, through what wraps it; points stay points."""
@@ -156,9 +156,20 @@ class Defensive:
         Raises:
             ValueError: As `sampler`.
         """
+        _guide(program)
         _check_own(program)
         prior = GeometricPath(replace(program, guide=None), rows)
         return Mixed(GeometricPath(program, rows), prior, self.weight)
+
+
+def _guide(program: Program) -> Callable[..., object]:
+    """Returns the guide that a proposal is made of; ValueError without one."""
+    if program.guide is None:
+        raise ValueError(
+            "this proposal is made of the guide, and there is none; pass guide=, or take "
+            "pv.Laplace(), which needs none"
+        )
+    return program.guide
 
 
 def _check_own(program: Program) -> None:
@@ -236,6 +247,7 @@ class Refined:
         Raises:
             ValueError: If log p(x, z) has no gradient in the latents.
         """
+        _guide(program)
         path = GeometricPath(program, rows)
         path.check_gradient()
         draws = path.start(SCALE_DRAWS)  # (256, n, d)
