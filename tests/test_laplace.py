@@ -292,6 +292,22 @@ def test_seeds_blocks_and_graphs():
     assert scores(w, scenario.log_evidence(x)).abs().max() < 4
 
 
+def test_auto_and_workers():
+    """Some data of a block are drawn alone; blocks are the same wherever they are done."""
+    scenario = LinearGaussian.make(x_dim=6, z_dim=3)
+    x = scenario.data(20)
+    w = drawn(scenario.model, scenario.mean_field, x, num_particles="auto", tolerance=0.03)
+    assert scores(w, scenario.log_evidence(x)).abs().max() < 4
+    options = {"estimators": [pv.Importance(50, proposal=pv.Laplace())], "progress": False}
+    one, two = (
+        pv.evaluate(
+            scenario.model, scenario.mean_field, x, **options, seed=0, block_size=8, workers=n
+        )
+        for n in (1, 2)
+    )
+    assert one == two
+
+
 @pytest.mark.parametrize("proposal", STARTS, ids=repr)
 def test_annealing_by_graphs(proposal, monkeypatch):
     """Of full and short blocks."""
