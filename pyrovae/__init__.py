@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae import runs as runs
     from pyrovae import storage as storage
     from pyrovae import svi as svi
+    from pyrovae.certificate import Certificate as Certificate
+    from pyrovae.certificate import certify as certify
     from pyrovae.diagnostics import psis as psis
     from pyrovae.evidence.calibration import Calibration as Calibration
     from pyrovae.evidence.calibration import calibrate as calibrate
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.estimators.importance import Jackknife as Jackknife
     from pyrovae.evidence.estimators.naive import Naive as Naive
     from pyrovae.evidence.estimators.quadrature import Quadrature as Quadrature
+    from pyrovae.evidence.estimators.sandwich import Sandwich as Sandwich
     from pyrovae.evidence.evaluate import evaluate as evaluate
     from pyrovae.evidence.results import Evidence as Evidence
     from pyrovae.evidence.samplers.annealing import ais as ais
@@ -60,6 +63,7 @@ _NAMES = {
     "Calibration": "evidence.calibration",
     "ConvVAE": "models.conv",
     "Defensive": "evidence.samplers.proposals",
+    "Certificate": "certificate",
     "Check": "program",
     "ELBO": "evidence.estimators.importance",
     "Estimator": "evidence.estimators.base",
@@ -76,11 +80,13 @@ _NAMES = {
     "Objective": "svi.objectives",
     "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.samplers.proposals",
+    "Sandwich": "evidence.estimators.sandwich",
     "VAE": "models.vae",
     "Widened": "evidence.samplers.proposals",
     "ais": "evidence.samplers.annealing",
     "bdmc": "evidence.samplers.bdmc",
     "calibrate": "evidence.calibration",
+    "certify": "certificate",
     "check": "program",
     "evaluate": "evidence.evaluate",
     "importance_sampling": "evidence.samplers.importance",

@@ -30,7 +30,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
     {"storage", "data"},
     {"labelled", "program", "models"},
     {"svi", "evidence", "plots"},
-    {"runs", "export"},
+    {"runs", "export", "certificate"},
     {"report"},
     {"commands"},
 ]

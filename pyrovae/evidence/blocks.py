@@ -71,7 +71,10 @@ class Job:
         record = {
             f"{name}.{field}": column
             for name, estimator in self.readers[source].items()
-            for field, column in estimator.columns(weights, work.grid)._asdict().items()
+            for field, column in (
+                *estimator.columns(weights, work.grid)._asdict().items(),
+                *((f"extra.{k}", column) for k, column in estimator.extras(weights).items()),
+            )
         }
         shared = program.particles.shared or bool(program.sites.common_latents)
         if isinstance(weights, StreamedWeights) and shared:

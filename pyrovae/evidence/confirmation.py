@@ -63,7 +63,7 @@ def confirm_sampling(
         program = replace(program, enumerated=())  # naive sampling draws them, too
     tables, exact = [], []
     try:
-        for part, rows, z, own in _simulations(program, count, seed):
+        for part, rows, z, own in simulations(program, count, seed):
             sampler = ImportanceSampler(part, Scheme(size), own, chunk_size)
             tables.append(_table(sampler.log_weights(rows).log_w))
             with reproducible(own):
@@ -117,7 +117,7 @@ def confirm_annealing(
     some = program.selects_rows
     tables, exact, shares = [], [], []
     try:
-        for part, rows, z, own in _simulations(program, SCREENED if some else ANNEALED, seed):
+        for part, rows, z, own in simulations(program, SCREENED if some else ANNEALED, seed):
             part, rows, u, share = _screened(part, rows, z, num_particles, own, kernel)
             tables.append(_table(anneal(part, rows, num_particles, own, kernel)[0]))
             exact.append(anneal(part, rows, 1, own, kernel, u)[0][0].reshape(-1))
@@ -250,8 +250,8 @@ def _screened(
     return program, range(len(chosen)), u[chosen], share
 
 
-def _simulations(
-    program: Program, count: int, seed: int
+def simulations(
+    program: Program, count: int, seed: int, *, exact_guide: bool = True
 ) -> Iterator[tuple[Program, range, Values, int]]:
     """Yields the program on simulated blocks, their rows, the z that made them, and a seed.
 
@@ -261,6 +261,7 @@ def _simulations(
         program: The pair and the data.
         count: Data to simulate, at least; blocks are whole.
         seed: Of the evaluation; blocks have random streams of their own.
+        exact_guide: Whether the guide's density at z is asked for.
 
     Raises:
         ValueError: If the data cannot be simulated, or the guide has no density at that z.
@@ -283,7 +284,7 @@ def _simulations(
         for rows in program.blocks(count):
             with reproducible(seed, DATA, turn, rows.start):
                 data, z = simulate(program, rows)
-            if missing := sorted(guided - set(z)):
+            if exact_guide and (missing := sorted(guided - set(z))):
                 raise ValueError(
                     f"the guide draws {missing[0]!r} and maps it to the latents, so that its "
                     "density at the exact z is unknown"

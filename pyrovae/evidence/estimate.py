@@ -38,6 +38,7 @@ class Estimate(ByContent):
             ones; else `None`.
         confirmation: What a second way says of it.
         label: What it is called in words; by default as its kind is.
+        extras: What else the estimator says of each datum, by name, `(N,)`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Estimate(ByContent):
     batches: Tensor | None = None
     confirmation: Confirmation = Confirmation(reason="no second way was tried")
     label: str = ""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.label:

@@ -118,8 +118,8 @@ def _computed(plan: Plan, done: Blocks, progress: bool | None) -> Plan:
 
 def _estimate(name: str, plan: Plan, done: Blocks) -> Estimate:
     """Returns one estimator's results, of all blocks of the source that it reads."""
-    own = plan.source(name)
-    parts = [done[block] for block, (source, _) in plan.blocks.items() if source == own]
+    word, own = plan.source(name), f"{name}.extra."
+    parts = [done[block] for block, (source, _) in plan.blocks.items() if source == word]
 
     def joined(field: str) -> Tensor:
         """Returns a column of all blocks, `(..., N)`."""
@@ -133,6 +133,7 @@ def _estimate(name: str, plan: Plan, done: Blocks) -> Estimate:
         tolerance=plan.tolerance,
         batches=joined("batches") if "batches" in parts[0] else None,
         label=plan.label(name),
+        extras={key.removeprefix(own): joined(key) for key in parts[0] if key.startswith(own)},
     )
 
 

@@ -64,6 +64,9 @@ def to_dataset(
         text = f"of the second way: {f.name.replace('_', ' ')}"
         variables[f"second_{f.name}"] = (("estimator",), column, text)
     for name, e in estimates.items():
+        for key, column in e.extras.items():
+            text = f"{key.replace('_', ' ')}, of {e.label}"
+            variables[f"{key}_of_{name}"] = (("datum",), column, text)
         if e.batches is not None:
             text = "estimate by batch of the particles that all data share, nats"
             variables[f"{name}_batches"] = (("batch", "datum"), e.batches, text)
@@ -122,7 +125,13 @@ def _estimate(dataset: Dataset, name: str) -> Estimate:
         second = [f.name for f in fields(Confirmation) if f"second_{f.name}" in dataset]
         kept = {f: one[f"second_{f}"].item() for f in second}
         scalars["confirmation"] = Confirmation(**kept)
-    return Estimate(str(name), **tables, **scalars)
+    own = f"_of_{name}"
+    extras = {
+        str(key).removesuffix(own): torch.from_numpy(dataset[key].values.copy())
+        for key in dataset
+        if str(key).endswith(own)
+    }
+    return Estimate(str(name), **tables, **scalars, extras=extras)
 
 
 def _plain(value: object) -> object:

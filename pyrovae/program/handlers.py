@@ -20,9 +20,8 @@ from pyro.distributions import (
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
 
-from pyrovae.program.sites import Distribution, Site, Values, base, is_subsample
+from pyrovae.program.sites import Distribution, Site, Values, base, bijection, is_subsample
 
 
 class Subsample(Messenger):
@@ -95,7 +94,7 @@ class Unconstrained(Messenger):
     def _pyro_sample(self, msg: Site) -> None:
         if msg["name"] in self._u:
             u, fn = self._u[msg["name"]], msg["fn"]
-            transform = biject_to(fn.support)
+            transform = bijection(fn)
             msg["value"] = z = cast(Tensor, transform(u))
             log_det = transform.log_abs_det_jacobian(u, z)
             more = fn.event_dim - transform.codomain.event_dim

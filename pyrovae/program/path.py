@@ -7,19 +7,20 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import cast
 
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 
 from pyrovae.program.binding import Fn
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Unconstrained
 from pyrovae.program.masks import check_summed_masks
 from pyrovae.program.particles import NO_INPUT, Compute, Computed
-from pyrovae.program.sites import Site, Values, base, support
+from pyrovae.program.sites import Site, Values, base, bijection, support
 from pyrovae.program.sums import log_det
 
 
@@ -272,7 +273,7 @@ class GeometricPath:
         run, columns = {s["name"]: s for s in sites}, []
         lead = (0 if size is None else 1) + bool(program.plate)
         for site in self._sites:
-            u = biject_to(run[site["name"]]["fn"].support).inv(run[site["name"]]["value"])
+            u = cast(Tensor, bijection(run[site["name"]]["fn"]).inv(run[site["name"]]["value"]))
             if program.plate:
                 u = u.movedim(_axis(program, site) + u.ndim, lead - 1)
             columns.append(u.reshape(*u.shape[:lead], -1))
@@ -297,7 +298,7 @@ class GeometricPath:
         for site in self._sites:
             axis, shape = _axis(program, site), list(_shape(site))
             if size is not None:
-                event_dim = biject_to(site["fn"].support).domain.event_dim
+                event_dim = bijection(site["fn"]).domain.event_dim
                 shape = [1] * (program.sites.num_plates + event_dim - len(shape)) + shape
             n = [u.shape[1]] if plate else []
             if plate:
@@ -363,7 +364,7 @@ def _guided(
 
 def _shape(site: Site) -> torch.Size:
     """Returns the shape of a site's u without particles, `(..., n, ..., event of u)`."""
-    return biject_to(site["fn"].support).inverse_shape(site["value"].shape)
+    return bijection(site["fn"]).inverse_shape(site["value"].shape)
 
 
 def _axis(program: Program, site: Site) -> int:
@@ -376,7 +377,7 @@ def _axis(program: Program, site: Site) -> int:
         program: Which knows the data plate.
         site: One of the sites.
     """
-    moved = site["fn"].event_dim - biject_to(site["fn"].support).domain.event_dim
+    moved = site["fn"].event_dim - bijection(site["fn"]).domain.event_dim
     return program.sites.axis(site) + moved
 
 
@@ -401,7 +402,7 @@ def _check(site: Site, program: Program) -> None:
             "are too many to sum out, so use importance_sampling"
         )
     try:
-        biject_to(site["fn"].support)
+        bijection(site["fn"])
     except NotImplementedError as e:
         raise ValueError(
             f"latent site {name!r} is {kind} with support {region}: no map from the reals reaches "

@@ -6,6 +6,7 @@ __all__ = [
     "Sites",
     "Values",
     "base",
+    "bijection",
     "is_subsample",
     "observes_data",
     "remasked",
@@ -25,7 +26,8 @@ from pyro.poutine.runtime import InferDict, Message
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Transform, biject_to, constraints
+from torch.distributions.constraints import MixtureSameFamilyConstraint
 
 Distribution = TorchDistribution
 Values = dict[str, Tensor]  # by site, or by parameter
@@ -218,6 +220,21 @@ def support(fn: object) -> constraints.Constraint | None:
         region = cast(Distribution, fn).support
     except NotImplementedError:
         return None
-    while isinstance(region, constraints.independent):
+    while isinstance(region, constraints.independent | MixtureSameFamilyConstraint):
         region = region.base_constraint
     return cast(constraints.Constraint, region)
+
+
+def bijection(fn: object) -> Transform:
+    """Returns the map from the reals onto a distribution's support; of a mixture, its parts'.
+
+    Args:
+        fn: A distribution.
+
+    Raises:
+        NotImplementedError: If torch knows none.
+    """
+    region = cast(Distribution, fn).support
+    while isinstance(region, MixtureSameFamilyConstraint):
+        region = region.base_constraint
+    return biject_to(region)

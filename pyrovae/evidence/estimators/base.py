@@ -167,6 +167,14 @@ class Estimator(Generic[W]):
         found = w.log_evidence(), w.std_error(), w.num_draws, grid
         return Columns.of(*found, ess=w.ess(), pareto_k=w.pareto_k())
 
+    def extras(self, weights: W) -> dict[str, Tensor]:
+        """Returns what else is read of a block's weights, by name, `(n,)` each, float64.
+
+        Args:
+            weights: What `weights` returned.
+        """
+        return {}
+
     def program(self, guide: Guide, inspected: Inspected) -> Program:
         """Returns the program that it runs, checked, of the guide given or none.
 

@@ -60,6 +60,11 @@ class Results(Protocol):
         ...
 
     @property
+    def extras(self) -> Mapping[str, Tensor]:
+        """What else the estimator says of each datum, by name, `(N,)`."""
+        ...
+
+    @property
     def bad(self) -> float:
         """Share of data whose k-hat is bad."""
         ...

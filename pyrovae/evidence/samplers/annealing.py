@@ -1,6 +1,6 @@
 """Annealed importance sampling: its paths, increments and weights."""
 
-__all__ = ["AnnealedWeights", "ais", "anneal", "weighed"]
+__all__ = ["AnnealedWeights", "ais", "anneal", "annealed", "weighed"]
 
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pyrovae.evidence.samplers.options import (
     AnnealingRun,
     options_of,
 )
-from pyrovae.evidence.samplers.paths import PathProposal
+from pyrovae.evidence.samplers.paths import Path, PathProposal
 from pyrovae.evidence.samplers.scheme import check_proposal
 from pyrovae.evidence.samplers.tuning import Kernel, tune
 from pyrovae.evidence.weights import LogWeights, check_weights
@@ -144,11 +144,11 @@ def anneal(
     r"""Returns a block's log-weights `(S, n)`, nats, and its acceptance rates, `(T - 1,)`.
 
     .. math::
-        \log w = \sum_{t=1}^T (b_t - b_{t-1}) (\log f_1 - \log f_0)(u_{t-1}), \quad
-        u_t \sim \mathrm{HMC}(u_{t-1};\ f_0^{1 - b_t} f_1^{b_t})
+        \log w = \sum_{t=1}^T (b_t - b_{t-1}) (\log f_1 - \log f_0)(v_{t-1}), \quad
+        v_t \sim \mathrm{HMC}(v_{t-1};\ f_0^{1 - b_t} f_1^{b_t})
 
-    Particles start at the proposal f_0 = q(z|x) |dz/du|, or in reverse at a draw of the posterior,
-    f_1 = p(x, z) |dz/du|; the increments and transitions are then the same in reverse order. With
+    Particles start at the proposal f_0 = q(z|x) |dz/dv|, or in reverse at a draw of the posterior,
+    f_1 = p(x, z) |dz/dv|; the increments and transitions are then the same in reverse order. With
     a kernel, they depend on the seed, the direction and the block's first row alone.
 
     Args:
@@ -162,31 +162,43 @@ def anneal(
     References:
         Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
     """
-    b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
-    rates, forward = torch.empty(len(step), dtype=torch.float64), exact is None
     with reproducible(seed, SCALE, rows.start):
         program.check_observed(rows)
         path = kernel.path(program, rows)
-        scale, states = path.scale, path.states
-    factor = None if kernel.factor is None else torch.from_numpy(kernel.factor).to(scale)
-
-    with reproducible(seed, FORWARD if forward else REVERSE, rows.start):
+        path.prepare()
+    with reproducible(seed, FORWARD if exact is None else REVERSE, rows.start):
         if exact is None:
             v = path.start(num_particles)  # (S, n, d)
         else:
-            v = path.inward(exact).expand(num_particles, *scale.shape)
-        state = states(v)
-        log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
-        for t in range(len(step) + 1) if forward else range(len(step), -1, -1):
-            log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
-            i = t if forward else t - 1  # the transition between this increment and the next
-            if 0 <= i < len(step):
-                mass = None if factor is None else factor[i]
-                width = float(step[i]) * scale
-                state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs, mass)
-                rates[i] = rate.mean().cpu()
+            v = path.inward(exact).expand(num_particles, *path.scale.shape)
+        log_w, rates, _ = annealed(path, v, kernel, backward=exact is not None)
     check_weights(log_w, rows)
     return log_w, rates
+
+
+def annealed(
+    path: Path, v: Tensor, kernel: Kernel, *, backward: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns log-weights `(S, n)`, nats, acceptance rates, `(T - 1,)`, and where particles end.
+
+    Args:
+        path: A block's.
+        v: Where particles start, `(S, n, d)`: draws of f_0, or of f_1 backward.
+        kernel: The frozen transitions between temperatures.
+        backward: From b = 1 to 0; log-weights are those of the same way forward.
+    """
+    b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
+    factor = None if kernel.factor is None else torch.from_numpy(kernel.factor).to(path.scale)
+    rates, states, state = torch.empty(len(step), dtype=torch.float64), path.states, path.states(v)
+    log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
+    for t in range(len(step), -1, -1) if backward else range(len(step) + 1):
+        log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
+        i = t - 1 if backward else t  # the transition between this increment and the next
+        if 0 <= i < len(step):
+            width, mass = float(step[i]) * path.scale, None if factor is None else factor[i]
+            state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs, mass)
+            rates[i] = rate.mean().cpu()
+    return log_w, rates, state.u
 
 
 def weighed(blocks: list[tuple[Tensor, Tensor]], kernel: Kernel) -> AnnealedWeights:

@@ -2,6 +2,7 @@
 
 __all__ = ["GuidePath", "Mixed", "Moved", "NormalPath", "Path", "PathProposal"]
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
@@ -74,6 +75,40 @@ class Path:
         low, high = draws[tail], draws[-1 - tail]
         scale = (high - low) / (2 * NormalDist().inv_cdf(0.9))
         return torch.where(scale > 0, scale, 1.0)
+
+    def prepare(self) -> None:
+        """Does all that runs the program beside what is asked for, before draws that count."""
+        _ = self.scale, self.states
+
+    def only(self, members: list[int]) -> Self:
+        """Returns the path of some of the block's data alone, by their places in it.
+
+        Args:
+            members: m places; the new path's rows count from 0.
+        """
+        path, base = copy(self), self.base
+        program = base.program.select([base.rows[i] for i in members])
+        path.base = GeometricPath(program, range(len(members)))
+        path.parts = tuple(p[members] for p in self.parts)
+        for name in ("scale", "states"):
+            path.__dict__.pop(name, None)
+        return path
+
+    def joined(self, others: Sequence["Path"], rows: range) -> Self:
+        """Returns the path of more rows, of which this and the others are parts.
+
+        Args:
+            others: Paths of the rows that follow, in order.
+            rows: All of them.
+        """
+        path = copy(self)
+        path.base = GeometricPath(self.base.program, rows)
+        path.parts = tuple(
+            torch.cat(p) for p in zip(*(o.parts for o in (self, *others)), strict=True)
+        )
+        for name in ("scale", "states"):
+            path.__dict__.pop(name, None)
+        return path
 
     @cached_property
     def states(self) -> hmc.States:

@@ -1,0 +1,450 @@
+"""Certifies log p(x) of a block: by the cheapest way that passes all gates, datum by datum.
+
+The ways are rungs of a ladder: importance sampling from Laplace's normal, annealing from it with
+more and more temperatures, annealing from the guide. n are the rows of a block.
+"""
+
+__all__ = ["Agreement", "Ladder", "Rung", "certify_block", "ladder"]
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from math import ceil, log, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.confirmation import simulations
+from pyrovae.evidence.samplers.annealing import annealed
+from pyrovae.evidence.samplers.chunks import pieces
+from pyrovae.evidence.samplers.options import NUM_LEAPFROG
+from pyrovae.evidence.samplers.paths import Path, PathProposal
+from pyrovae.evidence.samplers.sides import CERTIFIED, SIMULATED, STARTS, Sides
+from pyrovae.evidence.samplers.tuning import Kernel, pilot
+from pyrovae.program import Program, Values, reproducible
+from pyrovae.rng import stream_seed
+
+PLACE, RUNS, CHAINS, SECOND, BACK, PILOT = range(30, 36)  # random streams
+TEMPERATURES = 128, 512  # of annealing from Laplace's normal
+FROM_GUIDE = 512  # of annealing from the guide
+SAMPLED = 16, 256  # runs, and particles of each, of importance sampling
+RUNS_, PARTICLES = 8, 8  # the same of annealing
+MOST_RUNS = 8  # times as many, where that would do
+AT_ONCE, TOGETHER = 1024, 16  # particles x data, and data
+OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
+BEYOND = 3.0  # nats above the largest weight, where a draw is out of reach
+PROBED = 16  # real data, by which it is seen how far up they need to go
+SIMULATIONS, FEW = 32, 8  # data, of the cheap rungs and of the others
+GOOD_NEEDED = 4
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way: runs of particles, each an unbiased estimate of p(x).
+
+    Attributes:
+        kernel: The frozen transitions, and where they begin; of one temperature there are none.
+        num_runs: M.
+        num_particles: S of each.
+    """
+
+    kernel: Kernel
+    num_runs: int
+    num_particles: int
+
+    @property
+    def temperatures(self) -> int:
+        """T."""
+        return len(self.kernel.temperatures) - 1
+
+    def runs(self, path: Path, num_runs: int) -> Tensor:
+        """Returns log w `(M, S, n)`, nats, of independent runs.
+
+        Args:
+            path: Of n data.
+            num_runs: M.
+        """
+        n, size = len(path.base.rows), self.num_particles
+        tables = [
+            annealed(path, path.start(s), self.kernel)[0]
+            for s in pieces(num_runs * size, max(1, AT_ONCE // n))
+        ]
+        return torch.cat(tables).unflatten(0, (num_runs, size))
+
+    def back(self, path: Path, u: Tensor) -> Tensor:
+        """Returns log w `(J, n)` of runs back from draws of the posterior.
+
+        Args:
+            path: Of n data.
+            u: The draws, `(J, n, d)`, unconstrained.
+        """
+        return annealed(path, path.inward(u), self.kernel, backward=True)[0]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How coupled upper bounds compare with exact ones, on data simulated from the model.
+
+    Attributes:
+        num_data: Simulated data whose own runs certify them.
+        difference: Mean of coupled less exact upper bound, nats.
+        error: Its standard error.
+        num_lost: Data of which a draw of the posterior lies out of reach.
+        reason: Why it could not be compared; else "".
+    """
+
+    num_data: int = 0
+    difference: float = 0.0
+    error: float = 0.0
+    num_lost: int = 0
+    reason: str = ""
+
+    def agrees(self, tolerance: float) -> bool:
+        """Returns whether they agree within their errors, and a tenth of a tolerance, nats."""
+        few = self.num_data < GOOD_NEEDED
+        near = abs(self.difference) <= 3 * self.error + 0.1 * tolerance
+        return not (self.reason or few) and near and self.num_lost <= max(1, self.num_data // 8)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The ways, from the cheapest to the dearest, and what simulated data say of each.
+
+    Attributes:
+        rungs: The ways.
+        agreements: What was found of the first of them.
+        second: Annealing from the prior, whose ends are where runs have to reach.
+        tolerance: Nats, within which log p(x) is to be known.
+    """
+
+    rungs: tuple[Rung, ...]
+    agreements: tuple[Agreement, ...]
+    second: Kernel
+    tolerance: float
+
+
+def ladder(
+    program: Program, proposal: PathProposal, tolerance: float, most: int, seed: int
+) -> Ladder:
+    """Returns the ways to certify these data, tuned on pilots and tried on simulated data.
+
+    Args:
+        program: The pair and its data.
+        proposal: Where the first ways begin.
+        tolerance: Nats, within which log p(x) is to be known.
+        most: Temperatures at most.
+        seed: Of the evaluation.
+
+    Raises:
+        ValueError: If log p(x, z) has no gradient in the latents.
+    """
+    one = np.array([0.0, 1.0])
+    rungs = [Rung(Kernel(one, np.empty(0), NUM_LEAPFROG, proposal), *SAMPLED)]
+    near = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 0), proposal)
+    rungs += [Rung(near.kernel(t), RUNS_, PARTICLES) for t in TEMPERATURES if t <= most]
+    if most >= FROM_GUIDE:
+        far = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 1))
+        rungs.append(Rung(far.kernel(FROM_GUIDE), RUNS_, PARTICLES))
+    prior = pilot(replace(program, guide=None), NUM_LEAPFROG, stream_seed(seed, PILOT, 2))
+    made = Ladder(tuple(rungs), (), prior.kernel(OTHER_TEMPERATURES), tolerance)
+    return _tried(program, made, seed)
+
+
+def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
+    """Returns the ways, with what simulated data say of as many as some of the data need.
+
+    Of the others it is found out by a block that needs them.
+
+    Args:
+        program: The pair and its data.
+        ways: The rungs.
+        seed: Of the evaluation.
+    """
+    some = program
+    if program.selects_rows:
+        some = program.select(range(0, len(program), ceil(len(program) / PROBED)))
+    climb = _Climb(some, some.blocks(PROBED)[0], ways, stream_seed(seed, PILOT, 4))
+    todo = torch.arange(climb.size)
+    for i in range(len(ways.rungs)):
+        if program.selects_rows and not len(todo):
+            break
+        ways = replace(ways, agreements=(*ways.agreements, _agreement(program, ways, i, seed)))
+        climb.ways = ways
+        if len(todo):
+            todo = todo[~climb.at(i, todo).certified]
+    return ways
+
+
+def certify_block(program: Program, rows: range, ways: Ladder, seed: int) -> Sides:
+    """Returns both sides of a block's data, each by the first way that certifies it, or the last.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows of the block.
+        ways: From the cheapest on.
+        seed: Of the evaluation.
+    """
+    climb = _Climb(program, rows, ways, seed)
+    todo, found = torch.arange(climb.size), None
+    for i in range(len(ways.rungs)):
+        sides = climb.at(i, todo)
+        found = sides if found is None else found.put(todo, sides)
+        todo = todo[~sides.certified]
+        if not len(todo):
+            break
+    assert found is not None
+    return found
+
+
+class _Climb:
+    """One block's way up.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows.
+        ways: The rungs.
+        seed: Of the evaluation.
+    """
+
+    def __init__(self, program: Program, rows: range, ways: Ladder, seed: int) -> None:
+        self._program, self._rows, self.ways, self._seed = program, rows, ways, seed
+        self._paths: dict[object, Path] = {}
+        self._other = torch.empty(0)  # where annealing from the prior ends, (J, n, d)
+        self.size = len(rows) if program.plate else 1
+
+    def at(self, i: int, todo: Tensor) -> Sides:
+        """Returns both sides of some data by the i-th way.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+        """
+        ways = self.ways
+        sides = self.sides(i, todo)
+        if not sides.certified.any():
+            return sides
+        if i >= len(ways.agreements):
+            agreement = _agreement(self._program, ways, i, self._seed)
+        else:
+            agreement = ways.agreements[i]
+        if not agreement.agrees(ways.tolerance):
+            return sides._replace(code=torch.where(sides.certified, SIMULATED, sides.code))
+        code, fine = sides.code.clone(), sides.certified
+        reached = self._reaches(i, todo[fine], sides.highest[fine])
+        code[fine] = torch.where(reached, CERTIFIED, STARTS)
+        return sides._replace(code=code)
+
+    def sides(self, i: int, todo: Tensor) -> Sides:
+        """Returns what runs say of some data; of more runs where those would be enough.
+
+        The number of runs is chosen by others than those that are then used.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+        """
+        num_runs, last = self.ways.rungs[i].num_runs, len(self.ways.rungs) - 1
+        sides = self._sides(i, self._log_w(i, todo, num_runs))
+        factor, least = sides.more_runs(self.ways.tolerance), 0
+        for times in (2, 4, MOST_RUNS) if i in (0, last) else (2,):  # the next way is no dearer
+            members = torch.nonzero((factor > least) & (factor <= times))[:, 0]
+            if len(members):
+                log_w = self._log_w(i, todo[members], times * num_runs)
+                sides = sides.put(members, self._sides(i, log_w))
+            least = times
+        return sides
+
+    def against(self, i: int, z: Values) -> tuple[Sides, Tensor, Tensor]:
+        r"""Returns both sides of simulated data, coupled less exact upper bound, and what is lost.
+
+        Args:
+            i: The number of the way.
+            z: That made the data, by site.
+
+        Returns:
+            Both sides; differences `(n,)`, nats; whether z lies out of the runs' reach, `(n,)`.
+        """
+        rung, path = self.ways.rungs[i], self._path(i)
+        with self._stream(BACK):
+            u = path.base.unconstrain(z)  # (n, d)
+        every = torch.arange(self.size)
+        log_w = self._log_w(i, every, rung.num_runs)  # (M, S, n)
+        back = self._log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)
+        sides = self._sides(i, log_w)
+        with_exact = torch.cat([back[:, None], log_w[:, 1:]], 1).logsumexp(1) - log(log_w.shape[1])
+        lost = back.median(0).values > sides.highest + BEYOND
+        lost = lost | ~self._reaches(i, every, sides.highest)
+        return sides, sides.upper - with_exact.mean(0), lost
+
+    def _reaches(self, i: int, todo: Tensor, highest: Tensor) -> Tensor:
+        """Returns whether runs reach where annealing from the prior ends, `(m,)`.
+
+        A draw of the posterior that a way reaches has, run back, a weight like those of the way's
+        own particles. One far above all of them lies where the way does not lead.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            highest: Their own particles' largest log w, `(m,)`.
+        """
+        if not self._other.numel():
+            self._other = torch.full((OTHER_START, *self._path(i).scale.shape), torch.nan)
+        unknown = todo[self._other[0].isnan().reshape(self.size, -1).any(1)[todo]]
+        for part in self._parts(unknown):
+            self._put_ends(part)
+        u, path = self._other, self._path(i)
+        if path.base.program.guide is not None:  # its own u may be others
+            with self._stream(BACK):
+                z, _ = self._prior().base.values(u.nan_to_num())
+                u = path.base.unconstrain(z, len(u))
+        return (self._log_w_back(i, todo, u) <= highest + BEYOND).all(0)
+
+    def _sides(self, i: int, log_w: Tensor) -> Sides:
+        """Returns what runs say, their weights `(M, S, m)`."""
+        ways, seed = self.ways, stream_seed(self._seed, CHAINS, self._rows.start, i, len(log_w))
+        return Sides.of(log_w, seed, ways.tolerance, (i, ways.rungs[i].temperatures))
+
+    def _log_w(self, i: int, todo: Tensor, num_runs: int) -> Tensor:
+        """Returns log w `(M, S, m)` of M runs of some data.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            num_runs: M.
+        """
+        tables = []
+        for part in self._parts(todo):
+            with self._stream(RUNS, i, num_runs, int(part[0])):
+                path = self._of(self._path(i), part)
+                log_w = self._columns(self.ways.rungs[i].runs(path, num_runs))
+            tables.append(log_w if self._cuts else log_w[..., part])
+        return torch.cat(tables, -1)
+
+    def _log_w_back(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
+        """Returns log w `(J, m)` of runs of some data back from u.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            u: `(J, n, d)`, unconstrained.
+        """
+        tables = []
+        for part in self._parts(todo):
+            with self._stream(BACK, i, int(part[0])):
+                path = self._of(self._path(i), part)
+                back = self.ways.rungs[i].back(path, u[:, part] if self._cuts else u)
+            tables.append(self._columns(back) if self._cuts else self._columns(back)[..., part])
+        return torch.cat(tables, -1)
+
+    def _put_ends(self, part: Tensor) -> None:
+        """Puts down where annealing from the prior ends, each particle as often as it weighs.
+
+        Args:
+            part: Places of some data in the block, `(m,)`.
+        """
+        with self._stream(SECOND, int(part[0])):
+            path = self._of(self._prior(), part)
+            log_w, _, v = annealed(path, path.start(OTHER_START), self.ways.second)
+            weights = self._columns(log_w).softmax(0).nan_to_num(1 / OTHER_START)  # (J, m)
+            shift = torch.rand(weights.shape[1], dtype=weights.dtype)
+            places = (torch.arange(OTHER_START)[:, None] + shift) / OTHER_START
+            index = torch.searchsorted(weights.cumsum(0).mT.contiguous(), places.mT.contiguous())
+            index = index.mT.clamp(max=OTHER_START - 1)  # (J, m)
+            if not self._program.plate:
+                index = index[:, 0]
+            ends = v.gather(0, index[..., None].expand_as(v))
+        if self._cuts:
+            self._other[:, part] = ends
+        else:
+            self._other = ends
+
+    @property
+    def _cuts(self) -> bool:
+        """Whether some of the data can be taken alone."""
+        return bool(self._program.selects_rows and self._program.plate)
+
+    def _parts(self, todo: Tensor) -> tuple[Tensor, ...]:
+        """Returns places of data in parts that run together; all at once where none is alone."""
+        return todo.split(TOGETHER if self._cuts else max(1, self.size)) if len(todo) else ()
+
+    def _of(self, path: Path, part: Tensor) -> Path:
+        """Returns the path of some of the block's data, or itself where it cannot be cut."""
+        if not self._cuts or torch.equal(part, torch.arange(self.size)):
+            return path
+        path = path.only(part.tolist())
+        path.prepare()
+        return path
+
+    def _path(self, i: int) -> Path:
+        """Returns the path of the block by the i-th way."""
+        kernel = self.ways.rungs[i].kernel
+        return self._made(kernel.proposal, kernel, self._program)
+
+    def _prior(self) -> Path:
+        """Returns the path from the prior."""
+        return self._made("prior", self.ways.second, replace(self._program, guide=None))
+
+    def _made(self, key: object, kernel: Kernel, program: Program) -> Path:
+        """Returns a path of the block, made once, in parts.
+
+        Args:
+            key: What it is kept under.
+            kernel: Which says where it begins.
+            program: The pair, or the model alone.
+        """
+        if key not in self._paths:
+            with self._stream(PLACE, len(self._paths)):
+                every = self._parts(torch.arange(self.size))
+                rows = [self._rows[int(p[0]) : int(p[-1]) + 1] for p in every]
+                rows = rows if self._cuts else [self._rows]
+                paths = [kernel.path(program, r) for r in rows]
+                path = paths[0] if len(paths) == 1 else paths[0].joined(paths[1:], self._rows)
+                path.prepare()
+            self._paths[key] = path
+        return self._paths[key]
+
+    def _columns(self, log_w: Tensor) -> Tensor:
+        """Returns log-weights with an axis of data, of length 1 of joint ones."""
+        return log_w if self._program.plate else log_w[..., None]
+
+    def _stream(self, *numbers: int) -> AbstractContextManager[None]:
+        """Returns a context of random numbers of this block's own."""
+        return reproducible(stream_seed(self._seed, *numbers), 0, self._rows.start)
+
+
+def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:
+    r"""Returns how a way does on data simulated from the model, whose exact z are known.
+
+    An exact draw of the posterior, run back, and S - 1 particles run forward are a run under the
+    law in which w-hat is weighted by itself. So the mean of
+
+    .. math::
+        \log \tfrac1S \bigl(w^* + \sum_{s=2}^S w_s\bigr)
+
+    is the upper bound that coupled chains estimate on real data.
+
+    Args:
+        program: The pair and its data.
+        ways: The rungs.
+        i: The number of the way.
+        seed: Of the evaluation.
+    """
+    gaps, lost, rung = [], [], ways.rungs[i]
+    count = SIMULATIONS if rung.temperatures <= TEMPERATURES[0] else FEW
+    own_guide = rung.kernel.proposal is None and program.guide is not None
+    try:
+        for part, rows, z, own in simulations(
+            program, count, stream_seed(seed, PILOT, 3), exact_guide=own_guide
+        ):
+            sides, gap, away = _Climb(part, rows, ways, own).against(i, z)
+            good = sides.certified | (sides.more_runs(ways.tolerance) <= MOST_RUNS)
+            gaps.append(gap[good])
+            lost.append(away[good])
+    except ValueError as e:
+        return Agreement(reason=str(e))
+    gap, away = torch.cat(gaps), torch.cat(lost)
+    if len(gap) < 2:
+        return Agreement(len(gap))
+    return Agreement(
+        len(gap), gap.mean().item(), gap.std().item() / sqrt(len(gap)), int(away.sum())
+    )

@@ -1,0 +1,239 @@
+"""Bounds from both sides, and what certifies nothing."""
+
+from dataclasses import replace
+
+import known
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal
+from scenarios import LinearGaussian
+
+import pyrovae as pv
+from pyrovae.evidence import certification
+from pyrovae.evidence.certification import Agreement, ladder
+from pyrovae.evidence.samplers import sides
+from pyrovae.evidence.samplers.sides import CERTIFIED, TAIL, WIDE, WORDS, Sides
+
+QUICK = {"max_temperatures": 128}  # two ways; from the guide is the last
+
+
+def covered(c, truth):
+    low, high = c.interval()
+    return ((low <= truth) & (truth <= high))[c.certified].double().mean().item()
+
+
+KNOWN = {
+    "PPCA 5, guide x 0.3": lambda n: known.linear("", 10, 5, 0.3, n=n),
+    "PPCA 5, guide x 3": lambda n: known.linear("", 10, 5, 3.0, n=n),
+    "PPCA 5, guide shifted": lambda n: known.linear("", 10, 5, n=n, shift=3.0),
+    "PPCA 20, from the prior": lambda n: known.linear("", 40, 20, n=n, sigma=0.1, kind="prior"),
+    "sigma 0.01": lambda n: known.linear("", 10, 3, n=n, sigma=0.01),
+    "condition 10^4": lambda n: known.ill_conditioned(n, 10),
+    "Gamma-Poisson": lambda n: known.gamma_poisson(n, 1.3),
+    "Beta-Binomial": lambda n: known.beta_binomial(n),
+    "mixture and latent": lambda n: known.gaussians(n, 0.5),
+    "Student": lambda n: known.student(n, 2, 2.0, "guide"),
+    "a tenth outliers": lambda n: known.outliers(n),
+}
+FAST = "PPCA 5, guide x 0.3", "Gamma-Poisson"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(m, marks=[] if name in FAST else pytest.mark.slow) for name, m in KNOWN.items()],
+    ids=KNOWN,
+)
+def test_certified_intervals_hold_the_truth(make):
+    model = make(60)
+    c = pv.certify(model.model, model.guide, model.x, seed=0)
+    assert c.certified.double().mean() >= 0.8
+    assert covered(c, model.truth) >= 0.86  # 95 % of 60, less 3 standard errors
+    assert (c.upper >= c.lower).all()
+    assert (c.gap <= c.tolerance)[c.certified].all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", KNOWN.values(), ids=KNOWN)
+def test_95_percent_of_many_intervals_hold_the_truth(make):
+    model = make(1000)
+    c = pv.certify(model.model, model.guide, model.x, seed=1)
+    assert covered(c, model.truth) >= 0.94
+
+
+LOST = {
+    "half": lambda: known.two_modes(24, 0.5),
+    "5 %": lambda: known.two_modes(24, 0.05),
+}
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 20))]
+)
+@pytest.mark.parametrize("make", LOST.values(), ids=LOST)
+def test_no_certificate_for_a_lost_mode(make, seed):
+    model, options = make(), {} if seed else QUICK
+    assert not pv.certify(model.model, model.guide, model.x, seed=seed, **options).certified.any()
+
+
+def test_what_refuses_a_lost_mode_is_what_the_other_start_and_simulated_data_say(monkeypatch):
+    """Its own runs show nothing: without those two, it would be certified, half a nat short."""
+    model = known.two_modes(12, 0.5)
+    monkeypatch.setattr(Agreement, "agrees", lambda self, tolerance: True)
+    c = pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
+    assert c.certified.double().mean() < 0.2  # the other start alone
+    assert WORDS[sides.STARTS] in c.reasons
+    monkeypatch.setattr(
+        certification._Climb, "_reaches", lambda self, i, todo, most: torch.ones_like(todo) > 0
+    )
+    c = pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
+    assert c.certified.double().mean() > 0.8
+    assert ((c.value - model.truth)[c.certified] < -0.5).all()
+
+
+@pytest.mark.slow
+def test_a_funnel_is_certified_where_it_is_right_and_nowhere_else():
+    model = known.funnel(24, "guide")
+    c = pv.certify(model.model, model.guide, model.x, seed=0)
+    assert not c.certified.all()
+    low, high = c.interval(3)
+    assert ((low <= model.truth) & (model.truth <= high))[c.certified].all()
+
+
+def normal_runs(sd, n=2000, num_runs=16, size=8, seed=0):
+    """log w of particles whose p(x) is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(num_runs, size, n, generator=generator, dtype=torch.float64)
+    return sd * z - sd**2 / 2
+
+
+def test_both_sides_of_normal_runs():
+    """For log w ~ N(-s^2 / 2, s^2) of one particle a run, the bounds are -+ s^2 / 2."""
+    s = Sides.of(normal_runs(0.3, size=1), 0, 1.0, (0, 1))
+    for bound, error, sign in ((s.lower, s.lower_error, -1), (s.upper, s.upper_error, 1)):
+        off = bound - sign * 0.045
+        assert abs(off.mean() / (off.std() / len(off) ** 0.5)) < 4
+        assert 0.9 < (off.abs() <= 2 * error).double().mean() < 0.98
+    assert (s.value.exp().mean() - 1).abs() < 4 * s.value.exp().std() / len(s.value) ** 0.5
+
+
+def test_each_gate_of_the_runs():
+    fine = Sides.of(normal_runs(0.1), 0, 0.1, (0, 1)).code
+    assert ((fine == CERTIFIED) | (fine == TAIL)).all()
+    assert (fine == TAIL).double().mean() < 0.02  # of a few runs, k-hat is known badly
+    assert (Sides.of(normal_runs(2.0), 0, 0.1, (0, 1)).code == WIDE).double().mean() > 0.95
+    heavy = normal_runs(0.01, num_runs=16, size=256, n=20)
+    pareto = torch.distributions.Pareto(torch.tensor(1.0, dtype=torch.float64), 1.0)
+    torch.manual_seed(0)
+    heavy = heavy + (pareto.sample(heavy.shape) / 1e3).log1p()  # k = 1, yet of little weight
+    codes = Sides.of(heavy, 0, 1.0, (0, 1)).code
+    assert (codes == TAIL).double().mean() > 0.8
+    runs = torch.zeros(8, 1, 5, dtype=torch.float64)
+    runs[0] = 4.0  # one run holds nearly everything
+    assert not Sides.of(runs, 0, 100.0, (0, 1)).certified.any()
+
+
+def test_more_runs_are_asked_for_where_they_would_do():
+    s = Sides.of(normal_runs(0.6, size=16), 0, 0.05, (0, 1))
+    wide = (s.code == WIDE) & (s.upper - s.lower < 0.04)
+    factor = s.more_runs(0.05)
+    assert wide.any()
+    assert (factor[wide] < torch.inf).all()
+    assert (factor[s.certified] == torch.inf).all()
+
+
+def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
+    """The reverse run from the exact z has the law that coupled chains keep."""
+    model = known.linear("", 20, 10, n=64)
+    program = pv.program.inspect(model.model, model.guide, model.x, block_size=64)
+    ways = ladder(program, pv.Laplace(scale=1.3), 1.0, 128, 0)  # so wide that there is a gap
+    for way in ways.agreements:
+        assert way.num_data >= 4
+        assert abs(way.difference) < 4 * way.error
+        assert way.num_lost == 0
+    away = replace(ways.agreements[0], difference=1.0, error=0.1)
+    assert not away.agrees(0.1)
+    assert not replace(ways.agreements[0], num_lost=9).agrees(0.1)
+    assert not Agreement(reason="none").agrees(0.1)
+
+
+def test_blocks_workers_and_seeds_give_the_same_bytes():
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    x = scenario.data(150)
+    args = (scenario.model, scenario.mean_field, x)
+    blocks = {}
+    c = pv.certify(*args, seed=3, workers=1, blocks=blocks, **QUICK)
+    assert c == pv.certify(*args, seed=3, workers=2, **QUICK)
+    first = next(iter(blocks))
+    assert c == pv.certify(*args, seed=3, workers=1, blocks={first: blocks[first]}, **QUICK)
+    assert c != pv.certify(*args, seed=4, workers=1, **QUICK)
+
+
+def test_other_programs():
+    """Without a guide, and with one of auxiliary draws."""
+    model = known.linear("", 6, 3, n=20)
+    auto = AutoNormal(model.model, init_scale=0.5)
+    auto(model.x)
+    for guide in (None, auto):
+        c = pv.certify(model.model, guide, model.x, seed=0, **QUICK)
+        assert c.certified.all()
+        assert covered(c, model.truth) >= 0.8
+
+
+@pytest.mark.slow
+def test_all_data_as_one():
+    model = known.linear("", 6, 3, n=20)
+    few = model.x[:3]
+    c = pv.certify(model.model, model.guide, few, seed=0, plate=None, **QUICK)
+    assert c.value.shape == (1,)
+    low, high = c.interval(3)
+    assert (low <= model.truth[:3].sum()).all()
+    assert (model.truth[:3].sum() <= high).all()
+
+
+def test_the_certificate_in_words_and_as_a_table():
+    model = known.linear("", 6, 3, n=20)
+    c = pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
+    assert "20 of 20 data is known to 0.1 nats" in repr(c)
+    assert c.mean().lower <= c.value.mean() <= c.mean().upper
+    lines = c.to_csv()
+    assert len(lines) == 21
+    assert lines[0].split(",")[-1] == "reason"
+    none = replace(c, certified=~c.certified, reasons=(WORDS[WIDE],) * 20)
+    assert "Not certified: runs scatter too much: 20" in repr(none)
+    assert np.isnan(none.mean().lower)
+
+
+def test_in_an_evaluation():
+    model = known.linear("", 6, 3, n=20)
+    way = pv.Sandwich(max_temperatures=128)
+    e = pv.evaluate(model.model, model.guide, model.x, estimators=["elbo", way], seed=0)
+    assert e.best().name == "sandwich"
+    assert e["sandwich"].verdict() == ["ok"] * 20
+    assert "20 of 20 data are certified" in e.reading()
+    again = pv.Evidence.from_xarray(e.to_xarray())
+    assert again == e
+    assert torch.equal(again["sandwich"].extras["upper"], e["sandwich"].extras["upper"])
+    c = pv.Certificate.of(e["sandwich"], 0.1)
+    assert c == pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
+    with pytest.raises(ValueError, match=r"elbo knows no upper bound; evaluate pv.Sandwich"):
+        pv.Certificate.of(e["elbo"], 0.1)
+
+
+def test_errors():
+    model = known.linear("", 6, 3, n=4)
+    args = (model.model, model.guide, model.x)
+    with pytest.raises(ValueError, match="tolerance is -1"):
+        pv.certify(*args, tolerance=-1)
+    with pytest.raises(TypeError, match="max_temperature"):
+        pv.certify(*args, max_temperature=3)
+
+    def counts(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Poisson(torch.ones(len(x))))
+            pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match="'k' is Poisson: it is discrete"):
+        pv.certify(counts, None, torch.zeros(3))
