@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,6 +207,83 @@ def test_calibration_shows_what_leaves_the_band():
     assert len(axes.get_lines()) == 2
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["95 % band", "z[0]", "z[1]"]
+
+
+def a_certificate(n):
+    """Of n data whose bounds are multiples of 1/8, unordered; each fourth is not certified."""
+    index = torch.arange(n, dtype=torch.float64)
+    value = -((index * 7) % n)
+    fine = index.long() % 4 > 0
+    half = torch.where(fine, 0.0625, 1.0) * (1 + index % 3)  # of the gap
+    error = half / 4
+    words = tuple("certified" if f else "chains do not meet" for f in fine.tolist())
+    sides = {"lower": value - half, "upper": value + half}
+    return pv.Certificate(
+        value, error, lower_error=error, upper_error=error, certified=fine, reasons=words,
+        temperatures=index.long(), num_draws=index.long(), tolerance=0.5, seconds=1.0, **sides,
+    )  # fmt: skip
+
+
+def segments(axes):
+    """Ends of the lines of each collection, (places, 2, x and y), in the order of their places."""
+    found = [np.array(c.get_segments()) for c in axes.collections]
+    return [lines[lines[:, 0, 0].argsort()] for lines in found]
+
+
+def test_intervals_are_those_of_all_data_in_their_order():
+    c = a_certificate(20)
+    left, right = plots.intervals(c).axes
+    order = c.value.argsort()
+    lines = segments(left)  # let out and bare, of what is certified and of what is not
+    for chosen, (outer, inner) in ((c.certified, lines[:2]), (~c.certified, lines[2:])):
+        kept = order[chosen[order]]
+        places = 1 + torch.nonzero(chosen[order])[:, 0]
+        assert inner[:, 0, 0].tolist() == places.tolist()
+        np.testing.assert_array_equal(inner[:, :, 1], torch.stack([c.lower, c.upper], 1)[kept])
+        np.testing.assert_array_equal(outer[:, :, 1], torch.stack(c.interval(2), 1)[kept])
+    marks = left.get_lines()
+    assert len({m.get_marker() for m in marks}) == len({m.get_color() for m in marks}) == 2
+    words = [text.get_text() for text in left.get_legend().get_texts()]
+    assert words == ["certified (15)", "not certified (5)"]
+    assert left.get_ylabel() == "log p(x) (nats)"
+    certified, others, tolerance, twice = right.get_lines()
+    assert certified.get_ydata().max() == c.gap[c.certified].max()
+    assert sorted(others.get_ydata()) == c.gap[~c.certified].sort().values.tolist()
+    points = np.concatenate([certified.get_xydata(), others.get_xydata()])
+    heights = points[points[:, 0].argsort(), 1]
+    assert (np.diff(heights) >= 0).all()
+    assert (tolerance.get_ydata()[0], twice.get_ydata()[0]) == (0.5, 1.0)
+    assert right.get_yscale() == "log"
+    outer = segments(right)[1][:, :, 1]
+    np.testing.assert_allclose(outer[:, 1], 1.5 * outer[:, 0])  # errors of half the gap
+    text = plots.intervals(c).get_label()
+    assert "15 certified to 0.5 nats" in text
+    assert "5 not certified (5 chains do not meet)" in text
+
+
+def test_intervals_of_many_data_are_no_large_file():
+    for n in (500, 501, 5_000):
+        figure = plots.intervals(a_certificate(n))
+        assert all(m.get_rasterized() == (n > 500) for m in figure.axes[0].get_lines())
+    assert len(plots.as_url(figure)) < 300_000
+
+
+def test_intervals_that_have_no_end_or_no_width():
+    c = a_certificate(8)
+    low = c.lower.clone()
+    low[0], low[4] = -torch.inf, -1e6  # not certified
+    left, _ = plots.intervals(replace(c, lower=low)).axes
+    assert left.get_ylim()[0] > -30  # the others are still told apart
+    none = torch.full_like(low, -torch.inf)
+    plots.as_url(plots.intervals(replace(c, value=none, lower=none, upper=none)))
+    zero = torch.zeros_like(low)
+    exact = replace(c, lower=c.value, upper=c.value, lower_error=zero, upper_error=zero)
+    _, right = plots.intervals(exact).axes
+    assert right.get_lines()[0].get_ydata().tolist() == [0.0005] * 6
+    for fine in (zero > 0, zero == 0):
+        words = tuple("certified" if f else "chains do not meet" for f in fine.tolist())
+        text = plots.intervals(replace(c, certified=fine, reasons=words)).get_label()
+        assert ("not certified" in text, "their mean" in text) == (not fine.all(), fine.all())
 
 
 def test_lines():

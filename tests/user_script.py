@@ -146,3 +146,4 @@ def pictures() -> None:
     pv.plots.save(figure, Path("plates.png"))
     assert_type(pv.plots.manifold(vae.decode, (8, 8)), Figure)
     assert_type(pv.plots.convergence(pv.evaluate(vae.model, vae.guide, x)), Figure)
+    assert_type(pv.plots.intervals(pv.certify(vae.model, vae.guide, x)), Figure)

@@ -3,6 +3,7 @@
 from pyrovae.plots.curves import bars, histograms, lines, training
 from pyrovae.plots.evidence import against, calibration, convergence, histogram, khats
 from pyrovae.plots.figures import as_url, save
+from pyrovae.plots.intervals import intervals
 from pyrovae.plots.models import images, latent_space, manifold, principal_axes
 from pyrovae.plots.plates import mermaid, plates
 
@@ -15,6 +16,7 @@ __all__ = [
     "histogram",
     "histograms",
     "images",
+    "intervals",
     "khats",
     "latent_space",
     "lines",
