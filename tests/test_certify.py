@@ -182,6 +182,20 @@ def test_other_programs():
         assert covered(c, model.truth) >= 0.8
 
 
+@pytest.mark.parametrize("proposal", [pv.Widened(), pv.Defensive(0.5)], ids=str)
+def test_begins_where_told(proposal):
+    """More data than run together: a way is put together of parts, and cut into parts again."""
+    model = known.two_modes(40, 0.5)
+    c = pv.certify(
+        model.model, model.guide, model.x, seed=0, proposal=proposal, max_temperatures=1
+    )
+    if isinstance(proposal, pv.Defensive):  # the prior knows the mode that the guide lost
+        assert c.certified.double().mean() > 0.8
+        assert covered(c, model.truth) >= 0.84  # 95 % of 40, less 3 standard errors
+    else:
+        assert not c.certified.any()
+
+
 @pytest.mark.slow
 def test_all_data_as_one():
     model = known.linear("", 6, 3, n=20)

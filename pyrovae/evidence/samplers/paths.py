@@ -265,15 +265,31 @@ class Mixed(Path):
         log_p, log_f1 = self.prior(v)
         return torch.logaddexp(log_q + log1p(-self.weight), log_p + log(self.weight)), log_f1
 
+    def only(self, members: list[int]) -> Self:
+        """Returns the path of some of the block's data alone; see `Path.only`."""
+        return super().only(members)._with_prior()
+
+    def joined(self, others: Sequence[Path], rows: range) -> Self:
+        """Returns the path of more rows; see `Path.joined`.
+
+        Args:
+            others: Paths of the rows that follow, in order.
+            rows: All of them.
+        """
+        return super().joined(others, rows)._with_prior()
+
     def _on(self, data: tuple[Tensor, ...], parts: tuple[Tensor, ...]) -> Self:
         path = super()._on(data, parts)
         path.prior = self.prior.on(data)
         return path
 
     def _full(self) -> Self:
-        path = super()._full()
-        path.prior = GeometricPath(replace(path.base.program, guide=None), path.base.rows)
-        return path
+        return super()._full()._with_prior()
+
+    def _with_prior(self) -> Self:
+        """Gives a new path the prior of its own rows, and returns it."""
+        self.prior = GeometricPath(replace(self.base.program, guide=None), self.base.rows)
+        return self
 
 
 class Moved(Path):
