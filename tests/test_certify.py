@@ -171,6 +171,14 @@ def test_blocks_workers_and_seeds_give_the_same_bytes():
     assert c != pv.certify(*args, seed=4, workers=1, **QUICK)
 
 
+def test_a_block_finds_out_by_itself_what_was_not_tried_before(monkeypatch):
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    args = (scenario.model, scenario.mean_field, scenario.data(150))
+    c = pv.certify(*args, seed=3, **QUICK)
+    monkeypatch.setattr(certification, "_tried", lambda program, ways, seed: ways)
+    assert pv.certify(*args, seed=3, **QUICK) == c
+
+
 def test_other_programs():
     """Without a guide, and with one of auxiliary draws."""
     model = known.linear("", 6, 3, n=20)

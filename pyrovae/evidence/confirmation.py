@@ -273,7 +273,8 @@ def simulations(
             f"{common[0]!r} is common to all data, and drawn from what the guide learned of others"
         )
     if program.selects_rows:
-        program = program.select([i * len(program) // count for i in range(count)])
+        held = program.batching.held_rows  # of a block's program, its own
+        program = program.select([held[i * len(held) // count] for i in range(count)])
     guided = {
         s["name"]
         for s in program.sites.guide
