@@ -13,9 +13,10 @@ from torch import Tensor
 from pyrovae.checks import check_options
 from pyrovae.equality import ByContent
 from pyrovae.evidence.estimate import Estimate
-from pyrovae.evidence.estimators.sandwich import Sandwich
+from pyrovae.evidence.estimators.sandwich import Certified, Sandwich
 from pyrovae.evidence.evaluate import Blocks, evaluate
 from pyrovae.evidence.planning import Data
+from pyrovae.evidence.results import Evidence
 from pyrovae.evidence.samplers.paths import PathProposal
 from pyrovae.evidence.samplers.sides import CERTIFIED, ERRORS, WORDS
 from pyrovae.threads import one_at_a_time
@@ -126,6 +127,19 @@ class Certificate(ByContent):
             tolerance=tolerance,
             seconds=e.seconds,
         )
+
+    @classmethod
+    def all_in(cls, evidence: Evidence) -> "dict[str, Certificate]":
+        """Returns the certificates that an evaluation made, by their estimators' names.
+
+        Args:
+            evidence: Whose protocol names their tolerances.
+        """
+        return {
+            name: cls.of(e, e.kind.reading.tolerance(e, evidence.protocol))
+            for name, e in evidence.estimates.items()
+            if isinstance(e.kind.reading, Certified)
+        }
 
     @property
     def gap(self) -> Tensor:

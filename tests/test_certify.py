@@ -234,7 +234,18 @@ def test_in_an_evaluation():
     e = pv.evaluate(model.model, model.guide, model.x, estimators=["elbo", way], seed=0)
     assert e.best().name == "sandwich"
     assert e["sandwich"].verdict() == ["ok"] * 20
-    assert "20 of 20 data are certified" in e.reading()
+    low, high = e["sandwich"].extras["lower"], e["sandwich"].extras["upper"]
+    reach = [2 * e["sandwich"].extras[f"{s}_error"].norm() / 20 for s in ("lower", "upper")]
+    ends = f"between {low.mean() - reach[0]:.4f} and {high.mean() + reach[1]:.4f} nats"
+    assert f"20 of 20 data are certified, their mean {ends}" in e.reading()
+    assert "Nothing confirms" not in e.reading()
+    assert "both sides, to 0.1 nats: " in e.reading()
+    assert e.protocol["sandwich_tolerance"] == 0.1
+    assert e.protocol["sandwich_max_temperatures"] == 128
+    names, first = (line.split(",") for line in e.to_csv()[:2])
+    said = dict(zip(names, first, strict=True))
+    assert float(said["sandwich_upper"]) == high[0]
+    assert {f"sandwich_{key}" for key in e["sandwich"].extras} < set(said)
     again = pv.Evidence.from_xarray(e.to_xarray())
     assert again == e
     assert torch.equal(again["sandwich"].extras["upper"], e["sandwich"].extras["upper"])
@@ -242,6 +253,60 @@ def test_in_an_evaluation():
     assert c == pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
     with pytest.raises(ValueError, match=r"elbo knows no upper bound; evaluate pv.Sandwich"):
         pv.Certificate.of(e["elbo"], 0.1)
+
+
+def results(name, codes, **more):
+    """An estimate of as many data as there are codes, of bounds that are 1/8 apart."""
+    code = torch.tensor(codes, dtype=torch.float64)
+    n, half = len(code), 1 / 16
+    value = torch.arange(n, dtype=torch.float64) - 30
+    one = torch.ones(n, dtype=torch.float64)
+    extras = {
+        "lower": value - half, "lower_error": one / 64, "upper": value + half,
+        "upper_error": one / 32, "temperatures": one, "rung": 0 * one, "code": code,
+    }  # fmt: skip
+    nan = one * torch.nan
+    path = torch.zeros(0, n)
+    columns = value, one / 100, nan, nan, one.long() * 64, path, path, 1.0
+    return pv.evidence.estimate.Estimate(name, *columns, extras=extras, **more)
+
+
+def test_what_is_said_of_a_certificate_in_part_and_beside_another():
+    some = pv.Evidence({"sandwich": results("sandwich", [0, 0, WIDE, TAIL])}, ())
+    text = some.reading()
+    assert text.count("2 of 4 data are certified, their mean between") == 1
+    assert "Trust it as a lower bound" in text
+    assert "allow more temperatures, or a larger tolerance" in text
+    none = pv.Evidence({"sandwich": results("sandwich", [WIDE] * 3)}, ())
+    assert "none of the data is certified" in none.reading()
+    exact = replace(results("quadrature", [0] * 4), extras={}, std_error=torch.zeros(4))
+    both = pv.Evidence({**some.estimates, "quadrature": exact}, ())
+    assert both.best() is exact
+    fine = pv.Evidence({"sandwich": results("sandwich", [0] * 4), "quadrature": exact}, ())
+    assert fine.best() is exact
+    [line] = [line for line in both.reading().splitlines() if line.startswith("Both sides")]
+    low, high = -29.5 - 1 / 16 - 2 * 2**-6.5, -29.5 + 1 / 16 + 2 * 2**-5.5
+    assert line == (
+        "Both sides, to 0.1 nats, agrees (0.000 +- 0.000 nats above); 2 of 4 data are certified, "
+        f"their mean between {low:.4f} and {high:.4f} nats, 2 standard errors included."
+    )
+
+
+def test_certificates_of_an_evaluation_have_the_tolerances_that_it_names():
+    estimates = {n: results(n, [0, WIDE]) for n in ("sandwich", "sandwich_2")}
+    e = pv.Evidence(estimates, (), {"sandwich_tolerance": 0.2, "sandwich_2_tolerance": 0.05})
+    found = pv.Certificate.all_in(pv.Evidence.from_xarray(e.to_xarray()))
+    assert {name: c.tolerance for name, c in found.items()} == {
+        "sandwich": 0.2,
+        "sandwich_2": 0.05,
+    }
+    assert found["sandwich"].reasons == ("certified", WORDS[WIDE])
+    assert [e.budget(estimates[n]) for n in estimates] == ["to 0.2 nats", "to 0.05 nats"]
+    assert not pv.Certificate.all_in(pv.Evidence({"ais": results("ais", [0])}, ()))
+    model = known.linear("", 6, 3, n=4)
+    twice = [pv.Sandwich(t, max_temperatures=1) for t in (0.2, 0.05)]
+    e = pv.evaluate(model.model, model.guide, model.x, estimators=twice, seed=0)
+    assert [c.tolerance for c in pv.Certificate.all_in(e).values()] == [0.2, 0.05]
 
 
 def test_errors():

@@ -93,6 +93,24 @@ def test_csv_and_netcdf_say_the_same(run_folder, tmp_path):
         assert verdicts == ds["verdict"].sel(estimator=name).to_numpy().tolist()
 
 
+def test_both_sides(run_folder, tmp_path, capsys):
+    options = ["--rows", "12", "--estimators", "importance", "sandwich", "--out", tmp_path]
+    options += ["--estimators.sandwich.tolerance", "0.25"]
+    options += ["--estimators.sandwich.max_temperatures", "1"]
+    said = job(run_folder, *options, "--workers", "2", capsys=capsys).out
+    assert "both sides, to 0.25 nats" in said
+    assert "sandwich_tolerance 0.25; sandwich_max_temperatures 1" in " ".join(said.split())
+    assert (tmp_path / "figures" / "intervals.png").exists()
+    evidence = runs.load_evidence(tmp_path)
+    [c] = pv.Certificate.all_in(evidence).values()
+    assert c.tolerance == 0.25
+    with (tmp_path / runs.TABLE).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["sandwich_lower"]) for row in rows] == c.lower.tolist()
+    job(run_folder, "--out", tmp_path, "--rows", "3", "--estimators", "elbo")
+    assert not (tmp_path / "figures" / "intervals.png").exists()
+
+
 def test_json(run_folder, tmp_path, capsys):
     args = ["--json", "--num-particles", "auto", "--tolerance", "0.2", "--out", tmp_path]
     captured = job(run_folder, *args, capsys=capsys)
@@ -163,6 +181,7 @@ def test_a_program_of_ones_own(program):
         (["RUN", "--data", "mnist"], 3, "mnist is not there"),
         (["RUN", "--device", "cuda:7"], 2, "use cpu"),
         (["RUN", "--estimators", "annealing"], 2, "annealing"),
+        (["RUN", "--estimators.sandwich.tolerance", "0"], 2, "tolerance is 0; give a positive"),
         (["--program", "mine_program:make"], 2, "--program needs --data"),
         (["--program", "mine_program:mk", "--data", "xy.npz"], 2, "has no 'mk'; did you mean mak"),
         (["--program", "no_such:make", "--data", "xy.npz"], 2, "cannot be had"),

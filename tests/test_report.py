@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from base64 import b64decode
+from dataclasses import replace
 from datetime import date
 from io import BytesIO
 
@@ -211,6 +212,28 @@ def test_the_table_is_the_evidence():
     assert columns["ELBO"] == [round(v, 3) for v in evidence["elbo"].value.tolist()]
     sprite = pixels(data["table"]["sprite"])
     assert np.array_equal(sprite[:, 8:12], 1 - x[2].reshape(3, 4).numpy())
+
+
+def test_bounds_from_both_sides_are_drawn_and_listed():
+    page, shown, vae, x, evidence = rendered()
+    assert "between its bounds" not in page
+    assert "lower" not in shown["table"]["names"]
+    e = evidence["importance"]
+    half, none = e.value.new_full((30,), 0.25), 0 * e.value
+    code = (half.cumsum(0) > 6) + none
+    extras = {
+        "lower": e.value - half, "lower_error": half / 2, "upper": e.value + half,
+        "upper_error": half / 2, "temperatures": none, "rung": none, "code": code,
+    }  # fmt: skip
+    both = replace(e, name="sandwich", label="both sides", extras=extras)
+    evidence = replace(evidence, estimates={**evidence.estimates, "sandwich": both})
+    page = report.render(vae, Split(x), (3, 4), evidence, {}, {}, "a run")
+    assert "log p(x) of each datum between its bounds" in page
+    assert "of 30 data from both sides: 24 certified to 0.1 nats" in page
+    columns = embedded(page)["table"]["columns"]
+    np.testing.assert_allclose(columns["lower"], e.value - 0.5, atol=6e-4)
+    np.testing.assert_allclose(columns["upper"], e.value + 0.5, atol=6e-4)
+    assert embedded(page)["table"]["names"][1:5] == ["log p(x)", "s.e.", "lower", "upper"]
 
 
 def test_large_data_make_no_large_page(monkeypatch):

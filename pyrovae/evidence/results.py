@@ -71,9 +71,12 @@ class Evidence(ByContent):
         return best
 
     def ranked(self) -> list[Estimate]:
-        """Returns the estimates that can answer the question, in the order of their ranks."""
+        """Returns the estimates that can answer the question, in the order of their ranks.
+
+        Of one rank those that are exact come first.
+        """
         able = [e for e in self.estimates.values() if e.kind.bound in ("exact", "lower")]
-        return sorted(able, key=lambda e: e.kind.rank)
+        return sorted(able, key=lambda e: (e.kind.rank, e.kind.bound != "exact"))
 
     def _means(self) -> list[Estimate]:
         """Returns the bounds that are means of logs: ELBO and IWAE."""
@@ -179,13 +182,15 @@ class Evidence(ByContent):
         """Returns the per-datum results as lines of CSV: a datum a row, columns by estimator.
 
         Columns are "datum", the number of the row from 0, and of each estimator "<name>_value" and
-        "<name>_std_error" (nats), "<name>_ess", "<name>_pareto_k", "<name>_num_draws" and
-        "<name>_verdict". The first line names them.
+        "<name>_std_error" (nats), "<name>_ess", "<name>_pareto_k", "<name>_num_draws", what else
+        it says of a datum, such as "<name>_lower", and "<name>_verdict". The first line names
+        them.
         """
         columns: dict[str, list[Any]] = {"datum": list(range(len(self.best().value)))}
         for name, e in self.estimates.items():
             for what in ("value", "std_error", "ess", "pareto_k", "num_draws"):
                 columns[f"{name}_{what}"] = getattr(e, what).tolist()
+            columns |= {f"{name}_{key}": column.tolist() for key, column in e.extras.items()}
             columns[f"{name}_verdict"] = e.verdict()
         return [",".join(map(str, row)) for row in (columns, *zip(*columns.values(), strict=True))]
 
@@ -269,12 +274,8 @@ class Evidence(ByContent):
             if gap < -2 * error
             else f"agrees ({abs(gap):.3f} +- {error:.3f} nats {'below' if gap > 0 else 'above'})"
         )
-        if not other.kind.reading.compares_weights:
-            return f"{text}."
-        return (
-            f"{text}; its median ESS is {other.ess.median():.1f}, and its own Monte Carlo error "
-            f"says {other.monte_carlo_error:.4f}."
-        )
+        told = other.kind.reading.beside(other)
+        return f"{text}; {told}." if told else f"{text}."
 
     def _trust(self, best: Estimate) -> str:
         """Returns whether the best estimate can be trusted, and for which data it cannot.
@@ -292,7 +293,8 @@ class Evidence(ByContent):
             left = set(words) != {"ok"}
             return f"It is not exact everywhere ({counts})." if left else f"It is exact: {worst}."
         facts = f"{best.kind.reading.facts(best)} (verdicts: {counts})"
-        second = f"{best.confirmation}" if best.trusted or not best.confirmation.reason else ""
+        asked = best.trusted or not best.confirmation.reason
+        second = best.kind.reading.second(best) if asked else ""
         if best.share("ok") >= 1 - FEW:
             text = f"The estimate can be trusted: {facts}."
         elif best.trusted >= 1 - FEW:

@@ -53,6 +53,7 @@ from pyrovae.svi.training import Fit
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
 TABLE, REPORT = "evidence.csv", "report.html"
 OF_EVIDENCE = "evidence", "histogram", "khat_importance", "khat_prior", "two_estimates", "extremes"
+OF_EVIDENCE += ("intervals",)
 OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold"  # pictures
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import plots
+from pyrovae.certificate import Certificate
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.evidence.results import Evidence
@@ -44,6 +45,8 @@ def of_evidence(
     for name in ("importance", "prior"):
         if name in evidence.estimates:
             figures[f"khat_{name}"] = plots.khats(evidence, name)
+    for certificate in list(Certificate.all_in(evidence).values())[:1]:
+        figures["intervals"] = plots.intervals(certificate)
     bounds = [e for e in evidence.estimates.values() if e.kind.bound == "mean"]
     for e in [e for e in (*evidence.ranked(), *bounds) if e.name != best.name][:1]:
         figures["two_estimates"] = plots.against(evidence, e.name, best.name)

@@ -31,7 +31,6 @@ class Annealed(Reading):
 
     contradicted: ClassVar[str] = "more temperatures"
     advice: ClassVar[str] = "anneal with more temperatures"
-    compares_weights: ClassVar[bool] = False
 
     def of_weights(self, e: Results) -> list[str]:
         """Returns "more temperatures" where less than a quarter of the particles count."""
@@ -51,6 +50,10 @@ class Annealed(Reading):
     def facts(self, e: Results) -> str:
         """Returns how many particles count."""
         return f"median ESS {e.ess.median():.1f} of {int(e.num_draws.max())} particles"
+
+    def beside(self, e: Results) -> str:
+        """Returns nothing."""
+        return ""
 
 
 @dataclass(frozen=True)

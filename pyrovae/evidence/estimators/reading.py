@@ -65,6 +65,11 @@ class Results(Protocol):
         ...
 
     @property
+    def monte_carlo_error(self) -> float:
+        """Error of their mean from finitely many particles, nats."""
+        ...
+
+    @property
     def bad(self) -> float:
         """Share of data whose k-hat is bad."""
         ...
@@ -76,12 +81,10 @@ class Reading:
     Attributes:
         contradicted: The verdict where a second way contradicts what looks good.
         advice: What to do where the estimate is no more than a lower bound.
-        compares_weights: Whether ESS and standard error are told beside a better estimate.
     """
 
     contradicted: ClassVar[str] = "use ais"
     advice: ClassVar[str] = "draw more samples, or add the estimator ais"
-    compares_weights: ClassVar[bool] = True
 
     def of_weights(self, e: Results) -> list[str]:
         """Returns what each datum's weights say alone: "not contradicted" at best.
@@ -126,6 +129,17 @@ class Reading:
             f"{e.ess.median():.0f}, smallest {e.ess.min():.1f}"
         )
 
+    def beside(self, e: Results) -> str:
+        """Returns what is told of the results beside an estimate that is better, or ""."""
+        return (
+            f"its median ESS is {e.ess.median():.1f}, and its own Monte Carlo error says "
+            f"{e.monte_carlo_error:.4f}"
+        )
+
+    def second(self, e: Results) -> str:
+        """Returns what a second way said, a sentence."""
+        return f"{e.confirmation}"
+
 
 class Looseness(Reading):
     """How a mean of logs is read: it is below log p(x) by more than its error tells."""
@@ -139,7 +153,6 @@ class Exactness(Reading):
     """How log p(x) itself is read: its error is numerical, and no particle was drawn."""
 
     allowed: ClassVar[float] = 1e-3  # nats that it may be off
-    compares_weights: ClassVar[bool] = False
 
     def verdict(self, e: Results) -> list[str]:
         """Returns "ok" where the stated error is at most 1e-3 nats, else "use ais"."""
@@ -152,4 +165,8 @@ class Exactness(Reading):
             e: The results.
             protocol: Of the evaluation.
         """
+        return ""
+
+    def beside(self, e: Results) -> str:
+        """Returns nothing."""
         return ""

@@ -18,7 +18,7 @@ from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
 from pyrovae.evidence.reductions import VERDICTS
 from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.evidence.samplers.paths import PathProposal
-from pyrovae.evidence.samplers.sides import CERTIFIED, WORDS, Sides
+from pyrovae.evidence.samplers.sides import CERTIFIED, ERRORS, WORDS, Sides
 from pyrovae.program import Program
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
@@ -31,7 +31,6 @@ class Certified(Reading):
 
     contradicted: ClassVar[str] = WORDS[1]
     advice: ClassVar[str] = "allow more temperatures, or a larger tolerance"
-    compares_weights: ClassVar[bool] = False
 
     def of_weights(self, e: Results) -> list[str]:
         """Returns "not contradicted" where a datum is certified, else why it is not."""
@@ -48,10 +47,16 @@ class Certified(Reading):
             e: The results.
             protocol: Of the evaluation, which names it.
         """
-        own = "tolerance" + ("" if e.name == Sandwich.name else f"_{e.name}")
-        key = f"{Sandwich.name}_{own}"
-        tolerance = protocol.get(key, Sandwich.tolerance)
-        return f"to {tolerance} nats"
+        return f"to {self.tolerance(e, protocol):g} nats"
+
+    def tolerance(self, e: Results, protocol: Mapping[str, object]) -> float:
+        """Returns the tolerance of a certificate, nats.
+
+        Args:
+            e: The results.
+            protocol: Of the evaluation, which names it.
+        """
+        return float(str(protocol.get(f"{e.name}_tolerance", Sandwich.tolerance)))
 
     def facts(self, e: Results) -> str:
         """Returns how many are certified, and between what bounds their mean lies."""
@@ -59,10 +64,22 @@ class Certified(Reading):
         if not fine.any():
             return "none of the data is certified"
         low, high = (e.extras[side][fine].mean().item() for side in ("lower", "upper"))
-        return (
-            f"{int(fine.sum())} of {len(fine)} data are certified, their mean between {low:.4f} "
-            f"and {high:.4f} nats"
+        below, above = (
+            ERRORS * e.extras[f"{side}_error"][fine].square().sum().sqrt().item() / int(fine.sum())
+            for side in ("lower", "upper")
         )
+        return (
+            f"{int(fine.sum()):,} of {len(fine):,} data are certified, their mean between "
+            f"{low - below:.4f} and {high + above:.4f} nats, 2 standard errors included"
+        )
+
+    def beside(self, e: Results) -> str:
+        """Returns the same."""
+        return self.facts(e)
+
+    def second(self, e: Results) -> str:
+        """Returns where a second way is: before all else."""
+        return "Each way was first tried on data simulated from the model, whose exact z is known."
 
 
 def _codes(e: Results) -> list[int]:
@@ -133,8 +150,10 @@ class Sandwich(Estimator[Sides]):
         return torch.cat([sides.value for sides in blocks])
 
     def options(self) -> dict[str, object]:
-        """Returns its options, the proposal in words."""
-        known = super().options()
+        """Returns its options, the proposal in words; defaults, too, decide what is certified."""
+        own = {"sandwich_tolerance": self.tolerance}
+        own |= {"sandwich_max_temperatures": self.max_temperatures}
+        known = {**own, **super().options()}
         if "sandwich_proposal" in known:
             known["sandwich_proposal"] = f"{self.proposal}"
         return known

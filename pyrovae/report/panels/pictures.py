@@ -1,6 +1,6 @@
 """The pictures of a run: estimates, training, data and what the model makes of them, diagram."""
 
-__all__ = ["Estimates", "Program", "Reconstructions", "Samples", "Training"]
+__all__ = ["Estimates", "Intervals", "Program", "Reconstructions", "Samples", "Training"]
 
 from typing import ClassVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae import plots
+from pyrovae.certificate import Certificate
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.models.base import Decodes, Encodes, HasPrior
 from pyrovae.plots.figures import Figure, signed
@@ -28,6 +29,23 @@ class Estimates(Picture):
     def figure(self, shown: Shown) -> Figure:
         """Returns the curves."""
         return plots.convergence(shown.evidence)
+
+
+class Intervals(Picture):
+    """Both bounds of log p(x) of each datum, nats."""
+
+    name: ClassVar[str] = "intervals"
+    title: ClassVar[str] = (
+        "log p(x) of each datum between its bounds, and how far these are apart."
+    )
+
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether there are bounds from both sides."""
+        return bool(Certificate.all_in(shown.evidence))
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns the picture of the first of them."""
+        return plots.intervals(next(iter(Certificate.all_in(shown.evidence).values())))
 
 
 class Training(Picture):

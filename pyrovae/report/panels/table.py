@@ -7,17 +7,21 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from pyrovae.certificate import Certificate
 from pyrovae.evidence.results import Evidence
 from pyrovae.report import panel
 from pyrovae.report.panel import Json, Panel, Shown, filled
 from pyrovae.report.sprites import sprite
 
 THUMBNAILS = 2_000_000  # characters of their pictures, at most
-DIGITS = {"log p(x)": 3, "s.e.": 4, "ELBO": 3, "ESS": 1, "k-hat": 2}
+DIGITS = {"log p(x)": 3, "s.e.": 4, "lower": 3, "upper": 3, "ELBO": 3, "ESS": 1, "k-hat": 2}
 
 
 class Table(Panel):
-    """A row for each datum: log p(x) in nats, its error, ESS, k-hat, verdict, and its image."""
+    """A row for each datum: log p(x) in nats, its error, ESS, k-hat, verdict, and its image.
+
+    Bounds from both sides are let out by two of their standard errors.
+    """
 
     name: ClassVar[str] = "table"
     title: ClassVar[str] = "Each datum"
@@ -39,7 +43,8 @@ def _table(
 ) -> dict[str, object]:
     """Returns the columns of the table of data, its words, and one picture of all thumbnails.
 
-    ESS and k-hat are those of importance sampling, where it is there. Where the picture would take
+    ESS and k-hat are those of importance sampling, where it is there, and bounds those of the
+    first estimator that has them from both sides. Where the picture would take
     more than two million characters, the first half of the data has thumbnails, or a quarter, and
     so on.
 
@@ -60,11 +65,15 @@ def _table(
         "k-hat": weighed.pareto_k[:n].tolist(),
         "verdict": best.verdict()[:n],
     }
+    for certificate in list(Certificate.all_in(evidence).values())[:1]:
+        low, high = certificate.interval()
+        columns |= {"lower": low[:n].tolist(), "upper": high[:n].tolist()}
     if "elbo" in evidence.estimates:
         columns["ELBO"] = evidence["elbo"].value[:n].tolist()
     if y is not None:
         columns["label"] = y.tolist()
-    order = ("datum", "label", "log p(x)", "s.e.", "ELBO", "ESS", "k-hat", "verdict")
+    order = ("datum", "label", "log p(x)", "s.e.", "lower", "upper")
+    order += ("ELBO", "ESS", "k-hat", "verdict")
     shown, across = x if shape else x[:0], min(100, n)
     picture = sprite(shown, shape, across, x) if shape else ""
     while shape and len(picture) > THUMBNAILS and len(shown) > 1:
