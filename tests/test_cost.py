@@ -111,6 +111,15 @@ def test_of_auto_a_bound_is_told_and_of_quadrature_no_count():
     assert expected.parts["quadrature"].seconds > 0
 
 
+def test_of_both_sides_it_says_what_it_takes_for_granted():
+    vae, x = vae_and_data(20)
+    ways = [pv.Sandwich(max_temperatures=1)]
+    text = str(cost(vae.model, vae.guide, x, estimators=["importance", *ways], seed=0))
+    guide, sandwich, *_ = text.splitlines()
+    assert sandwich.endswith(" s, if all data are as hard as the first of them")
+    assert guide.endswith(" s")
+
+
 def test_a_dry_run_computes_nothing_and_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "_start", START)
     vae, _ = vae_and_data()

@@ -181,7 +181,11 @@ def test_a_program_of_ones_own(program):
         (["RUN", "--data", "mnist"], 3, "mnist is not there"),
         (["RUN", "--device", "cuda:7"], 2, "use cpu"),
         (["RUN", "--estimators", "annealing"], 2, "annealing"),
-        (["RUN", "--estimators.sandwich.tolerance", "0"], 2, "tolerance is 0; give a positive"),
+        (
+            ["RUN", "--estimators", "sandwich", "--estimators.sandwich.tolerance", "0"],
+            2,
+            "tolerance is 0; give a positive number",
+        ),
         (["--program", "mine_program:make"], 2, "--program needs --data"),
         (["--program", "mine_program:mk", "--data", "xy.npz"], 2, "has no 'mk'; did you mean mak"),
         (["--program", "no_such:make", "--data", "xy.npz"], 2, "cannot be had"),

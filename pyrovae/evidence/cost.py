@@ -50,6 +50,7 @@ class Part:
         flops: Floating-point operations, those of matrix products and convolutions.
         blocks: Seconds of each block, on one thread.
         seconds: Seconds of all blocks without workers, on all threads.
+        given: What that takes for granted, in words, or "".
     """
 
     unit: str
@@ -57,6 +58,7 @@ class Part:
     flops: float
     blocks: list[float]
     seconds: float
+    given: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,7 +124,8 @@ class Cost:
         lines = []
         for source, p in self.parts.items():
             counted = f"{p.count:,.0f} {p.unit}, " if p.unit else ""
-            lines.append(f"{source:<12}{counted}{p.flops:.3g} FLOP, {p.seconds:.3g} s")
+            given = f", {p.given}" if p.given else ""
+            lines.append(f"{source:<12}{counted}{p.flops:.3g} FLOP, {p.seconds:.3g} s{given}")
         most = "at most " if self.bound else ""
         threads = torch.get_num_threads()
         lines += [
@@ -221,6 +224,7 @@ def _part(alone: Plan, worker: Plan, source: str, blocks: list[range], probe: Pr
         _flops(alone, source, first) * share,
         [own.seconds * len(rows) / len(first) for rows in blocks],
         probe.seconds * share,
+        efforts[0].given,
     )
 
 

@@ -71,7 +71,8 @@ def intervals(certificate: "Certificate") -> Figure:
     what = f"log p(x) of {len(value):,} data, between both bounds"
     left.set(xlabel="data, in order of log p(x)", ylabel="log p(x) (nats)", title=what)
     left.set_ylim(_limits(value, lowest, highest, c.tolerance))
-    _legend(left, 0, "lighter: 2 standard errors more")
+    errors = "lighter: 2 standard errors more"
+    left.legend(frameon=False, loc="upper left", title=errors, alignment="left")
     drawn = len(right.get_lines())
     for height, style, word in ((1, "--", "tolerance"), (2, ":", "the same with errors")):
         text = f"{word}: {height * c.tolerance:g}"
@@ -80,23 +81,12 @@ def intervals(certificate: "Certificate") -> Figure:
         )
     right.set(xlabel="data, in order of their gaps", ylabel="upper minus lower bound (nats)")
     right.set(yscale="log", title="How far apart the bounds are")
-    _legend(right, drawn)
+    right.set_ylim(bottom=np.nanmin([*gap, c.tolerance]) / 10)  # where the legend stands
+    right.legend(handles=right.get_lines()[drawn:], frameon=False, loc="lower right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
     return told(figure, _words(c))
-
-
-def _legend(axes: Axes, first: int, title: str | None = None) -> None:
-    """Puts a legend where lines that rise leave room.
-
-    Args:
-        axes: Where.
-        first: Number of the first of its lines that is named.
-        title: Above them.
-    """
-    lines = axes.get_lines()[first:]
-    axes.legend(handles=lines, frameon=False, loc="upper left", title=title, alignment="left")
 
 
 def _limits(
@@ -135,15 +125,15 @@ def _draw(
 
     Args:
         axes: Where.
-        group: Which data, and how they look; the second group lies above the first.
+        group: Which data, and how they look; what is certified lies above, in smaller marks.
         places: Of all data, from left to right, `(N,)`.
         middle: Heights of the marks, `(N,)`.
         spans: Heights where lines begin and end, `(N,)` each, and how much colour they have.
     """
     chosen, n = group.chosen, len(places)
     few, first = n <= MANY, group.marker == "o"
-    width, size = np.clip(300 / n, 0.8, 4), np.clip(200 / n, 2 if first else 3, 5)
-    order = 2.0 if first else 3.0
+    width, size = np.clip(300 / n, 0.8, 4), np.clip(200 / n, 1.5 if first else 4, 5)
+    order = 2.5 if first else 1.5
     for low, high, share in spans:
         color = 1 - share * (1 - np.array(to_rgb(group.color)))
         axes.vlines(
@@ -152,7 +142,7 @@ def _draw(
         )  # fmt: skip
     axes.plot(
         places[chosen], middle[chosen], group.marker, color=group.color, markersize=size,
-        zorder=order + 0.5, rasterized=not few, label=f"{group.word} ({chosen.sum():,})",
+        zorder=order + 0.4, rasterized=not few, label=f"{group.word} ({chosen.sum():,})",
     )  # fmt: skip
 
 

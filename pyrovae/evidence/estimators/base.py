@@ -41,6 +41,7 @@ class Effort:
         count: How many of these.
         confirmation: Returns the seconds that `Estimator.confirm` takes at most, of the probe of
             the block, and a function that probes a block of another program.
+        given: What a prediction by it takes for granted, in words, or "".
     """
 
     amount: int
@@ -49,6 +50,7 @@ class Effort:
     unit: str = ""
     count: float = 0.0
     confirmation: Callable[[Probe, Callable[[Program, range], Probe]], float] = lambda *_: 0.0
+    given: str = ""
 
 
 @dataclass(frozen=True)

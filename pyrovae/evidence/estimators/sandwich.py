@@ -221,11 +221,12 @@ class Sandwich(Estimator[Sides]):
         return Confirmation(reason="both sides are tried on simulated data before")
 
     def effort(self, program: Program, rows: range, work: Work) -> Effort:
-        """Returns a block's work: nobody knows before how far up it goes.
+        """Returns a block's work, by its first data: nobody knows before how far up others go.
 
         Args:
             program: That of all data.
             rows: Of the block.
             work: What it is computed with.
         """
-        return Effort(len(rows), lambda few: (self, rows[:few], work))
+        part = lambda few: (self, rows[:few], work)  # noqa: E731
+        return Effort(len(rows), part, given="if all data are as hard as the first of them")
