@@ -172,6 +172,34 @@ def two_modes(n: int, lost: float) -> Known:
     return Known(f"two modes, one of {lost:.0%} lost", model, guide, x, truth)
 
 
+def mirrored(n: int, dims: int, lost: float, narrow: float = 0.05) -> Known:
+    """z ~ N(0, I), x ~ (1 - lost) N(z, 0.5^2) + lost N(-z, narrow^2); the guide knows the first.
+
+    The lost mode is so narrow that annealing from the prior does not find it either.
+    """
+    log_share, sigma = torch.tensor([1 - lost, lost]).log(), torch.tensor([0.5, narrow])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), dims), 1.0).to_event(1))
+            loc = torch.stack([z, -z], -2)
+            both = dist.Normal(loc, sigma[:, None].expand(2, dims)).to_event(1)
+            which = dist.Categorical(logits=log_share.expand(loc.shape[:-1]))
+            pyro.sample("x", dist.MixtureSameFamily(which, both), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x, 1.1 * 0.2**0.5).to_event(1))
+
+    generator = torch.Generator().manual_seed(1)
+    z, noise = torch.randn(2, n, dims, generator=generator)
+    which = torch.rand(n, 1, generator=generator) < lost
+    x = torch.where(which, narrow * noise - z, z + 0.5 * noise)
+    scale = (1 + sigma.square()).sqrt()[:, None, None]
+    truth = (dist.Normal(0.0, scale).log_prob(x).sum(-1) + log_share[:, None]).logsumexp(0)
+    return Known(f"a narrow mode of {lost:.0%} lost in {dims}", model, guide, x, truth)
+
+
 def rare_state(n: int) -> Known:
     """k ~ Bernoulli(1/2) says nothing of x, and the guide draws k = 1 once in 100,000 times."""
 

@@ -93,6 +93,42 @@ def test_what_refuses_a_lost_mode_is_what_the_other_start_and_simulated_data_say
     assert ((c.value - model.truth)[c.certified] < -0.5).all()
 
 
+@pytest.mark.parametrize(
+    ("dims", "temperatures", "seed"),
+    [
+        (5, 1, 0),
+        pytest.param(5, 128, 1, marks=pytest.mark.slow),
+        pytest.param(20, 1, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_no_certificate_where_a_tenth_of_the_mass_is_out_of_reach(dims, temperatures, seed):
+    """0.105 nats short, and nothing shows it but a tenth of the simulated data."""
+    model = known.mirrored(12, dims, 0.1)
+    options = {"max_temperatures": temperatures, "seed": seed}
+    assert not pv.certify(model.model, model.guide, model.x, **options).certified.any()
+
+
+NARROW = {
+    "curvature": (3, 1.0, pv.Laplace(0.7)),
+    "guide x 0.7": (3, 0.7, pv.Widened(1.0)),
+    "guide x 0.5": (8, 0.5, pv.Widened(1.5)),
+}
+
+
+@pytest.mark.parametrize(
+    ("dims", "scale", "proposal"),
+    [pytest.param(*a, marks=[pytest.mark.slow] * ("x" in name)) for name, a in NARROW.items()],
+    ids=NARROW,
+)
+def test_no_certificate_of_those_in_whose_runs_a_heavy_tail_does_not_show(dims, scale, proposal):
+    """All data have the same law of weights; about half of them, or more, show its tail."""
+    model = known.linear("", 2 * dims, dims, scale, n=24)
+    options = {"max_temperatures": 1, "tolerance": 0.3, "proposal": proposal}
+    c = pv.certify(model.model, model.guide, model.x, seed=0, **options)
+    assert WORDS[TAIL] in c.reasons
+    assert not c.certified.any()
+
+
 @pytest.mark.slow
 def test_a_funnel_is_certified_where_it_is_right_and_nowhere_else():
     model = known.funnel(24, "guide")
@@ -156,6 +192,9 @@ def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
     away = replace(ways.agreements[0], difference=1.0, error=0.1)
     assert not away.agrees(0.1)
     assert not replace(ways.agreements[0], num_lost=9).agrees(0.1)
+    assert not Agreement(num_data=32, num_lost=1).agrees(0.1)
+    assert not Agreement(num_data=32, num_heavy=17).agrees(0.1)
+    assert Agreement(num_data=32, num_heavy=16).agrees(0.1)
     assert not Agreement(reason="none").agrees(0.1)
 
 
