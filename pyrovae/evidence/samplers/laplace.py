@@ -27,7 +27,7 @@ class Laplace:
 
     .. math::
         r(u | x) = \mathrm{N}(m, c^2 \Lambda^{-1}), \quad
-        m = \arg\max_u \log p(x, z(u)) \left|\frac{dz}{du}\right|
+        m = \mathrm{arg\,max}_u \; \log p(x, z(u)) \left|\frac{dz}{du}\right|
 
     in unconstrained latents u. Newton's steps lead to m from the guide's mean, or the best of some
     draws; of six lengths of a step the best is taken. The curvature Lambda is Gauss and Newton's
