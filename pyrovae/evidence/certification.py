@@ -32,10 +32,11 @@ RUNS_, PARTICLES = 8, 8  # the same of annealing
 MOST_RUNS = 8  # times as many, where that would do
 AT_ONCE, TOGETHER = 1024, 16  # particles x data, and data
 OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
+RUN_BACK = 16  # of them, by annealing
 BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
 PROBED = 16  # real data, by which it is seen how far up they need to go
 SAMPLED_DATA, ANNEALED_DATA = 64, 32  # simulated, of importance sampling and of annealing
-MOST_LOST = 1 / 64  # share of simulated data, a draw of whose posterior may be out of reach
+MOST_LOST = 1 / 64  # share of simulated data whose exact z may be out of reach
 GOOD_NEEDED = 12  # of them, that a way certifies
 LIGHT_NEEDED = 2  # of them, for each that has a heavy tail
 
@@ -91,7 +92,9 @@ class Agreement:
         num_data: Simulated data whose own runs certify them.
         difference: Mean of coupled less exact upper bound, nats.
         error: Its standard error.
-        num_lost: Of those, data of which a draw of the posterior lies out of reach.
+        num_lost: Of those, data whose exact z lies out of reach.
+        lost: Share of what annealing from the prior finds for them that does.
+        width: Half the mean width of their intervals, nats.
         num_heavy: Simulated data beside those whose weights have a heavy tail.
         reason: Why it could not be compared; else "".
     """
@@ -100,6 +103,8 @@ class Agreement:
     difference: float = 0.0
     error: float = 0.0
     num_lost: int = 0
+    lost: float = 0.0
+    width: float = 0.0
     num_heavy: int = 0
     reason: str = ""
 
@@ -107,12 +112,14 @@ class Agreement:
         """Returns whether they agree within their errors, and a tenth of a tolerance, nats.
 
         And whether mass enough to matter would have been seen: where a tenth is out of reach, so
-        are draws of three of 32 data, in the mean, and none of them in 3 % of all cases. Where
+        are draws of three of 32 data, in the mean, and none of them in 3 % of all cases; mass that
+        annealing from the prior finds there may be half as much as the intervals let out. Where
         many data have a heavy tail, the others are those in whose runs it does not show.
         """
         few = self.num_data < max(GOOD_NEEDED, LIGHT_NEEDED * self.num_heavy)
         near = abs(self.difference) <= 3 * self.error + 0.1 * tolerance
-        return not (self.reason or few) and near and self.num_lost <= MOST_LOST * self.num_data
+        reached = self.num_lost <= MOST_LOST * self.num_data and self.lost <= self.width / 2
+        return not (self.reason or few) and near and reached
 
 
 @dataclass(frozen=True)
@@ -263,7 +270,7 @@ class _Climb:
             least = times
         return sides
 
-    def against(self, i: int, z: Values) -> tuple[Sides, Tensor, Tensor]:
+    def against(self, i: int, z: Values) -> tuple[Sides, Tensor]:
         r"""Returns both sides of simulated data, coupled less exact upper bound, and what is lost.
 
         Args:
@@ -271,7 +278,8 @@ class _Climb:
             z: That made the data, by site.
 
         Returns:
-            Both sides; differences `(n,)`, nats; whether z lies out of the runs' reach, `(n,)`.
+            Both sides; and of each datum, `(3, n)`: the difference, nats; whether z lies out of the
+            runs' reach; and the share of where annealing from the prior ends that does.
         """
         rung, path = self.ways.rungs[i], self._path(i)
         with self._stream(BACK):
@@ -281,9 +289,9 @@ class _Climb:
         back = self._log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)
         sides = self._sides(i, log_w)
         with_exact = torch.cat([back[:, None], log_w[:, 1:]], 1).logsumexp(1) - log(log_w.shape[1])
-        lost = back.median(0).values > sides.highest + BEYOND
-        lost = lost | ~self._reaches(i, every, sides.highest)
-        return sides, sides.upper - with_exact.mean(0), lost
+        away = (back.median(0).values > sides.highest + BEYOND).double()
+        others = (self._back(i, every) > sides.highest + BEYOND).double().mean(0)
+        return sides, torch.stack([sides.upper - with_exact.mean(0), away, others])
 
     def _reaches(self, i: int, todo: Tensor, highest: Tensor) -> Tensor:
         """Returns whether runs reach where annealing from the prior ends, `(m,)`.
@@ -296,17 +304,27 @@ class _Climb:
             todo: Places of the data in the block, `(m,)`.
             highest: Their own particles' largest log w, `(m,)`.
         """
+        return (self._back(i, todo) <= highest + BEYOND).all(0)
+
+    def _back(self, i: int, todo: Tensor) -> Tensor:
+        """Returns log w `(J, m)` of runs back from where annealing from the prior ends.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+        """
         if not self._other.numel():
             self._other = torch.full((OTHER_START, *self._path(i).scale.shape), torch.nan)
         unknown = todo[self._other[0].isnan().reshape(self.size, -1).any(1)[todo]]
         for part in self._parts(unknown):
             self._put_ends(part)
-        u, path = self._other, self._path(i)
+        few = OTHER_START if self.ways.rungs[i].temperatures == 1 else RUN_BACK
+        u, path = self._other[:: OTHER_START // few], self._path(i)
         if path.base.program.guide is not None:  # its own u may be others
             with self._stream(BACK):
                 z, _ = self._prior().base.values(u.nan_to_num())
                 u = path.base.unconstrain(z, len(u))
-        return (self._log_w_back(i, todo, u) <= highest + BEYOND).all(0)
+        return self._log_w_back(i, todo, u)
 
     def _sides(self, i: int, log_w: Tensor) -> Sides:
         """Returns what runs say, their weights `(M, S, m)`."""
@@ -438,7 +456,7 @@ def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:
         i: The number of the way.
         seed: Of the evaluation.
     """
-    gaps, lost, heavy, rung = [], [], 0, ways.rungs[i]
+    found, heavy, rung = [], 0, ways.rungs[i]
     cheap = rung.temperatures == 1 and program.selects_rows
     count = SAMPLED_DATA if cheap else ANNEALED_DATA
     own_guide = rung.kernel.proposal is None and program.guide is not None
@@ -446,15 +464,21 @@ def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:
         for part, rows, z, own in simulations(
             program, count, stream_seed(seed, PILOT, 3), exact_guide=own_guide
         ):
-            sides, gap, away = _Climb(part, rows, ways, own).against(i, z)
+            sides, columns = _Climb(part, rows, ways, own).against(i, z)
             good = sides.certified | (sides.more_runs(ways.tolerance) <= MOST_RUNS)
-            gaps.append(gap[good])
-            lost.append(away[good])
+            found.append(torch.cat([columns, sides.half_width[None]])[:, good])
             heavy += int((sides.code == TAIL).sum())
     except ValueError as e:
         return Agreement(reason=str(e))
-    gap, away = torch.cat(gaps), torch.cat(lost)
+    gap, away, others, width = torch.cat(found, 1)
     if len(gap) < 2:
         return Agreement(len(gap), num_heavy=heavy)
-    error = gap.std().item() / sqrt(len(gap))
-    return Agreement(len(gap), gap.mean().item(), error, int(away.sum()), heavy)
+    return Agreement(
+        num_data=len(gap),
+        difference=gap.mean().item(),
+        error=gap.std().item() / sqrt(len(gap)),
+        num_lost=int(away.sum()),
+        lost=others.mean().item(),
+        width=width.mean().item(),
+        num_heavy=heavy,
+    )

@@ -188,7 +188,7 @@ def annealed(
         backward: From b = 1 to 0; log-weights are those of the same way forward.
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
-    factor = None if kernel.factor is None else torch.from_numpy(kernel.factor).to(path.scale)
+    factor = None if kernel.factor is None else torch.tensor(kernel.factor).to(path.scale)
     rates, states, state = torch.empty(len(step), dtype=torch.float64), path.states, path.states(v)
     log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
     for t in range(len(step), -1, -1) if backward else range(len(step) + 1):

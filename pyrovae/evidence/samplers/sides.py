@@ -117,6 +117,12 @@ class Sides(NamedTuple):
         """Whether the runs certify log p(x), `(n,)`."""
         return self.code == CERTIFIED
 
+    @property
+    def half_width(self) -> Tensor:
+        """Half of what lies between both bounds, let out by two of their errors, `(n,)`, nats."""
+        width = self.upper - self.lower
+        return (width + ERRORS * (self.lower_error + self.upper_error)) / 2
+
     def more_runs(self, tolerance: float) -> Tensor:
         """Returns by which factor more runs might certify, `(n,)`; inf where none would.
 
