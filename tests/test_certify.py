@@ -56,9 +56,9 @@ def test_certified_intervals_hold_the_truth(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", KNOWN.values(), ids=KNOWN)
-def test_95_percent_of_many_intervals_hold_the_truth(make):
-    model = make(1000)
+@pytest.mark.parametrize("name", ["PPCA 5, guide x 3", "Gamma-Poisson", "Student"])
+def test_95_percent_of_many_intervals_hold_the_truth(name):
+    model = KNOWN[name](600)
     c = pv.certify(model.model, model.guide, model.x, seed=1)
     assert covered(c, model.truth) >= 0.94
 
@@ -70,7 +70,7 @@ LOST = {
 
 
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 20))]
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 4))]
 )
 @pytest.mark.parametrize("make", LOST.values(), ids=LOST)
 def test_no_certificate_for_a_lost_mode(make, seed):
