@@ -278,7 +278,7 @@ class _Climb:
             z: That made the data, by site.
 
         Returns:
-            Both sides; and of each datum, `(3, n)`: the difference, nats; whether z lies out of the
+            Both sides; and of each datum, `(3, n)`: the difference, nats; whether z is out of the
             runs' reach; and the share of where annealing from the prior ends that does.
         """
         rung, path = self.ways.rungs[i], self._path(i)
