@@ -120,7 +120,7 @@ def test_options_of_another_kind():
         with pytest.raises(TypeError, match="hidden_dims is .*; give a list of widths"):
             pv.VAE(4, 2, widths)
     for proposal in ("wide", 3, pv.Widened, x):
-        with pytest.raises(TypeError, match=r"proposal is .*; give a pv.Widened\(\)"):
+        with pytest.raises(TypeError, match=r"proposal is .*; give a pv.Laplace\(\)"):
             pv.importance_sampling(*program, x, proposal=proposal, **few)
     for seconds in (float("nan"), -1, "1", True):
         with pytest.raises(ValueError, match="max_seconds is .*; give a number, 0 or more"):

@@ -220,7 +220,7 @@ def support(fn: object) -> constraints.Constraint | None:
         region = cast(Distribution, fn).support
     except NotImplementedError:
         return None
-    while isinstance(region, constraints.independent | MixtureSameFamilyConstraint):
+    while isinstance(region, constraints.independent):
         region = region.base_constraint
     return cast(constraints.Constraint, region)
 
