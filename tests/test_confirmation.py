@@ -72,7 +72,8 @@ def test_never_ok_where_mass_is_missed(make, name, steps):
         low, high = e.interval()
         assert not ((low <= model.truth) & (model.truth <= high)).any()
     else:
-        assert (e.value - model.truth).mean() < -0.015
+        off = e.value - model.truth
+        assert off.mean() < -0.015 or off.square().mean().sqrt() > 0.3
 
 
 def test_without_the_second_way_lost_modes_are_not_contradicted(monkeypatch):
