@@ -1,6 +1,7 @@
 """A normal at the mode: exact where the posterior is normal, unbiased where it is not."""
 
 import re
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -23,6 +24,7 @@ import pyrovae as pv
 from pyrovae.evidence.samplers import laplace
 from pyrovae.evidence.samplers.annealing import anneal
 from pyrovae.evidence.samplers.mass import Mass
+from pyrovae.evidence.samplers.paths import GuidePath
 from pyrovae.evidence.samplers.tuning import tune
 from pyrovae.program import GeometricPath, curvature, inspect
 
@@ -322,6 +324,20 @@ def test_annealing_by_graphs(proposal, monkeypatch):
         for compiled in (False, True)
     )
     torch.testing.assert_close(plain, graph, rtol=0, atol=1e-9)
+
+
+def test_graphs_of_the_guide_and_of_the_prior_are_not_each_other(monkeypatch):
+    """They are of one shape, and kept beside each other."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    scenario = BernoulliDecoder()
+    pair = inspect(scenario.model, scenario.guide, scenario.data(5), block_size=5).compiled()
+    alone = replace(pair, guide=None)
+    v = GuidePath(GeometricPath(alone, range(5))).start(3)
+    for program in (pair, alone):
+        path, plain = (
+            GuidePath(GeometricPath(p, range(5))) for p in (program, program.uncompiled())
+        )
+        torch.testing.assert_close(path.states(v).log_f, plain.states(v).log_f, rtol=0, atol=1e-9)
 
 
 def test_programs_without_a_second_derivative():

@@ -124,7 +124,7 @@ class GeometricPath:
         return self.run(draw, num_particles).tables[0]
 
     def latents(self, u: Tensor) -> tuple[Values, Tensor, Tensor]:
-        r"""Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`,.
+        r"""Returns the guide's z by site, `(S, ..., event)`, log f_0(u), log |dz/du|, `(S, n)`.
 
         Both in nats; :math:`\log f_0(u) = \log q(z | x) + \log |dz/du|`, of the guide.
 
@@ -151,11 +151,11 @@ class GeometricPath:
         real = all(support(s["fn"]) is constraints.real for s in self._sites)
 
         def place(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
-            values = self._unpack(program, rows, size, given)
             if real:
+                values = self._unpack(program, rows, size, given)
                 return Computed(values, (torch.zeros_like(given.tables[0][..., 0]),))
-            sites = program.run(program.summed, rows, size, Unconstrained(values))
-            moved = [s for s in sites if s["name"] in values]
+            sites = self.run_model(program, rows, size, given)
+            moved = [s for s in sites if s["name"] in self.names]
             log_dz = program.log_sum(moved, rows, size, log_det)
             return Computed({s["name"]: s["value"] for s in moved}, (log_dz,))
 

@@ -140,7 +140,17 @@ class Estimator(Generic[W]):
         program = self.program(guide, inspecting(model, data, plate, size))
         seed = draw_seed(seed)
         work = Work(seed, time(), prepared=self.prepared(program, seed))
-        blocks = [self.weights(program, rows, work) for rows in program.blocks(size)]
+        return self.joined([self.weights(program, rows, work) for rows in program.blocks(size)])
+
+    def joined(self, blocks: Sequence[W]) -> LogWeights | Tensor:
+        """Returns what it computed of all blocks as a call returns it: their table, `(S, N)`.
+
+        Args:
+            blocks: What `weights` returned, in order.
+
+        Raises:
+            TypeError: If that is no `LogWeights`.
+        """
         tables = [block.log_w for block in blocks if isinstance(block, LogWeights)]
         if len(tables) < len(blocks):
             raise TypeError(

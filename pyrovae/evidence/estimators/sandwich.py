@@ -2,7 +2,7 @@
 
 __all__ = ["Certified", "Sandwich"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.checks import check_positive, check_sizes
 from pyrovae.evidence.certification import Ladder, certify_block, ladder
 from pyrovae.evidence.confirmed import Confirmation
-from pyrovae.evidence.estimators.base import Effort, Estimator, inspecting
+from pyrovae.evidence.estimators.base import Effort, Estimator
 from pyrovae.evidence.estimators.reading import Reading, Results
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
 from pyrovae.evidence.reductions import VERDICTS
@@ -20,8 +20,6 @@ from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.evidence.samplers.paths import PathProposal
 from pyrovae.evidence.samplers.sides import CERTIFIED, ERRORS, WORDS, Sides
 from pyrovae.program import Program
-from pyrovae.rng import draw_seed
-from pyrovae.threads import one_at_a_time
 
 BLOCK = 128  # data
 
@@ -125,28 +123,12 @@ class Sandwich(Estimator[Sides]):
         check_positive(tolerance=self.tolerance)
         check_sizes(max_temperatures=self.max_temperatures)
 
-    @one_at_a_time
-    def __call__(
-        self,
-        model: Callable[..., object],
-        guide: Guide,
-        *data: Tensor,
-        seed: int | None = None,
-        plate: str | None = "data",
-    ) -> Tensor:
+    def joined(self, blocks: Sequence[Sides]) -> Tensor:
         """Returns the log of the mean over all runs, `(N,)`, nats; bounds are `pv.certify`'s.
 
         Args:
-            model: A Pyro callable of `*data`.
-            guide: Another; or `None`.
-            data: Tensors of equal length N, as the program takes them.
-            seed: Fixes the draws; `None` draws a seed.
-            plate: Name of the plate over the data; `None` for all data as one.
+            blocks: Both sides of each, in order.
         """
-        program = self.program(guide, inspecting(model, data, plate, BLOCK))
-        seed = draw_seed(seed)
-        ways = self.prepared(program, seed)
-        blocks = [certify_block(program, rows, ways, seed) for rows in program.blocks(BLOCK)]
         return torch.cat([sides.value for sides in blocks])
 
     def options(self) -> dict[str, object]:

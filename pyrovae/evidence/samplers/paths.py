@@ -86,13 +86,7 @@ class Path:
         Args:
             members: m places; the new path's rows count from 0.
         """
-        path, base = copy(self), self.base
-        program = base.program.select([base.rows[i] for i in members])
-        path.base = GeometricPath(program, range(len(members)))
-        path.parts = tuple(p[members] for p in self.parts)
-        for name in ("scale", "states"):
-            path.__dict__.pop(name, None)
-        return path
+        return self._elsewhere(self.base.select(members), tuple(p[members] for p in self.parts))
 
     def joined(self, others: Sequence["Path"], rows: range) -> Self:
         """Returns the path of more rows, of which this and the others are parts.
@@ -101,11 +95,19 @@ class Path:
             others: Paths of the rows that follow, in order.
             rows: All of them.
         """
+        parts = zip(*(o.parts for o in (self, *others)), strict=True)
+        base = GeometricPath(self.base.program, rows)
+        return self._elsewhere(base, tuple(torch.cat(p) for p in parts))
+
+    def _elsewhere(self, base: GeometricPath, parts: tuple[Tensor, ...]) -> Self:
+        """Returns the path of other rows; what was found of these is forgotten.
+
+        Args:
+            base: Their latents.
+            parts: What of the path is theirs, `(n, ...)` each.
+        """
         path = copy(self)
-        path.base = GeometricPath(self.base.program, rows)
-        path.parts = tuple(
-            torch.cat(p) for p in zip(*(o.parts for o in (self, *others)), strict=True)
-        )
+        path.base, path.parts = base, parts
         for name in ("scale", "states"):
             path.__dict__.pop(name, None)
         return path
@@ -119,9 +121,9 @@ class Path:
 
     def _full(self) -> Self:
         """Returns the path of a full block, of which a graph is made; the program is run once."""
-        path, program = copy(self), self.base.program
-        path.base = GeometricPath(program.padded(self.base.rows), range(program.block_size))
-        return path
+        program, rows = self.base.program, self.base.rows
+        full = GeometricPath(program.padded(rows), range(program.block_size))
+        return self._elsewhere(full, self.parts)
 
     def _captured(self, block: Self, v: Tensor) -> hmc.State:
         """Returns the state at v from the graph of a full block, which v fills up.
@@ -131,10 +133,11 @@ class Path:
             v: `(S, n, d)`.
         """
         n, program = v.shape[1], block.base.program
+        drawn = "prior" if program.guide is None else "guide"
         short = program.block_size - n if program.plate else 0
         parts = tuple(_filled(p, 0, short) for p in self.parts)
         state = program.captured(
-            f"the gradient of log p(x, z) along a {type(self).__name__}",
+            f"the gradient of log p(x, z) along a {type(self).__name__} from the {drawn}",
             lambda data, v, *parts: hmc.at(block._on(data, parts).ends, v),
             _filled(v, 1, short),
             *parts,
@@ -150,9 +153,7 @@ class Path:
             data: A block's, `(n, ...)` each.
             parts: Likewise.
         """
-        path = copy(self)
-        path.base, path.parts = self.base.on(data), parts
-        return path
+        return self._elsewhere(self.base.on(data), parts)
 
 
 class GuidePath(Path):
