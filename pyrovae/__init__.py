@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.calibration import calibrate as calibrate
     from pyrovae.evidence.estimators.ais import AIS as AIS
     from pyrovae.evidence.estimators.base import Estimator as Estimator
+    from pyrovae.evidence.estimators.best import Best as Best
     from pyrovae.evidence.estimators.exact import Exact as Exact
     from pyrovae.evidence.estimators.importance import ELBO as ELBO
     from pyrovae.evidence.estimators.importance import IWAE as IWAE
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AIS": "evidence.estimators.ais",
+    "Best": "evidence.estimators.best",
     "Bounds": "evidence.samplers.bdmc",
     "Calibration": "evidence.calibration",
     "ConvVAE": "models.conv",

@@ -128,7 +128,7 @@ def evidence() -> None:
     found = pv.certify(vae.model, vae.guide, x, tolerance=0.1, seed=0, workers=2)
     assert_type(found, pv.Certificate)
     assert_type(found.certified, torch.Tensor)
-    pv.evaluate(vae.model, vae.guide, x, estimators=[pv.Sandwich(0.05)])
+    pv.evaluate(vae.model, vae.guide, x, estimators=[pv.Sandwich(0.05), pv.Best(0.1)])
     assert_type(pv.ais(vae.model, x, guide=vae.guide, seed=0), AnnealedWeights)
     assert_type(pv.bdmc(vae.model, x, guide=vae.guide, seed=0), pv.Bounds)
     assert_type(pv.quadrature(vae.model, x), Tensor)

@@ -28,7 +28,7 @@ EXAMPLES = (
     ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
 )
 # estimators of a program with a guide, and without one
-GUIDED, UNGUIDED = ("elbo", "importance", "prior", "ais"), ("exact",)
+GUIDED, UNGUIDED = ("elbo", "importance", "prior", "best"), ("exact",)
 SHARED = ("num_particles", "tolerance", "max_particles", "max_seconds")
 SHARED += ("num_temperatures", "num_chains")
 

@@ -31,7 +31,7 @@ EXAMPLES = (
     ("--program prog:make --data xy.npz", "your own: make() in prog.py gives (model, guide)"),
 )
 # estimators of a program with a guide, and without one
-GUIDED, UNGUIDED = ("elbo", "importance", "prior"), ("exact",)
+GUIDED, UNGUIDED = ("elbo", "importance", "prior", "best"), ("exact",)
 
 
 def parser() -> "Parser":

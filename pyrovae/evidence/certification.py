@@ -4,9 +4,8 @@ The ways are rungs of a ladder: importance sampling from Laplace's normal, annea
 more and more temperatures, annealing from the guide. n are the rows of a block.
 """
 
-__all__ = ["Agreement", "Ladder", "Rung", "certify_block", "ladder"]
+__all__ = ["Agreement", "Ladder", "certify_block", "ladder"]
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import ceil, log, sqrt
 
@@ -16,21 +15,21 @@ from torch import Tensor
 
 from pyrovae.evidence.confirmation import simulations
 from pyrovae.evidence.samplers.annealing import annealed
-from pyrovae.evidence.samplers.chunks import pieces
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG
 from pyrovae.evidence.samplers.paths import Path, PathProposal
+from pyrovae.evidence.samplers.rungs import BACK, Climb, Rung
 from pyrovae.evidence.samplers.sides import CERTIFIED, SIMULATED, STARTS, TAIL, Sides
 from pyrovae.evidence.samplers.tuning import Kernel, pilot
-from pyrovae.program import Program, Values, reproducible
+from pyrovae.program import Program, Values
 from pyrovae.rng import stream_seed
 
-PLACE, RUNS, CHAINS, SECOND, BACK, PILOT = range(30, 36)  # random streams
+CHAINS, SECOND, PILOT = 32, 33, 35  # random streams
 TEMPERATURES = 128, 512  # of annealing from Laplace's normal
 FROM_GUIDE = 512  # of annealing from the guide
 SAMPLED = 16, 256  # runs, and particles of each, of importance sampling
 RUNS_, PARTICLES = 8, 8  # the same of annealing
 MOST_RUNS = 8  # times as many, where that would do
-AT_ONCE, TOGETHER = 1024, 16  # particles x data, and data
+TOGETHER = 16  # data
 OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
 RUN_BACK = 16  # of them, by annealing
 BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
@@ -39,49 +38,6 @@ SAMPLED_DATA, ANNEALED_DATA = 64, 32  # simulated, of importance sampling and of
 MOST_LOST = 1 / 64  # share of simulated data whose exact z may be out of reach
 GOOD_NEEDED = 12  # of them, that a way certifies
 LIGHT_NEEDED = 2  # of them, for each that has a heavy tail
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One way: runs of particles, each an unbiased estimate of p(x).
-
-    Attributes:
-        kernel: The frozen transitions, and where they begin; of one temperature there are none.
-        num_runs: M.
-        num_particles: S of each.
-    """
-
-    kernel: Kernel
-    num_runs: int
-    num_particles: int
-
-    @property
-    def temperatures(self) -> int:
-        """T."""
-        return len(self.kernel.temperatures) - 1
-
-    def runs(self, path: Path, num_runs: int) -> Tensor:
-        """Returns log w `(M, S, n)`, nats, of independent runs.
-
-        Args:
-            path: Of n data.
-            num_runs: M.
-        """
-        n, size = len(path.base.rows), self.num_particles
-        tables = [
-            annealed(path, path.start(s), self.kernel)[0]
-            for s in pieces(num_runs * size, max(1, AT_ONCE // n))
-        ]
-        return torch.cat(tables).unflatten(0, (num_runs, size))
-
-    def back(self, path: Path, u: Tensor) -> Tensor:
-        """Returns log w `(J, n)` of runs back from draws of the posterior.
-
-        Args:
-            path: Of n data.
-            u: The draws, `(J, n, d)`, unconstrained.
-        """
-        return annealed(path, path.inward(u), self.kernel, backward=True)[0]
 
 
 @dataclass(frozen=True)
@@ -212,7 +168,7 @@ def certify_block(program: Program, rows: range, ways: Ladder, seed: int) -> Sid
     return found
 
 
-class _Climb:
+class _Climb(Climb):
     """One block's way up.
 
     Args:
@@ -223,10 +179,9 @@ class _Climb:
     """
 
     def __init__(self, program: Program, rows: range, ways: Ladder, seed: int) -> None:
-        self._program, self._rows, self.ways, self._seed = program, rows, ways, seed
-        self._paths: dict[object, Path] = {}
+        super().__init__(program, rows, ways.rungs, seed, TOGETHER)
+        self.ways = ways
         self._other = torch.empty(0)  # where annealing from the prior ends, (J, n, d)
-        self.size = len(rows) if program.plate else 1
 
     def at(self, i: int, todo: Tensor) -> Sides:
         """Returns both sides of some data by the i-th way.
@@ -240,7 +195,7 @@ class _Climb:
         if not sides.certified.any():
             return sides
         if i >= len(ways.agreements):
-            agreement = _agreement(self._program, ways, i, self._seed)
+            agreement = _agreement(self.program, ways, i, self.seed)
         else:
             agreement = ways.agreements[i]
         if not agreement.agrees(ways.tolerance):
@@ -259,13 +214,13 @@ class _Climb:
             i: The number of the way.
             todo: Places of the data in the block, `(m,)`.
         """
-        num_runs, last = self.ways.rungs[i].num_runs, len(self.ways.rungs) - 1
-        sides = self._sides(i, self._log_w(i, todo, num_runs))
+        num_runs, last = self.rungs[i].num_runs, len(self.rungs) - 1
+        sides = self._sides(i, self.log_w(i, todo, num_runs))
         factor, least = sides.more_runs(self.ways.tolerance), 0
         for times in (2, 4, MOST_RUNS) if i in (0, last) else (2,):  # the next way is no dearer
             members = torch.nonzero((factor > least) & (factor <= times))[:, 0]
             if len(members):
-                log_w = self._log_w(i, todo[members], times * num_runs)
+                log_w = self.log_w(i, todo[members], times * num_runs)
                 sides = sides.put(members, self._sides(i, log_w))
             least = times
         return sides
@@ -281,12 +236,12 @@ class _Climb:
             Both sides; and of each datum, `(3, n)`: the difference, nats; whether z is out of the
             runs' reach; and the share of where annealing from the prior ends that does.
         """
-        rung, path = self.ways.rungs[i], self._path(i)
-        with self._stream(BACK):
+        rung, path = self.rungs[i], self.path(i)
+        with self.stream(BACK):
             u = path.base.unconstrain(z)  # (n, d)
         every = torch.arange(self.size)
-        log_w = self._log_w(i, every, rung.num_runs)  # (M, S, n)
-        back = self._log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)
+        log_w = self.log_w(i, every, rung.num_runs)  # (M, S, n)
+        back = self.log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)
         sides = self._sides(i, log_w)
         with_exact = torch.cat([back[:, None], log_w[:, 1:]], 1).logsumexp(1) - log(log_w.shape[1])
         away = (back.median(0).values > sides.highest + BEYOND).double()
@@ -314,54 +269,22 @@ class _Climb:
             todo: Places of the data in the block, `(m,)`.
         """
         if not self._other.numel():
-            self._other = torch.full((OTHER_START, *self._path(i).scale.shape), torch.nan)
+            self._other = torch.full((OTHER_START, *self.path(i).scale.shape), torch.nan)
         unknown = todo[self._other[0].isnan().reshape(self.size, -1).any(1)[todo]]
-        for part in self._parts(unknown):
+        for part in self.parts(unknown):
             self._put_ends(part)
-        few = OTHER_START if self.ways.rungs[i].temperatures == 1 else RUN_BACK
-        u, path = self._other[:: OTHER_START // few], self._path(i)
+        few = OTHER_START if self.rungs[i].temperatures == 1 else RUN_BACK
+        u, path = self._other[:: OTHER_START // few], self.path(i)
         if path.base.program.guide is not None:  # its own u may be others
-            with self._stream(BACK):
+            with self.stream(BACK):
                 z, _ = self._prior().base.values(u.nan_to_num())
                 u = path.base.unconstrain(z, len(u))
-        return self._log_w_back(i, todo, u)
+        return self.log_w_back(i, todo, u)
 
     def _sides(self, i: int, log_w: Tensor) -> Sides:
         """Returns what runs say, their weights `(M, S, m)`."""
-        ways, seed = self.ways, stream_seed(self._seed, CHAINS, self._rows.start, i, len(log_w))
+        ways, seed = self.ways, stream_seed(self.seed, CHAINS, self.rows.start, i, len(log_w))
         return Sides.of(log_w, seed, ways.tolerance, (i, ways.rungs[i].temperatures))
-
-    def _log_w(self, i: int, todo: Tensor, num_runs: int) -> Tensor:
-        """Returns log w `(M, S, m)` of M runs of some data.
-
-        Args:
-            i: The number of the way.
-            todo: Places of the data in the block, `(m,)`.
-            num_runs: M.
-        """
-        tables = []
-        for part in self._parts(todo):
-            with self._stream(RUNS, i, num_runs, int(part[0])):
-                path = self._of(self._path(i), part)
-                log_w = self._columns(self.ways.rungs[i].runs(path, num_runs))
-            tables.append(log_w if self._cuts else log_w[..., part])
-        return torch.cat(tables, -1)
-
-    def _log_w_back(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
-        """Returns log w `(J, m)` of runs of some data back from u.
-
-        Args:
-            i: The number of the way.
-            todo: Places of the data in the block, `(m,)`.
-            u: `(J, n, d)`, unconstrained.
-        """
-        tables = []
-        for part in self._parts(todo):
-            with self._stream(BACK, i, int(part[0])):
-                path = self._of(self._path(i), part)
-                back = self.ways.rungs[i].back(path, u[:, part] if self._cuts else u)
-            tables.append(self._columns(back) if self._cuts else self._columns(back)[..., part])
-        return torch.cat(tables, -1)
 
     def _put_ends(self, part: Tensor) -> None:
         """Puts down where annealing from the prior ends, each particle as often as it weighs.
@@ -369,74 +292,25 @@ class _Climb:
         Args:
             part: Places of some data in the block, `(m,)`.
         """
-        with self._stream(SECOND, int(part[0])):
-            path = self._of(self._prior(), part)
+        with self.stream(SECOND, int(part[0])):
+            path = self.of(self._prior(), part)
             log_w, _, v = annealed(path, path.start(OTHER_START), self.ways.second)
-            weights = self._columns(log_w).softmax(0).nan_to_num(1 / OTHER_START)  # (J, m)
+            weights = self.columns(log_w).softmax(0).nan_to_num(1 / OTHER_START)  # (J, m)
             shift = torch.rand(weights.shape[1], dtype=weights.dtype)
             places = (torch.arange(OTHER_START)[:, None] + shift) / OTHER_START
             index = torch.searchsorted(weights.cumsum(0).mT.contiguous(), places.mT.contiguous())
             index = index.mT.clamp(max=OTHER_START - 1)  # (J, m)
-            if not self._program.plate:
+            if not self.program.plate:
                 index = index[:, 0]
             ends = v.gather(0, index[..., None].expand_as(v))
-        if self._cuts:
+        if self.cuts:
             self._other[:, part] = ends
         else:
             self._other = ends
 
-    @property
-    def _cuts(self) -> bool:
-        """Whether some of the data can be taken alone."""
-        return bool(self._program.selects_rows and self._program.plate)
-
-    def _parts(self, todo: Tensor) -> tuple[Tensor, ...]:
-        """Returns places of data in parts that run together; all at once where none is alone."""
-        return todo.split(TOGETHER if self._cuts else max(1, self.size)) if len(todo) else ()
-
-    def _of(self, path: Path, part: Tensor) -> Path:
-        """Returns the path of some of the block's data, or itself where it cannot be cut."""
-        if not self._cuts or torch.equal(part, torch.arange(self.size)):
-            return path
-        path = path.only(part.tolist())
-        path.prepare()
-        return path
-
-    def _path(self, i: int) -> Path:
-        """Returns the path of the block by the i-th way."""
-        kernel = self.ways.rungs[i].kernel
-        return self._made(kernel.proposal, kernel, self._program)
-
     def _prior(self) -> Path:
         """Returns the path from the prior."""
-        return self._made("prior", self.ways.second, replace(self._program, guide=None))
-
-    def _made(self, key: object, kernel: Kernel, program: Program) -> Path:
-        """Returns a path of the block, made once, in parts.
-
-        Args:
-            key: What it is kept under.
-            kernel: Which says where it begins.
-            program: The pair, or the model alone.
-        """
-        if key not in self._paths:
-            with self._stream(PLACE, len(self._paths)):
-                every = self._parts(torch.arange(self.size))
-                rows = [self._rows[int(p[0]) : int(p[-1]) + 1] for p in every]
-                rows = rows if self._cuts else [self._rows]
-                paths = [kernel.path(program, r) for r in rows]
-                path = paths[0] if len(paths) == 1 else paths[0].joined(paths[1:], self._rows)
-                path.prepare()
-            self._paths[key] = path
-        return self._paths[key]
-
-    def _columns(self, log_w: Tensor) -> Tensor:
-        """Returns log-weights with an axis of data, of length 1 of joint ones."""
-        return log_w if self._program.plate else log_w[..., None]
-
-    def _stream(self, *numbers: int) -> AbstractContextManager[None]:
-        """Returns a context of random numbers of this block's own."""
-        return reproducible(stream_seed(self._seed, *numbers), 0, self._rows.start)
+        return self.made("prior", self.ways.second, replace(self.program, guide=None))
 
 
 def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:

@@ -1,9 +1,18 @@
 """A second, different way to log p(x): on data simulated from the model the exact z is known."""
 
-__all__ = ["Confirmation", "confirm_annealing", "confirm_sampling"]
+__all__ = [
+    "Annealing",
+    "Confirmation",
+    "Way",
+    "confirm_annealing",
+    "confirm_sampling",
+    "gap_of",
+    "simulations",
+]
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from pyro.distributions import Delta
@@ -12,7 +21,7 @@ from torch import Tensor
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
-from pyrovae.evidence.samplers.sampler import ImportanceSampler
+from pyrovae.evidence.samplers.sampler import ImportanceSampler, joined
 from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import LogWeights
@@ -83,31 +92,120 @@ def confirm_sampling(
         s = torch.full_like(variance, total.item())
     error = (variance / (s - 1).clamp(min=1)).sqrt()
     good = verdicts(weights.pareto_k(), weights.ess() * s / size, error, weights.num_draws) == 0
-    gap = _gap(torch.cat(exact) - weights.log_evidence(), s)
+    gap = gap_of(torch.cat(exact) - weights.log_evidence(), s)
     return _summary(gap, error, good, torch.ones(len(gap)))
 
 
+class Way(Protocol):
+    """How annealing is done, forward and back."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Transitions, which say where paths begin."""
+        ...
+
+    @property
+    def num_particles(self) -> int:
+        """S, annealed per datum."""
+        ...
+
+    @property
+    def num_others(self) -> int:
+        """Simulated data to anneal beside those that the start fits worst."""
+        ...
+
+    def run(self, program: Program, rows: range, seed: int) -> LogWeights:
+        """Returns a block's weights, `(S, n)`, nats.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows.
+            seed: Of the run.
+        """
+        ...
+
+    def back(self, program: Program, rows: range, seed: int, u: Tensor) -> Tensor:
+        """Returns log w of a run back from a draw of the posterior, `(n,)`, nats.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows.
+            seed: That of the runs forward.
+            u: The draws, `(n, d)`, unconstrained.
+        """
+        ...
+
+    def good(self, weights: LogWeights) -> Tensor:
+        """Returns which data's weights look good, `(n,)`."""
+        ...
+
+    def longer(self) -> "Way":
+        """Returns the same at twice the temperatures."""
+        ...
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """The same transitions, and so many particles, for all data.
+
+    Attributes:
+        kernel: The frozen transitions.
+        num_particles: S.
+    """
+
+    kernel: Kernel
+    num_particles: int
+
+    @property
+    def num_others(self) -> int:
+        """Simulated data to anneal beside those that the start fits worst: 32."""
+        return OTHERS
+
+    def run(self, program: Program, rows: range, seed: int) -> LogWeights:
+        """Returns a block's weights, `(S, n)`, nats; see `Way`.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows.
+            seed: Of the run.
+        """
+        return LogWeights(_table(anneal(program, rows, self.num_particles, seed, self.kernel)[0]))
+
+    def back(self, program: Program, rows: range, seed: int, u: Tensor) -> Tensor:
+        """Returns log w of a run back, `(n,)`, nats; see `Way`.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows.
+            seed: That of the runs forward.
+            u: The draws, `(n, d)`, unconstrained.
+        """
+        return anneal(program, rows, 1, seed, self.kernel, u)[0][0].reshape(-1)
+
+    def good(self, weights: LogWeights) -> Tensor:
+        """Returns which data's weights look good, `(n,)`."""
+        words = annealed_verdicts(weights.ess(), weights.num_draws, weights.std_error())
+        return torch.tensor([word == VERDICTS[0] for word in words])
+
+    def longer(self) -> "Annealing":
+        """Returns the same at twice the temperatures."""
+        return replace(self, kernel=self.kernel.refined(2 * (len(self.kernel.temperatures) - 1)))
+
+
 def confirm_annealing(
-    program: Program,
-    kernel: Kernel,
-    num_particles: int,
-    value: Tensor,
-    std_error: Tensor,
-    good: Tensor,
-    seed: int,
+    program: Program, way: Way, value: Tensor, std_error: Tensor, good: Tensor, seed: int
 ) -> Confirmation:
     r"""Returns the confirmation of annealing: reverse runs, and twice the temperatures.
 
     w* is the weight of a particle annealed in reverse from the exact z* that made x; see
-    `Confirmation`. On 48 of 512 simulated data, of which a third are those that the start fits
+    `Confirmation`. On 48 of 512 simulated data or more, of which 16 are those that the start fits
     worst; each of the others stands for as many as it was chosen of. Then up to 8 of the real
     data that look good are annealed at twice the temperatures, on other random streams: what that
     adds to the estimate, in the mean, says how far the path was from long enough.
 
     Args:
         program: The pair and the data.
-        kernel: The frozen transitions of the evaluation.
-        num_particles: Its S, particles annealed per datum.
+        way: How the evaluation anneals.
         value: Its estimates, `(N,)`.
         std_error: Their standard errors, `(N,)`.
         good: Which of them look good, `(N,)`.
@@ -117,19 +215,17 @@ def confirm_annealing(
     some = program.selects_rows
     tables, exact, shares = [], [], []
     try:
-        for part, rows, z, own in simulations(program, SCREENED if some else ANNEALED, seed):
-            part, rows, u, share = _screened(part, rows, z, num_particles, own, kernel)
-            tables.append(_table(anneal(part, rows, num_particles, own, kernel)[0]))
-            exact.append(anneal(part, rows, 1, own, kernel, u)[0][0].reshape(-1))
+        count, own_guide = SCREENED if some else ANNEALED, way.kernel.proposal is None
+        for part, rows, z, own in simulations(program, count, seed, exact_guide=own_guide):
+            part, rows, u, share = _screened(part, rows, z, own, way)
+            tables.append(way.run(part, rows, own))
+            exact.append(way.back(part, rows, own, u))
             shares.append(share)
     except ValueError as e:
         return Confirmation(reason=str(e))
-    weights = LogWeights(torch.cat(tables, dim=1))
-    error = weights.std_error()
-    words = annealed_verdicts(weights.ess(), weights.num_draws, error)
-    fine = torch.tensor([word == VERDICTS[0] for word in words])
-    gap = _gap(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
-    found = _summary(gap, error, fine, torch.cat(shares))
+    weights = joined(tables)
+    gap = gap_of(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
+    found = _summary(gap, weights.std_error(), way.good(weights), torch.cat(shares))
     chosen = (good & found.speaks_of(std_error)).nonzero()[:, 0]
     if found.agrees is False or not len(chosen):
         return found
@@ -140,9 +236,7 @@ def confirm_annealing(
     else:
         rows = program.blocks(LONGER)[0]
         chosen = torch.tensor(rows if program.plate else [0])
-    own = stream_seed(seed, TWICE)
-    twice = kernel.refined(2 * (len(kernel.temperatures) - 1))
-    again = LogWeights(_table(anneal(program, rows, num_particles, own, twice)[0]))
+    again = way.longer().run(program, rows, stream_seed(seed, TWICE))
     longer = again.log_evidence() - value[chosen]
     squares = again.std_error().square() + std_error[chosen].square()
     return replace(
@@ -162,7 +256,7 @@ def _table(log_w: Tensor) -> Tensor:
     return log_w if log_w.ndim > 1 else log_w[:, None]
 
 
-def _gap(log_ratio: Tensor, num_draws: Tensor) -> Tensor:
+def gap_of(log_ratio: Tensor, num_draws: Tensor) -> Tensor:
     r"""Returns how far the upper bound lies above the lower one, `(m,)`, nats.
 
     .. math::
@@ -211,13 +305,13 @@ def _summary(gap: Tensor, error: Tensor, good: Tensor, share: Tensor) -> Confirm
 
 
 def _screened(
-    program: Program, rows: range, z: Values, num_particles: int, seed: int, kernel: Kernel
+    program: Program, rows: range, z: Values, seed: int, way: Way
 ) -> tuple[Program, range, Tensor, Tensor]:
     r"""Returns those of a simulated block to anneal, their u, and how many each stands for.
 
-    Those whose exact z the start misses most, and twice as many others: a mode of 1 % of the mass
-    that a guide has lost is hardly in so few data, but in those that they are chosen of. The start
-    misses a z of a large
+    Those whose exact z the start misses most, and twice as many others or more: a mode of 1 % of
+    the mass that a guide has lost is hardly in so few data, but in those that they are chosen of.
+    The start misses a z of a large
 
     .. math::
         \log w(z^*) - \log \sum_s w(z_s), \quad w = f_1 / f_0
@@ -226,26 +320,25 @@ def _screened(
         program: On simulated data.
         rows: Of the block, n of them.
         z: That made the data, by site.
-        num_particles: S, draws of the path's start to compare with.
-        seed: Of those draws.
-        kernel: Which says where paths start.
+        seed: Of the draws of the path's start to compare with.
+        way: Which says where paths start, and how many others to return.
 
     Returns:
         The program of those data; its rows; u of their exact z, `(m, d)`; the shares, `(m,)`.
         Where rows of the program cannot be chosen, all of them.
     """
     with reproducible(seed, SCREEN, rows.start):
-        path = kernel.path(program, rows)
+        path = way.kernel.path(program, rows)
         u = path.base.unconstrain(z)
         if not program.selects_rows:
             return program, rows, u, torch.ones(len(rows) if program.plate else 1)
         # log w of the exact z, (1, n), and of particles from the start, (S, n)
-        at = path.inward(u)[None], path.start(num_particles)
+        at = path.inward(u)[None], path.start(way.num_particles)
         exact, drawn = (f1 - f0 for f0, f1 in map(path.ends, at))
     order = (drawn.logsumexp(0) - exact[0]).argsort()
-    rest = order[LOST:]
-    chosen = torch.cat([order[:LOST], rest[torch.linspace(0, len(rest) - 1, OTHERS).long()]])
-    share = torch.cat([torch.ones(LOST), torch.full((OTHERS,), len(rest) / OTHERS)])
+    rest, others = order[LOST:], way.num_others
+    chosen = torch.cat([order[:LOST], rest[torch.linspace(0, len(rest) - 1, others).long()]])
+    share = torch.cat([torch.ones(LOST), torch.full((others,), len(rest) / others)])
     program = program.select([rows.start + i for i in chosen.tolist()])
     return program, range(len(chosen)), u[chosen], share
 

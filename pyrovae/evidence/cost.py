@@ -148,7 +148,7 @@ def cost(
     model: Callable[..., object],
     guide: Guide,
     *data: Data,
-    estimators: Iterable[Estimator | str] = DEFAULT,
+    estimators: Iterable[Estimator | str] | Estimator = DEFAULT,
     seed: int | None = None,
     **options: Unpack[Options],
 ) -> Cost:
@@ -170,7 +170,9 @@ def cost(
         TypeError, ValueError: As `evaluate`.
     """
     start = perf_counter()
-    planned = partial(plan, model, guide, estimators=list(estimators), seed=seed)
+    if not isinstance(estimators, str | Estimator):
+        estimators = list(estimators)  # there are two plans
+    planned = partial(plan, model, guide, estimators=estimators, seed=seed)
     alone = planned(*data, **{**options, "workers": None})
     once = perf_counter() - start
     held = next(iter(alone.programs.values())).data

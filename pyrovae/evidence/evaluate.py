@@ -31,7 +31,7 @@ def evaluate(
     model: Callable[..., object],
     guide: Guide,
     *data: Data,
-    estimators: Iterable[Estimator | str] = DEFAULT,
+    estimators: Iterable[Estimator | str] | Estimator = DEFAULT,
     seed: int | None = None,
     progress: bool | None = None,
     protocol: Mapping[str, object] | None = None,
@@ -56,11 +56,12 @@ def evaluate(
             are in its order.
         estimators: Objects, such as `pv.Importance(5_000)`, `pv.ELBO()`, `pv.IWAE(50)`,
             `pv.Jackknife()`, `pv.Naive()`, `pv.AIS(100, 8)`, `pv.Quadrature()`; or their names,
-            "importance", "elbo", "iwae" (log-mean-exp by groups of k particles), "jackknife"
-            (importance sampling, its bias corrected), "prior" (naive sampling), "ais" (annealing,
-            from the guide if there is one), "quadrature" (up to three latent dimensions), "exact"
-            (all latents are summed out), or import paths, "my_package.estimators.Mine", which
-            stand for objects with `options`.
+            "best" (each datum's cheapest way to a tolerance, see `pv.Best`), "importance", "elbo",
+            "iwae" (log-mean-exp by groups of k particles), "jackknife" (importance sampling, its
+            bias corrected), "prior" (naive sampling), "ais" (annealing, from the guide if there is
+            one), "quadrature" (up to three latent dimensions), "exact" (all latents are summed
+            out), or import paths, "my_package.estimators.Mine", which stand for objects with
+            `options`. One alone needs no list.
         seed: Fixes the draws: a block's depend on seed, proposal and its first row alone, those of
             "ais" also on its pilot.
         progress: Show a bar; `None` does so on a terminal, and logs how far it is elsewhere.

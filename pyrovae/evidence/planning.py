@@ -128,7 +128,7 @@ def plan(
     model: Callable[..., object],
     guide: Guide,
     *data: Data,
-    estimators: Iterable[Estimator | str] = DEFAULT,
+    estimators: Iterable[Estimator | str] | Estimator = DEFAULT,
     seed: int | None = None,
     **options: Unpack[Options],
 ) -> Plan:

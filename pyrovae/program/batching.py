@@ -82,6 +82,10 @@ class Batching:
         """Returns a block's rows alone, filled up to `block_size` with the last one."""
         return self
 
+    def parted(self, size: int) -> "Batching":
+        """Returns the same, of which at most so many rows run together, where it takes parts."""
+        return self
+
     def repeated(self, rows: range, times: int) -> "AllRows":
         """Returns copies of a block's n rows, one after another: `(times n, ...)`.
 
@@ -135,10 +139,12 @@ class Slices(Batching):
     Attributes:
         first: Number of the first row that is held.
         total: Number of all rows, where not all are held; else 0.
+        part: Rows that run together, to which `padded` fills up; 0 for a full block.
     """
 
     first: int = 0
     total: int = 0
+    part: int = 0
     selects: ClassVar[bool] = True
 
     @property
@@ -171,7 +177,12 @@ class Slices(Batching):
         return replace(self, data=data, first=rows.start, total=len(self))
 
     def padded(self, rows: range) -> AllRows:
-        """Returns a block's rows alone, filled up to `block_size` with the last one."""
-        index = torch.arange(rows.start, rows.start + self.block_size * rows.step, rows.step)
+        """Returns a block's rows alone, or a part's, filled up with the last one."""
+        size = self.part or self.block_size
+        index = torch.arange(rows.start, rows.start + size * rows.step, rows.step)
         index = index.clamp(max=rows[-1]).to(self.data[0].device) - self.first
-        return AllRows(tuple(d[index] for d in self.data), self.block_size)
+        return AllRows(tuple(d[index] for d in self.data), size)
+
+    def parted(self, size: int) -> "Slices":
+        """Returns the same, of which at most so many rows run together."""
+        return replace(self, part=min(size, self.block_size))

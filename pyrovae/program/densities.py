@@ -162,6 +162,10 @@ class Program:
         """Returns the program on these rows alone, filled up to a full block with the last one."""
         return replace(self, batching=self.batching.padded(rows))
 
+    def parted(self, size: int) -> "Program":
+        """Returns the program, of which at most so many rows run together, and are a graph's."""
+        return replace(self, batching=self.batching.parted(size))
+
     def folded(self, rows: range, num_particles: int) -> Self:
         """Returns the program on S copies of these rows, `(S n, ...)`, one after another.
 

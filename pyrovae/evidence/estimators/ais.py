@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.confirmation import ANNEALED, LONGER, SCREENED, confirm_annealing
+from pyrovae.evidence.confirmation import (
+    ANNEALED,
+    LONGER,
+    SCREENED,
+    Annealing,
+    confirm_annealing,
+)
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.base import Effort, Estimator
 from pyrovae.evidence.estimators.reading import Reading, Results
@@ -180,10 +186,8 @@ class AIS(Estimator[LogWeights]):
             good: Which of the N data look good, `(N,)`.
             work: Seed, temperatures and step sizes.
         """
-        kernel = self._kernel(program, work)
-        return confirm_annealing(
-            program, kernel, self.num_particles, e.value, e.std_error, good, work.seed
-        )
+        way = Annealing(self._kernel(program, work), self.num_particles)
+        return confirm_annealing(program, way, e.value, e.std_error, good, work.seed)
 
     def effort(self, program: Program, rows: range, work: Work) -> Effort:
         r"""Returns the gradients, of L leapfrog steps at each temperature between the ends.

@@ -181,7 +181,7 @@ def _fits(value: object, hint: object) -> bool:
 
 
 def named(
-    estimators: Iterable[Estimator | str],
+    estimators: Iterable[Estimator | str] | Estimator,
     options: Mapping[str, object],
     others: Iterable[str] = (),
 ) -> dict[str, Estimator]:
@@ -210,14 +210,14 @@ def named(
     return found
 
 
-def _given(estimators: Iterable[Estimator | str]) -> list[Estimator | str]:
+def _given(estimators: Iterable[Estimator | str] | Estimator) -> list[Estimator | str]:
     """Returns estimators that are asked for, each once; TypeError or ValueError if none are."""
-    listed = isinstance(estimators, Iterable) and not isinstance(estimators, str)
-    given = list(dict.fromkeys(estimators)) if listed else []
-    if not listed or not all(isinstance(e, str | Estimator) for e in given):
+    listed = [estimators] if isinstance(estimators, str | Estimator) else estimators
+    given = list(dict.fromkeys(listed)) if isinstance(listed, Iterable) else []
+    if not isinstance(listed, Iterable) or not all(isinstance(e, str | Estimator) for e in given):
         raise TypeError(
-            f"estimators is {shown(estimators)}; give a list of names, such as ['elbo', 'ais'], "
-            "or of objects, such as [pv.AIS()]"
+            f"estimators is {shown(estimators)}; give 'best' or another name, a list of names, "
+            "such as ['elbo', 'ais'], or of objects, such as [pv.AIS()]"
         )
     if not given:
         raise ValueError(f"no estimator was asked for; choose from {', '.join(known())}")

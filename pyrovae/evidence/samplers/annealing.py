@@ -188,6 +188,10 @@ def annealed(
         backward: From b = 1 to 0; log-weights are those of the same way forward.
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
+    if not len(step):
+        with torch.no_grad():
+            log_f0, log_f1 = path.ends(v)
+        return (log_f1 - log_f0).cpu().double(), torch.empty(0, dtype=torch.float64), v
     factor = None if kernel.factor is None else torch.tensor(kernel.factor).to(path.scale)
     rates, states, state = torch.empty(len(step), dtype=torch.float64), path.states, path.states(v)
     log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)

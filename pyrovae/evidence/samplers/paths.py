@@ -114,16 +114,20 @@ class Path:
 
     @cached_property
     def states(self) -> hmc.States:
-        """Takes v `(S, n, d)` to the state there; of a compiled program by a block's graph."""
+        """Takes v `(S, n, d)` to the state there; of a compiled program by a block's graph.
+
+        Few rows are not worth a graph, which would be filled up with as many more of them.
+        """
         if self.base.program.is_compiled:
-            return partial(self._captured, self._full())
+            full = self._full()
+            if 2 * len(self.base.rows) > full.base.program.block_size:
+                return partial(self._captured, full)
         return partial(hmc.at, self.ends)
 
     def _full(self) -> Self:
         """Returns the path of a full block, of which a graph is made; the program is run once."""
-        program, rows = self.base.program, self.base.rows
-        full = GeometricPath(program.padded(rows), range(program.block_size))
-        return self._elsewhere(full, self.parts)
+        program = self.base.program.padded(self.base.rows)
+        return self._elsewhere(GeometricPath(program, range(program.block_size)), self.parts)
 
     def _captured(self, block: Self, v: Tensor) -> hmc.State:
         """Returns the state at v from the graph of a full block, which v fills up.

@@ -1,0 +1,173 @@
+"""Ways to weigh particles, from importance sampling to annealing, and a block's climb on them.
+
+n are the rows of a block, m some of them.
+"""
+
+__all__ = ["BACK", "Climb", "Rung"]
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.samplers.annealing import annealed
+from pyrovae.evidence.samplers.chunks import pieces
+from pyrovae.evidence.samplers.paths import Path
+from pyrovae.evidence.samplers.tuning import Kernel
+from pyrovae.evidence.weights import check_weights
+from pyrovae.program import Program, reproducible
+from pyrovae.rng import stream_seed
+
+PLACE, RUNS, BACK, CHECK = 30, 31, 34, 36  # random streams
+AT_ONCE = 1024  # particles x data
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way: runs of particles, each an unbiased estimate of p(x).
+
+    Attributes:
+        kernel: The frozen transitions, and where they begin; of one temperature there are none.
+        num_runs: M.
+        num_particles: S of each.
+    """
+
+    kernel: Kernel
+    num_runs: int
+    num_particles: int
+
+    @property
+    def temperatures(self) -> int:
+        """T."""
+        return len(self.kernel.temperatures) - 1
+
+    def runs(self, path: Path, num_runs: int) -> Tensor:
+        """Returns log w `(M, S, n)`, nats, of independent runs.
+
+        Args:
+            path: Of n data.
+            num_runs: M.
+        """
+        n, size = len(path.base.rows), self.num_particles
+        tables = [
+            annealed(path, path.start(s), self.kernel)[0]
+            for s in pieces(num_runs * size, max(1, AT_ONCE // n))
+        ]
+        return torch.cat(tables).unflatten(0, (num_runs, size))
+
+    def back(self, path: Path, u: Tensor) -> Tensor:
+        """Returns log w `(J, n)` of runs back from draws of the posterior.
+
+        Args:
+            path: Of n data.
+            u: The draws, `(J, n, d)`, unconstrained.
+        """
+        return annealed(path, path.inward(u), self.kernel, backward=True)[0]
+
+
+class Climb:
+    """One block, on its way up.
+
+    ValueError is raised for data outside their support, and for weights that are no numbers.
+
+    Args:
+        program: The pair and its data.
+        rows: The n rows.
+        rungs: The ways, from the cheapest on.
+        seed: Of the evaluation.
+        together: Data that run together, at most.
+    """
+
+    def __init__(
+        self, program: Program, rows: range, rungs: Sequence[Rung], seed: int, together: int
+    ) -> None:
+        self.program = program.parted(together)
+        self.rows, self.rungs, self.seed, self._together = rows, rungs, seed, together
+        self._paths: dict[object, Path] = {}
+        self.size = len(rows) if program.plate else 1
+        with self.stream(CHECK):
+            program.check_observed(rows)
+
+    def log_w_back(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
+        """Returns log w `(J, m)` of runs of some data back from u.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            u: `(J, n, d)`, unconstrained.
+        """
+        tables = []
+        for part in self.parts(todo):
+            with self.stream(BACK, i, int(part[0])):
+                path = self.of(self.path(i), part)
+                back = self.rungs[i].back(path, u[:, part] if self.cuts else u)
+            tables.append(self.columns(back) if self.cuts else self.columns(back)[..., part])
+        return torch.cat(tables, -1)
+
+    def log_w(self, i: int, todo: Tensor, num_runs: int) -> Tensor:
+        """Returns log w `(M, S, m)` of M runs of some data.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            num_runs: M.
+        """
+        tables = []
+        for part in self.parts(todo):
+            with self.stream(RUNS, i, num_runs, int(part[0])):
+                path = self.of(self.path(i), part)
+                log_w = self.columns(self.rungs[i].runs(path, num_runs))
+            check_weights(log_w.flatten(0, 1), [self.rows[j] for j in part.tolist()])
+            tables.append(log_w if self.cuts else log_w[..., part])
+        return torch.cat(tables, -1)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some of the data can be taken alone."""
+        return bool(self.program.selects_rows and self.program.plate)
+
+    def parts(self, todo: Tensor) -> tuple[Tensor, ...]:
+        """Returns places of data in parts that run together; all at once where none is alone."""
+        return todo.split(self._together if self.cuts else max(1, self.size)) if len(todo) else ()
+
+    def of(self, path: Path, part: Tensor) -> Path:
+        """Returns the path of some of the block's data, or itself where it cannot be cut."""
+        if not self.cuts or torch.equal(part, torch.arange(self.size)):
+            return path
+        path = path.only(part.tolist())
+        path.prepare()
+        return path
+
+    def path(self, i: int) -> Path:
+        """Returns the path of the block by the i-th way."""
+        kernel = self.rungs[i].kernel
+        return self.made(kernel.proposal, kernel, self.program)
+
+    def made(self, key: object, kernel: Kernel, program: Program) -> Path:
+        """Returns a path of the block, made once, in parts.
+
+        Args:
+            key: What it is kept under.
+            kernel: Which says where it begins.
+            program: The pair, or the model alone.
+        """
+        if key not in self._paths:
+            with self.stream(PLACE, len(self._paths)):
+                every = self.parts(torch.arange(self.size))
+                rows = [self.rows[int(p[0]) : int(p[-1]) + 1] for p in every]
+                rows = rows if self.cuts else [self.rows]
+                paths = [kernel.path(program, r) for r in rows]
+                path = paths[0] if len(paths) == 1 else paths[0].joined(paths[1:], self.rows)
+                path.prepare()
+            self._paths[key] = path
+        return self._paths[key]
+
+    def columns(self, log_w: Tensor) -> Tensor:
+        """Returns log-weights with an axis of data, of length 1 of joint ones."""
+        return log_w if self.program.plate else log_w[..., None]
+
+    def stream(self, *numbers: int) -> AbstractContextManager[None]:
+        """Returns a context of random numbers of this block's own."""
+        return reproducible(stream_seed(self.seed, *numbers), 0, self.rows.start)

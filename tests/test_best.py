@@ -1,0 +1,185 @@
+"""Each datum's cheapest way: how it is chosen, and that it is right where it says ok."""
+
+from math import log
+
+import known
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scenarios import BernoulliDecoder, LinearGaussian
+
+import pyrovae as pv
+from pyrovae.evidence import cheapest
+from pyrovae.evidence.samplers import rungs
+from pyrovae.program import inspect
+
+
+def found(model, **options):
+    evidence = pv.evaluate(model.model, model.guide, model.x, estimators="best", seed=0, **options)
+    return evidence["best"], evidence
+
+
+KNOWN = {
+    "PPCA 10, guide x 0.8": lambda: known.linear("", 20, 10, 0.8, n=60),
+    "PPCA 5, guide shifted": lambda: known.linear("", 10, 5, n=60, shift=3.0),
+    "PPCA 20, from the prior": lambda: known.linear("", 40, 20, n=60, sigma=0.1, kind="prior"),
+    "condition 10^4": lambda: known.ill_conditioned(60, 10),
+    "Gamma-Poisson": lambda: known.gamma_poisson(60, 1.3),
+    "Beta-Binomial": lambda: known.beta_binomial(60),
+    "mixture and latent": lambda: known.gaussians(60, 0.5),
+    "a tenth outliers": lambda: known.outliers(60),
+}
+FAST = "PPCA 10, guide x 0.8", "Gamma-Poisson"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(m, marks=[] if name in FAST else pytest.mark.slow) for name, m in KNOWN.items()],
+    ids=KNOWN,
+)
+def test_is_right_where_it_says_ok(make):
+    model = make()
+    e, _ = found(model)
+    assert e.share("ok") >= 0.95
+    low, high = e.interval()
+    covered = ((low - 1e-6 <= model.truth) & (model.truth <= high + 1e-6)).double().mean()
+    assert covered >= 0.86  # 95 % of 60, less 3 standard errors
+    assert e.std_error.square().mean().sqrt() < 2 * 0.15
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_a_lost_mode_is_never_ok(share):
+    model = known.two_modes(24, share)
+    e, _ = found(model)
+    assert set(e.verdict()) == {"more temperatures"}
+
+
+def test_a_funnel_is_annealed_from_its_guide_and_not_from_a_normal_at_the_mode():
+    model = known.funnel(32, "guide")
+    program = inspect(model.model, model.guide, model.x, block_size=64)
+    assert cheapest.chosen(program, 0.15, 96, 0).kernel.proposal is None
+    normal = known.linear("", 10, 5, 0.3, n=32)
+    program = inspect(normal.model, normal.guide, normal.x, block_size=64)
+    assert cheapest.chosen(program, 0.15, 96, 0).kernel.proposal == pv.Laplace()
+
+
+def test_a_smaller_tolerance_takes_more_temperatures_and_has_smaller_errors():
+    scenario = BernoulliDecoder()
+    x = scenario.data(64)
+    one, two = (
+        pv.evaluate(scenario.model, scenario.guide, x, estimators=[pv.Best(t)], seed=0)["best"]
+        for t in (0.5, 0.02)
+    )
+    steps = [e.extras["temperatures"].mean() for e in (one, two)]
+    errors = [e.std_error.square().mean().sqrt() for e in (one, two)]
+    assert steps[1] > 2 * steps[0]
+    assert errors[1] < errors[0] / 2
+
+
+def test_the_way_of_a_datum_is_told_by_other_draws_than_those_that_are_weighed(monkeypatch):
+    """The same temperatures for runs of another random stream."""
+    scenario = BernoulliDecoder()
+    program = inspect(scenario.model, scenario.guide, scenario.data(64), block_size=64)
+    ways = cheapest.chosen(program, 0.02, 512, 0)
+    one = ways.run(program, range(64), 0)
+    monkeypatch.setattr(rungs, "RUNS", 99)
+    two = ways.run(program, range(64), 0)
+    annealed = (one.temperatures > 1) & (two.temperatures > 1)
+    assert annealed.any()
+    assert torch.equal(one.temperatures[annealed], two.temperatures[annealed])
+    assert not torch.equal(one.log_w[0, annealed], two.log_w[0, annealed])
+
+
+def test_more_temperatures_for_the_data_that_need_them():
+    """Of two sorts of data: one whose posterior is normal, and one with ten skewed latents."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 10), 2.0).to_event(1))
+            pyro.sample("x", dist.Poisson(z.exp()).to_event(1), obs=x)
+
+    few, many = torch.zeros(32, 10), torch.full((32, 10), 60.0)
+    x = torch.cat([few, many])
+    e = pv.evaluate(model, None, x, estimators=[pv.Best(0.1)], seed=0)["best"]
+    steps = e.extras["temperatures"]
+    assert steps[:32].min() > 1
+    assert (steps[32:] == 1).all()
+    one = lambda z, k: dist.Normal(0.0, 2.0).log_prob(z) + dist.Poisson(z.exp()).log_prob(k)  # noqa: E731
+    grid = torch.linspace(-22, 12, 20_001, dtype=torch.float64)
+    truth = [
+        10 * (one(grid, torch.tensor(k)).logsumexp(0) + log(grid[1] - grid[0]))
+        for k in (0.0, 60.0)
+    ]
+    truth = torch.tensor(truth).repeat_interleave(32)
+    low, high = e.interval()
+    assert ((low <= truth) & (truth <= high)).double().mean() > 0.84  # 95 %, less 4 s.e.
+
+
+def test_programs_without_a_gradient():
+    """Of discrete latents that a guide draws, and of densities that are summed out."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Poisson(torch.full((len(x),), 3.0)))
+            pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Poisson(x.clamp(min=1.0)))
+
+    x = torch.tensor([1.0, 4.0, 6.0])
+    k = torch.arange(60.0)
+    truth = (dist.Poisson(3.0).log_prob(k) + dist.Normal(k, 1.0).log_prob(x[:, None])).logsumexp(
+        -1
+    )
+    for g in (guide, None):
+        evidence = pv.evaluate(model, g, x, estimators="best", seed=0)
+        e = evidence["best"]
+        assert (e.extras["temperatures"] == 0).all()
+        assert ((e.value - truth).abs() < 4 * e.std_error + 1e-6).all()
+        assert "K " in evidence.reading()
+
+
+def test_blocks_and_workers_give_the_same_bytes():
+    scenario = BernoulliDecoder()
+    x = scenario.data(600)
+    args = (scenario.model, scenario.guide, x)
+    options = {"estimators": [pv.Best(0.3, 48)], "seed": 3, "progress": False}
+    blocks = {}
+    one = pv.evaluate(*args, **options, workers=1, blocks=blocks)
+    assert one == pv.evaluate(*args, **options, workers=2)
+    first = next(iter(blocks))
+    assert one == pv.evaluate(*args, **options, workers=1, blocks={first: blocks[first]})
+
+
+def test_the_table_of_a_call():
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    x = scenario.data(20)
+    w = pv.Best()(scenario.model, scenario.mean_field, x, seed=0)
+    assert w.log_w.shape[1] == 20
+    truth = scenario.log_evidence(x)
+    assert ((w.log_evidence() - truth).abs() < 5 * w.std_error() + 1e-6).all()
+
+
+def test_what_is_said_of_it():
+    model = known.gamma_poisson(60, 1.3)
+    e, evidence = found(model)
+    text = evidence.reading()
+    assert "by the cheapest way, K = 512 for" in text
+    for t, count in zip(*e.extras["temperatures"].int().unique(return_counts=True), strict=True):
+        way = "K = 512" if t == 1 else f"{t} temperatures x 8 particles"
+        assert f"{way} for {count}" in text
+    assert "in expectation it is too low by about 0.000" in text
+    assert evidence.protocol["best_tolerance"] == 0.15
+    assert "best_temperatures" in evidence.to_csv()[0]
+    assert pv.evidence.Evidence.from_xarray(evidence.to_xarray()).reading() == text
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="tolerance is -1"):
+        pv.Best(-1)
+    with pytest.raises(ValueError, match="max_temperatures is 8; give 24 or more"):
+        pv.Best(max_temperatures=8)
+    with pytest.raises(TypeError, match="estimators is 3; give 'best' or another name"):
+        pv.evaluate(lambda x: None, None, torch.zeros(3, 1), estimators=3)
