@@ -84,7 +84,7 @@ def test_without_the_second_way_lost_modes_are_not_contradicted(monkeypatch):
         "not contradicted"
     }
     assert e.confirmation.gap > 1
-    monkeypatch.setattr(confirmation, "_gap", lambda ratio, s: torch.zeros_like(ratio))
+    monkeypatch.setattr(confirmation, "gap_of", lambda ratio, s: torch.zeros_like(ratio))
     assert evaluated(known.two_modes(24, 0.5), "importance").share("ok") == 1
 
 
@@ -128,7 +128,7 @@ def test_the_gap_is_a_bound_on_both_sides():
     rows = range(2000)
     exact = program.log_joint({"z": z}, rows, None) - program.log_guide({"z": z}, rows, None)
     lower, truth = w.log_evidence(), scenario.log_evidence(x)
-    upper = lower + confirmation._gap(exact - lower, w.num_draws)
+    upper = lower + confirmation.gap_of(exact - lower, w.num_draws)
     for below, above in ((lower, truth), (truth, upper)):
         gap = above - below
         assert gap.mean() > 4 * gap.std() / 2000**0.5

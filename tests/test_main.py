@@ -26,7 +26,8 @@ from pyrovae.evidence.estimators.base import known
 from pyrovae.models import base
 
 pytestmark = pytest.mark.usefixtures("float32")
-SMALL = "--num-epochs 3 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
+SMALL = "--estimators elbo importance prior --num-epochs 3 --z-dim 2 --hidden-dims 8".split()
+SMALL += "--num-particles 20 --no-progress".split()
 FILES = ["checkpoint.safetensors", "config.yaml", "evidence.nc", "figures", "metrics.jsonl"]
 FIGURES = ["evidence", "latent_space", "manifold", "reconstructions", "samples", "training"]
 

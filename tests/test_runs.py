@@ -52,7 +52,7 @@ def make():
     return model, guide
 """
 FITTED = "--program own_program:make --data xy.npz --num-particles 40 --no-progress --lr 0.02"
-FITTED = [*FITTED.split(), "--batch-size", "30"]
+FITTED = [*FITTED.split(), *"--batch-size 30 --estimators elbo importance prior".split()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -203,7 +203,7 @@ def test_new_evidence_leaves_nothing_of_the_old(run):
     assert figures == {
         "evidence", "training", "reconstructions", "samples", "latent_space", "manifold", "mine",
     }  # fmt: skip
-    assert table(run)["value"].shape == (3, 12)
+    assert table(run)["value"].shape == (4, 12)
     page = (run / runs.REPORT).read_text()
     assert runs.load_evidence(run).protocol["model_sha256"] in page
     with worked_in(run) as folder:

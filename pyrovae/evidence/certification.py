@@ -236,9 +236,7 @@ class _Climb(Climb):
             Both sides; and of each datum, `(3, n)`: the difference, nats; whether z is out of the
             runs' reach; and the share of where annealing from the prior ends that does.
         """
-        rung, path = self.rungs[i], self.path(i)
-        with self.stream(BACK):
-            u = path.base.unconstrain(z)  # (n, d)
+        rung, u = self.rungs[i], self.unconstrained(i, z)  # (n, d)
         every = torch.arange(self.size)
         log_w = self.log_w(i, every, rung.num_runs)  # (M, S, n)
         back = self.log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)

@@ -229,7 +229,7 @@ def _gaps(program: Program, rung: Rung, seed: int) -> Tensor:
             program, count, stream_seed(seed, SIMULATED), exact_guide=own_guide
         ):
             climb = Climb(part, rows, (rung,), own, TOGETHER)
-            every, u = torch.arange(climb.size), climb.path(0).base.unconstrain(z)
+            every, u = torch.arange(climb.size), climb.unconstrained(0, z)
             weights = LogWeights(climb.log_w(0, every, 1)[0])
             back = climb.log_w_back(0, every, u[None])[0]
             gaps.append(gap_of(back - weights.log_evidence(), weights.num_draws))

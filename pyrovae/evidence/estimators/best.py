@@ -15,8 +15,6 @@ from pyrovae.evidence.confirmation import confirm_annealing
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.ais import Annealed
 from pyrovae.evidence.estimators.base import Effort, Estimator
-from pyrovae.evidence.estimators.importance import Importance
-from pyrovae.evidence.estimators.naive import Naive
 from pyrovae.evidence.estimators.reading import Reading, Results
 from pyrovae.evidence.estimators.sampled import Sampled
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Work
@@ -151,7 +149,7 @@ class Best(Estimator[LogWeights | StreamedWeights]):
         try:
             return chosen(program, self.tolerance, self.max_temperatures, seed)
         except ValueError:  # no gradient; data and densities that are wrong are met again below
-            return Naive() if program.guide is None else Importance("auto", self.tolerance)
+            return Sampled() if program.guide is None else Sampled("auto", self.tolerance)
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights | StreamedWeights:
         """Returns log-weights, `(S, n)`, nats, and the temperatures of each datum.

@@ -17,7 +17,7 @@ from pyrovae.evidence.samplers.chunks import pieces
 from pyrovae.evidence.samplers.paths import Path
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import check_weights
-from pyrovae.program import Program, reproducible
+from pyrovae.program import Program, Values, reproducible
 from pyrovae.rng import stream_seed
 
 PLACE, RUNS, BACK, CHECK = 30, 31, 34, 36  # random streams
@@ -90,6 +90,17 @@ class Climb:
         with self.stream(CHECK):
             program.check_observed(rows)
 
+    def unconstrained(self, i: int, z: Values) -> Tensor:
+        """Returns the i-th way's u of latents, `(n, d)`.
+
+        Args:
+            i: The number of the way.
+            z: By site, `(n, ...)`.
+        """
+        path = self.path(i)
+        with self.stream(BACK):
+            return path.base.unconstrain(z)
+
     def log_w_back(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
         """Returns log w `(J, m)` of runs of some data back from u.
 
@@ -133,7 +144,12 @@ class Climb:
         return todo.split(self._together if self.cuts else max(1, self.size)) if len(todo) else ()
 
     def of(self, path: Path, part: Tensor) -> Path:
-        """Returns the path of some of the block's data, or itself where it cannot be cut."""
+        """Returns the path of some of the block's data, or itself where it cannot be cut.
+
+        Args:
+            path: Of the block.
+            part: Places of the data, `(m,)`.
+        """
         if not self.cuts or torch.equal(part, torch.arange(self.size)):
             return path
         path = path.only(part.tolist())
