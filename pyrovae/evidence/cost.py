@@ -180,8 +180,9 @@ def cost(
     parts, second = {}, 0.0
     for source, program in alone.programs.items():
         start = perf_counter()
-        alone.prepared(source)
+        alone = alone.prepared(source)
         once += perf_counter() - start
+        worker = worker.with_prepared(source, alone.job.works[source].prepared)
         blocks = [rows for name, rows in alone.blocks.values() if name == source]
         probe = _probed(alone, source, program, blocks[0])
         parts[source] = _part(alone, worker, source, blocks, probe)

@@ -115,12 +115,20 @@ class Plan:
             source: The word for it; of annealing that is a pilot, which finds temperatures and
                 step sizes.
         """
-        work = self.job.works[source]
-        if work.prepared is None:
-            once = self.job.sources[source].prepared(self.programs[source], self.seed)
-            works = {**self.job.works, source: replace(work, prepared=once)}
-            return replace(self, job=replace(self.job, works=works))
-        return self
+        if self.job.works[source].prepared is not None:
+            return self
+        once = self.job.sources[source].prepared(self.programs[source], self.seed)
+        return self.with_prepared(source, once)
+
+    def with_prepared(self, source: str, once: object) -> "Plan":
+        """Returns the plan with what the source has prepared.
+
+        Args:
+            source: The word for it.
+            once: What `Estimator.prepared` returned.
+        """
+        work = replace(self.job.works[source], prepared=once)
+        return replace(self, job=replace(self.job, works={**self.job.works, source: work}))
 
 
 @one_at_a_time
