@@ -49,6 +49,25 @@ def test_is_right_where_it_says_ok(make):
     assert e.std_error.square().mean().sqrt() < 2 * 0.15
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: known.student(400, 2, 2.0, "guide"),
+        pytest.param(lambda: known.gamma_poisson(400, 1.3), marks=pytest.mark.slow),
+        pytest.param(lambda: known.beta_binomial(400), marks=pytest.mark.slow),
+    ],
+    ids=["Student", "Gamma-Poisson", "Beta-Binomial"],
+)
+def test_intervals_cover_as_they_say(make):
+    """Eight particles know too little of rare large weights: 11 % of Student's lay outside."""
+    model = make()
+    e, _ = found(model)
+    low, high = e.interval()
+    outside = ((model.truth < low) | (high < model.truth)).double().mean()
+    assert outside <= 0.05 + 3 * 0.011
+    assert e.share("ok") >= 0.95
+
+
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_a_lost_mode_is_never_ok(share):
     model = known.two_modes(24, share)
@@ -130,6 +149,22 @@ def test_programs_without_a_gradient():
         assert (e.extras["temperatures"] == 0).all()
         assert ((e.value - truth).abs() < 4 * e.std_error + 1e-6).all()
         assert "K " in evidence.reading()
+
+
+def test_all_data_as_one_and_compiled_programs(monkeypatch):
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    x = scenario.data(6)
+    options = {"estimators": "best", "seed": 0, "progress": False}
+    for guide in (scenario.mean_field, None):
+        e = pv.evaluate(scenario.model, guide, x, **options, plate=None)["best"]
+        truth = scenario.log_evidence(x).sum()
+        assert ((e.value - truth).abs() < 4 * e.std_error + 1e-6).all()
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    one, two = (
+        pv.evaluate(scenario.model, scenario.mean_field, x, **options, compile=compiled)["best"]
+        for compiled in (False, True)
+    )
+    torch.testing.assert_close(one.value, two.value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

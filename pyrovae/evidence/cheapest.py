@@ -10,6 +10,7 @@ from math import ceil, log, sqrt
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pyrovae.evidence.confirmation import gap_of, simulations
@@ -22,7 +23,7 @@ from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
-SPREAD, TRIED, SIMULATED, START = range(40, 44)  # random streams
+SPREAD, TRIED, SIMULATED, START, CALIBRATED = range(40, 45)  # random streams
 DRAWS = 64  # of the start, by which a datum is told from others
 SAMPLED = 512  # particles of importance sampling
 NEAR = 1.0  # nats^2, variance of log w up to which the start is near enough for it
@@ -30,7 +31,7 @@ PARTICLES, LEAPFROGS = 8, 3  # of annealing: the cheapest for 50 latents of imag
 TEMPERATURES = 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048
 HEAVY = 96  # of them, where importance sampling has a heavy tail
 TRIED_FOR, PILOT = 32, (16, 64)  # temperatures, of the start's choice and of the fit
-PILOT_DATA, PILOT_PARTICLES = 32, 16
+PILOT_DATA, PILOT_PARTICLES, RUNS = 32, 16, 8
 TOGETHER = 128  # data
 OTHERS = 112  # simulated data of a confirmation, beside 16
 FAR = 10.0  # nats, beyond which a gap is no worse
@@ -42,9 +43,16 @@ class Chosen(LogWeights):
 
     Attributes:
         temperatures: T of each, `(n,)`; 1 is importance sampling.
+        scale: By which errors of annealing are let out.
     """
 
     temperatures: Tensor = field(default_factory=lambda: torch.empty(0))
+    scale: float = 1.0
+
+    def std_error(self) -> Tensor:
+        """Returns the standard error of `log_evidence`, `(n,)`, let out where it was annealed."""
+        error = super().std_error()
+        return torch.where(self.temperatures > 1, self.scale * error, error)
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,13 @@ class Cheapest:
         rungs: The ways, from importance sampling to most temperatures.
         coefficients: a, b, c.
         tolerance: Standard error aimed at, nats.
+        scale: By which stated errors are let out: eight particles hardly know of rare large ones.
     """
 
     rungs: tuple[Rung, ...]
     coefficients: tuple[float, float, float]
     tolerance: float
+    scale: float = 1.0
 
     @property
     def num_particles(self) -> int:
@@ -98,7 +108,8 @@ class Cheapest:
             log_w[:, members] = -torch.inf
             log_w[:PARTICLES, members] = climb.log_w(i, members, 1)[0]
         temperatures = torch.tensor([rung.temperatures for rung in self.rungs])[ways]
-        return Chosen(log_w[: int(counts.max())], counts, temperatures=temperatures)
+        log_w = log_w[: int(counts.max())]
+        return Chosen(log_w, counts, temperatures=temperatures, scale=self.scale)
 
     def back(self, program: Program, rows: range, seed: int, u: Tensor) -> Tensor:
         """Returns log w of a draw of the posterior, run back by the way of its datum, `(n,)`.
@@ -121,6 +132,34 @@ class Cheapest:
         """Returns which data's weights look good, `(n,)`."""
         w = weights
         return looks_good(w.ess(), w.pareto_k(), w.std_error(), w.num_draws)
+
+    def let_out(self, program: Program, seed: int) -> "Cheapest":
+        r"""Returns the same, its errors let out until they cover what more runs find.
+
+        Eight runs of some data, each by its way: as far as 95 % of
+
+        .. math::
+            |\log \hat w_m - \log \hat w_{-m}| / \mathrm{se}_m
+
+        go beyond Student's quantile, the others' mean being the answer.
+
+        Args:
+            program: The pair and its data.
+            seed: Of the evaluation.
+        """
+        program, rows = _some(program)
+        climb = Climb(program, rows, self.rungs, stream_seed(seed, CALIBRATED), TOGETHER)
+        ways, _ = self._ways(climb)
+        scores = [torch.zeros(1)]
+        for i in ways[ways > 0].unique().tolist():
+            log_w = climb.log_w(i, torch.nonzero(ways == i)[:, 0], RUNS)  # (M, S, m)
+            runs = log_w.logsumexp(1)
+            others = torch.stack([runs[torch.arange(RUNS) != m].logsumexp(0) for m in range(RUNS)])
+            error = torch.stack([LogWeights(w).std_error() for w in log_w])
+            scores.append(((runs - others + log(RUNS - 1)) / error).abs().reshape(-1))
+        student = stdtrit(PARTICLES - 1, 0.975) * sqrt(RUNS / (RUNS - 1))
+        scale = torch.cat(scores).nan_to_num(0.0).quantile(0.95).item() / student
+        return replace(self, scale=max(1.0, scale))
 
     def longer(self) -> "Cheapest":
         """Returns the same with twice the temperatures of each way."""
@@ -210,7 +249,8 @@ def chosen(program: Program, tolerance: float, most: int, seed: int) -> Cheapest
     one = Kernel(np.array([0.0, 1.0]), np.empty(0), LEAPFROGS, best.proposal)
     rungs = [Rung(best.kernel(t), 1, PARTICLES) for t in TEMPERATURES if t <= most]
     coefficients = _coefficients(program, [best.kernel(t) for t in PILOT], seed)
-    return Cheapest((Rung(one, 1, SAMPLED), *rungs), coefficients, tolerance)
+    found = Cheapest((Rung(one, 1, SAMPLED), *rungs), coefficients, tolerance)
+    return found.let_out(program, seed)
 
 
 def _gaps(program: Program, rung: Rung, seed: int) -> Tensor:
@@ -248,9 +288,7 @@ def _coefficients(
         kernels: Of few and of many temperatures.
         seed: Of the evaluation.
     """
-    if program.selects_rows:
-        program = program.select(range(0, len(program), ceil(len(program) / PILOT_DATA)))
-    rows = program.blocks(PILOT_DATA)[0]
+    program, rows = _some(program)
     rungs = [Rung(k, 1, PILOT_PARTICLES) for k in kernels]
     climb = Climb(program, rows, rungs, stream_seed(seed, TRIED), TOGETHER)
     with climb.stream(SPREAD):
@@ -264,6 +302,13 @@ def _coefficients(
     b = ((off * both).sum() / off.square().sum().clamp(min=1e-12)).clamp(0, 1).item()
     a = both.mean().item() - b * spread.mean().item() + c * log(PILOT[0] * PILOT[1]) / 2
     return a, b, c
+
+
+def _some(program: Program) -> tuple[Program, range]:
+    """Returns the program of up to 32 of its data, evenly spread, and their rows."""
+    if program.selects_rows:
+        program = program.select(range(0, len(program), ceil(len(program) / PILOT_DATA)))
+    return program, program.blocks(PILOT_DATA)[0]
 
 
 def _spread(path: Path) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
-from pyrovae.evidence.samplers.sampler import ImportanceSampler, joined
+from pyrovae.evidence.samplers.sampler import ImportanceSampler
 from pyrovae.evidence.samplers.scheme import Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import LogWeights
@@ -223,9 +223,15 @@ def confirm_annealing(
             shares.append(share)
     except ValueError as e:
         return Confirmation(reason=str(e))
-    weights = joined(tables)
-    gap = gap_of(torch.cat(exact) - weights.log_evidence(), weights.num_draws)
-    found = _summary(gap, weights.std_error(), way.good(weights), torch.cat(shares))
+    lower, error, size, fine = (
+        torch.cat(columns)
+        for columns in zip(
+            *((w.log_evidence(), w.std_error(), w.num_draws, way.good(w)) for w in tables),
+            strict=True,
+        )
+    )
+    gap = gap_of(torch.cat(exact) - lower, size)
+    found = _summary(gap, error, fine, torch.cat(shares))
     chosen = (good & found.speaks_of(std_error)).nonzero()[:, 0]
     if found.agrees is False or not len(chosen):
         return found
