@@ -11,6 +11,7 @@ from scenarios import BernoulliDecoder, LinearGaussian
 
 import pyrovae as pv
 from pyrovae.evidence import cheapest
+from pyrovae.evidence.estimators import best
 from pyrovae.evidence.results import Evidence
 from pyrovae.evidence.samplers import rungs
 from pyrovae.program import inspect
@@ -154,11 +155,11 @@ def test_programs_without_a_gradient():
 def test_all_data_as_one_and_compiled_programs(monkeypatch):
     scenario = LinearGaussian.make(x_dim=5, z_dim=2)
     x = scenario.data(6)
-    options = {"estimators": "best", "seed": 0, "progress": False}
+    truth = scenario.log_evidence(x).sum()
     for guide in (scenario.mean_field, None):
-        e = pv.evaluate(scenario.model, guide, x, **options, plate=None)["best"]
-        truth = scenario.log_evidence(x).sum()
-        assert ((e.value - truth).abs() < 4 * e.std_error + 1e-6).all()
+        w = pv.Best()(scenario.model, guide, x, seed=0, plate=None)
+        assert ((w.log_evidence() - truth).abs() < 4 * w.std_error() + 1e-6).all()
+    options = {"estimators": "best", "seed": 0, "progress": False}
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     one, two = (
         pv.evaluate(scenario.model, scenario.mean_field, x, **options, compile=compiled)["best"]
@@ -190,13 +191,15 @@ def test_modules_are_left_as_they_were(estimator):
     assert norm.training
 
 
-def test_blocks_and_workers_give_the_same_bytes():
+def test_blocks_and_workers_give_the_same_bytes(monkeypatch):
+    monkeypatch.setattr(best, "BLOCK", 16)
     scenario = BernoulliDecoder()
-    x = scenario.data(520)
+    x = scenario.data(40)
     args = (scenario.model, scenario.guide, x)
     options = {"estimators": [pv.Best(0.5, 24)], "seed": 3, "progress": False}
     blocks = {}
     one = pv.evaluate(*args, **options, workers=1, blocks=blocks)
+    assert len(blocks) == 4  # of data, and of the second way
     assert one == pv.evaluate(*args, **options, workers=2)
     first = next(iter(blocks))
     assert one == pv.evaluate(*args, **options, workers=1, blocks={first: blocks[first]})
