@@ -27,6 +27,7 @@ class CertifyOptions(TypedDict, total=False):
 
     Attributes:
         max_temperatures: Of annealing; 1 leaves importance sampling alone.
+        max_seconds: Time after which no block takes another way; `None` for no limit.
         proposal: Where the first ways begin; `None` for `pv.Laplace()`.
         plate: Name of the plate over the data; `None` for all data as one.
         compile: Run gradients as compiled graphs.
@@ -36,6 +37,7 @@ class CertifyOptions(TypedDict, total=False):
     """
 
     max_temperatures: int
+    max_seconds: float | None
     proposal: PathProposal | None
     plate: str | None
     compile: bool
@@ -234,6 +236,8 @@ def certify(
         **options: How it is done:
 
             - `max_temperatures`: of annealing (512); 1 leaves importance sampling alone.
+            - `max_seconds`: time after which no block of data takes another way (no limit); what
+              is certified then depends on the machine.
             - `proposal`: where the first ways begin (`pv.Laplace()`).
             - `plate`, `compile`, `workers`, `progress`, `blocks`: as of `evaluate`.
 
@@ -248,6 +252,7 @@ def certify(
     """
     check_options(options, CertifyOptions, certify)
     most = options.pop("max_temperatures", Sandwich.max_temperatures)
-    estimator = Sandwich(tolerance, most, options.pop("proposal", None))
+    proposal, seconds = options.pop("proposal", None), options.pop("max_seconds", None)
+    estimator = Sandwich(tolerance, most, proposal, seconds)
     found = evaluate(model, guide, *data, estimators=[estimator], seed=seed, **options)
     return Certificate.of(found[estimator.name], tolerance)

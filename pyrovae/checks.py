@@ -3,6 +3,7 @@
 __all__ = [
     "check_options",
     "check_positive",
+    "check_seconds",
     "check_seed",
     "check_sizes",
     "is_at_least",
@@ -40,6 +41,18 @@ def check_positive(**numbers: object) -> None:
     for name, x in numbers.items():
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
+
+
+def check_seconds(max_seconds: object) -> None:
+    """Raises ValueError unless it is `None` or a number, 0 or more.
+
+    Example:
+        >>> check_seconds(-1)
+        Traceback (most recent call last):
+        ValueError: max_seconds is -1; give a number, 0 or more
+    """
+    if not (max_seconds is None or is_at_least(max_seconds, 0)):
+        raise ValueError(f"max_seconds is {max_seconds!r}; give a number, 0 or more")
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,16 @@ import pyrovae as pv
 from pyrovae.evidence import certification
 from pyrovae.evidence.certification import Agreement, ladder
 from pyrovae.evidence.samplers import sides
-from pyrovae.evidence.samplers.sides import CERTIFIED, TAIL, WIDE, WORDS, Sides
+from pyrovae.evidence.samplers.sides import (
+    CERTIFIED,
+    FEW,
+    NONE,
+    SIMULATED,
+    TAIL,
+    WIDE,
+    WORDS,
+    Sides,
+)
 
 QUICK = {"max_temperatures": 128}  # two ways; from the guide is the last
 
@@ -81,7 +90,7 @@ def test_no_certificate_for_a_lost_mode(make, seed):
 def test_what_refuses_a_lost_mode_is_what_the_other_start_and_simulated_data_say(monkeypatch):
     """Its own runs show nothing: without those two, it would be certified, half a nat short."""
     model = known.two_modes(12, 0.5)
-    monkeypatch.setattr(Agreement, "agrees", lambda self, tolerance: True)
+    monkeypatch.setattr(Agreement, "code", lambda self, tolerance: CERTIFIED)
     c = pv.certify(model.model, model.guide, model.x, seed=0, **QUICK)
     assert c.certified.double().mean() < 0.2  # the other start alone
     assert WORDS[sides.STARTS] in c.reasons
@@ -190,12 +199,12 @@ def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
         assert abs(way.difference) < 4 * way.error
         assert way.num_lost == 0
     away = replace(ways.agreements[0], difference=1.0, error=0.1)
-    assert not away.agrees(0.1)
-    assert not replace(ways.agreements[0], num_lost=9).agrees(0.1)
-    assert not Agreement(num_data=32, num_lost=1).agrees(0.1)
-    assert not Agreement(num_data=32, num_heavy=17).agrees(0.1)
-    assert Agreement(num_data=32, num_heavy=16).agrees(0.1)
-    assert not Agreement(reason="none").agrees(0.1)
+    assert away.code(0.1) == SIMULATED
+    assert replace(ways.agreements[0], num_lost=9).code(0.1) == SIMULATED
+    assert Agreement(num_data=32, num_lost=1).code(0.1) == SIMULATED
+    assert Agreement(num_data=32, num_heavy=17).code(0.1) == FEW
+    assert Agreement(num_data=32, num_heavy=16).code(0.1) == CERTIFIED
+    assert Agreement(reason="none").code(0.1) == NONE
 
 
 def test_blocks_workers_and_seeds_give_the_same_bytes():
@@ -208,6 +217,21 @@ def test_blocks_workers_and_seeds_give_the_same_bytes():
     first = next(iter(blocks))
     assert c == pv.certify(*args, seed=3, workers=1, blocks={first: blocks[first]}, **QUICK)
     assert c != pv.certify(*args, seed=4, workers=1, **QUICK)
+
+
+def test_no_block_goes_further_up_when_time_has_run_out():
+    model = known.student(20, 2, 2.0, "guide")
+    args = (model.model, model.guide, model.x)
+    c = pv.certify(*args, seed=0, max_seconds=0.0)
+    assert set(c.reasons) <= {"certified", "time ran out"}
+    assert "time ran out" in c.reasons
+    assert (c.temperatures == 1).all()
+    assert c == pv.certify(*args, seed=0, max_seconds=0.0)
+    assert pv.certify(*args, seed=0, max_seconds=1e6, **QUICK) == pv.certify(
+        *args, seed=0, **QUICK
+    )
+    with pytest.raises(ValueError, match="max_seconds is -1; give a number, 0 or more"):
+        pv.Sandwich(max_seconds=-1)
 
 
 def test_a_block_finds_out_by_itself_what_was_not_tried_before(monkeypatch):

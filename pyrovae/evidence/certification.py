@@ -7,7 +7,8 @@ more and more temperatures, annealing from the guide. n are the rows of a block.
 __all__ = ["Agreement", "Ladder", "certify_block", "ladder"]
 
 from dataclasses import dataclass, replace
-from math import ceil, log, sqrt
+from math import ceil, inf, log, sqrt
+from time import time
 
 import numpy as np
 import torch
@@ -18,7 +19,16 @@ from pyrovae.evidence.samplers.annealing import annealed
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG
 from pyrovae.evidence.samplers.paths import Path, PathProposal
 from pyrovae.evidence.samplers.rungs import BACK, Climb, Rung
-from pyrovae.evidence.samplers.sides import CERTIFIED, SIMULATED, STARTS, TAIL, Sides
+from pyrovae.evidence.samplers.sides import (
+    CERTIFIED,
+    FEW,
+    LATE,
+    NONE,
+    SIMULATED,
+    STARTS,
+    TAIL,
+    Sides,
+)
 from pyrovae.evidence.samplers.tuning import Kernel, pilot
 from pyrovae.program import Program, Values
 from pyrovae.rng import stream_seed
@@ -64,18 +74,25 @@ class Agreement:
     num_heavy: int = 0
     reason: str = ""
 
-    def agrees(self, tolerance: float) -> bool:
-        """Returns whether they agree within their errors, and a tenth of a tolerance, nats.
+    def code(self, tolerance: float) -> int:
+        """Returns why a way is not confirmed, as `WORDS` has it, or 0 where it is.
 
-        And whether mass enough to matter would have been seen: where a tenth is out of reach, so
-        are draws of three of 32 data, in the mean, and none of them in 3 % of all cases; mass that
-        annealing from the prior finds there may be half as much as the intervals let out. Where
-        many data have a heavy tail, the others are those in whose runs it does not show.
+        It is where both bounds agree within their errors, and a tenth of a tolerance; and where
+        mass enough to matter would have been seen: where a tenth is out of reach, so are draws of
+        three of 32 data, in the mean, and none of them in 3 % of all cases; mass that annealing
+        from the prior finds there may be half as much as the intervals let out. Where many data
+        have a heavy tail, the others are those in whose runs it does not show.
+
+        Args:
+            tolerance: Nats, within which log p(x) is to be known.
         """
-        few = self.num_data < max(GOOD_NEEDED, LIGHT_NEEDED * self.num_heavy)
+        if self.reason:
+            return NONE
+        if self.num_data < max(GOOD_NEEDED, LIGHT_NEEDED * self.num_heavy):
+            return FEW
         near = abs(self.difference) <= 3 * self.error + 0.1 * tolerance
         reached = self.num_lost <= MOST_LOST * self.num_data and self.lost <= self.width / 2
-        return not (self.reason or few) and near and reached
+        return CERTIFIED if near and reached else SIMULATED
 
 
 @dataclass(frozen=True)
@@ -87,16 +104,23 @@ class Ladder:
         agreements: What was found of the first of them.
         second: Annealing from the prior, whose ends are where runs have to reach.
         tolerance: Nats, within which log p(x) is to be known.
+        until: When no block goes further up, by the clock.
     """
 
     rungs: tuple[Rung, ...]
     agreements: tuple[Agreement, ...]
     second: Kernel
     tolerance: float
+    until: float = inf
 
 
 def ladder(
-    program: Program, proposal: PathProposal, tolerance: float, most: int, seed: int
+    program: Program,
+    proposal: PathProposal,
+    tolerance: float,
+    most: int,
+    seed: int,
+    seconds: float = inf,
 ) -> Ladder:
     """Returns the ways to certify these data, tuned on pilots and tried on simulated data.
 
@@ -106,10 +130,12 @@ def ladder(
         tolerance: Nats, within which log p(x) is to be known.
         most: Temperatures at most.
         seed: Of the evaluation.
+        seconds: From now on, after which no block goes further up.
 
     Raises:
         ValueError: If log p(x, z) has no gradient in the latents.
     """
+    until = time() + seconds
     one = np.array([0.0, 1.0])
     rungs = [Rung(Kernel(one, np.empty(0), NUM_LEAPFROG, proposal), *SAMPLED)]
     near = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 0), proposal)
@@ -118,7 +144,7 @@ def ladder(
         far = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 1))
         rungs.append(Rung(far.kernel(FROM_GUIDE), RUNS_, PARTICLES))
     prior = pilot(replace(program, guide=None), NUM_LEAPFROG, stream_seed(seed, PILOT, 2))
-    made = Ladder(tuple(rungs), (), prior.kernel(OTHER_TEMPERATURES), tolerance)
+    made = Ladder(tuple(rungs), (), prior.kernel(OTHER_TEMPERATURES), tolerance, until)
     return _tried(program, made, seed)
 
 
@@ -138,7 +164,7 @@ def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
     climb = _Climb(some, some.blocks(PROBED)[0], ways, stream_seed(seed, PILOT, 4))
     todo = torch.arange(climb.size)
     for i in range(len(ways.rungs)):
-        if program.selects_rows and not len(todo):
+        if (program.selects_rows and not len(todo)) or (i and time() > ways.until):
             break
         ways = replace(ways, agreements=(*ways.agreements, _agreement(program, ways, i, seed)))
         climb.ways = ways
@@ -159,6 +185,9 @@ def certify_block(program: Program, rows: range, ways: Ladder, seed: int) -> Sid
     climb = _Climb(program, rows, ways, seed)
     todo, found = torch.arange(climb.size), None
     for i in range(len(ways.rungs)):
+        if found is not None and time() > ways.until:
+            found.code[todo] = LATE
+            break
         sides = climb.at(i, todo)
         found = sides if found is None else found.put(todo, sides)
         todo = todo[~sides.certified]
@@ -198,8 +227,8 @@ class _Climb(Climb):
             agreement = _agreement(self.program, ways, i, self.seed)
         else:
             agreement = ways.agreements[i]
-        if not agreement.agrees(ways.tolerance):
-            return sides._replace(code=torch.where(sides.certified, SIMULATED, sides.code))
+        if why := agreement.code(ways.tolerance):
+            return sides._replace(code=torch.where(sides.certified, why, sides.code))
         code, fine = sides.code.clone(), sides.certified
         reached = self._reaches(i, todo[fine], sides.highest[fine])
         code[fine] = torch.where(reached, CERTIFIED, STARTS)

@@ -4,12 +4,13 @@ __all__ = ["Certified", "Sandwich"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_sizes
+from pyrovae.checks import check_positive, check_seconds, check_sizes
 from pyrovae.evidence.certification import Ladder, certify_block, ladder
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimators.base import Effort, Estimator
@@ -100,6 +101,8 @@ class Sandwich(Estimator[Sides]):
         tolerance: Nats, within which log p(x) of a datum is to be known.
         max_temperatures: Of annealing; 1 leaves importance sampling alone.
         proposal: Where the first ways begin; `None` for `pv.Laplace()`.
+        max_seconds: Time after which no block takes another way; what is certified then depends on
+            the machine. `None`: no limit.
 
     References:
         Unbiased smoothing using particle independent Metropolis-Hastings (Middleton et al., 2019),
@@ -118,10 +121,12 @@ class Sandwich(Estimator[Sides]):
     tolerance: float = 0.1
     max_temperatures: int = 512
     proposal: PathProposal | None = None
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_positive(tolerance=self.tolerance)
         check_sizes(max_temperatures=self.max_temperatures)
+        check_seconds(self.max_seconds)
 
     def joined(self, blocks: Sequence[Sides]) -> Tensor:
         """Returns the log of the mean over all runs, `(N,)`, nats; bounds are `pv.certify`'s.
@@ -162,7 +167,8 @@ class Sandwich(Estimator[Sides]):
         """
         program = program.uncompiled()
         proposal = self.proposal or Laplace()
-        return ladder(program, proposal, self.tolerance, self.max_temperatures, seed)
+        seconds = inf if self.max_seconds is None else self.max_seconds
+        return ladder(program, proposal, self.tolerance, self.max_temperatures, seed, seconds)
 
     def weights(self, program: Program, rows: range, work: Work) -> Sides:
         """Returns both sides, `(n,)`, nats.

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_sizes, is_at_least, shown
+from pyrovae.checks import check_positive, check_seconds, check_sizes, shown
 from pyrovae.program import Program, Values
 
 Sampler = Callable[[int], tuple[Values, Tensor]]
@@ -61,8 +61,7 @@ class Scheme:
             check_sizes(num_particles=self.num_particles)
         check_sizes(max_particles=self.max_particles)
         check_positive(tolerance=self.tolerance)
-        if not (self.max_seconds is None or is_at_least(self.max_seconds, 0)):
-            raise ValueError(f"max_seconds is {self.max_seconds!r}; give a number, 0 or more")
+        check_seconds(self.max_seconds)
         if not self.qmc:
             return
         if self.num_particles == "auto" or int(self.num_particles) % RANDOMIZATIONS:

@@ -23,8 +23,11 @@ WORDS = (  # of codes; the first is that of certified data
     "chains do not meet",
     "two starts disagree",
     "not confirmed on simulated data",
+    "too few simulated data are certified",
+    "no data can be simulated",
+    "time ran out",
 )
-CERTIFIED, WIDE, TAIL, APART, STARTS, SIMULATED = range(len(WORDS))
+CERTIFIED, WIDE, TAIL, APART, STARTS, SIMULATED, FEW, NONE, LATE = range(len(WORDS))
 
 
 class Sides(NamedTuple):
