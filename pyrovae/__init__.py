@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.samplers.annealing import ais as ais
     from pyrovae.evidence.samplers.bdmc import Bounds as Bounds
     from pyrovae.evidence.samplers.bdmc import bdmc as bdmc
+    from pyrovae.evidence.samplers.distortion import RateDistortion as RateDistortion
+    from pyrovae.evidence.samplers.distortion import rate_distortion as rate_distortion
     from pyrovae.evidence.samplers.importance import importance_sampling as importance_sampling
     from pyrovae.evidence.samplers.importance import prior_sampling as prior_sampling
     from pyrovae.evidence.samplers.laplace import Laplace as Laplace
@@ -82,6 +84,8 @@ _NAMES = {
     "Objective": "svi.objectives",
     "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.samplers.proposals",
+    "RateDistortion": "evidence.samplers.distortion",
+    "rate_distortion": "evidence.samplers.distortion",
     "Sandwich": "evidence.estimators.sandwich",
     "VAE": "models.vae",
     "Widened": "evidence.samplers.proposals",

@@ -131,6 +131,7 @@ def evidence() -> None:
     pv.evaluate(vae.model, vae.guide, x, estimators=[pv.Sandwich(0.05), pv.Best(0.1)])
     assert_type(pv.ais(vae.model, x, guide=vae.guide, seed=0), AnnealedWeights)
     assert_type(pv.bdmc(vae.model, x, guide=vae.guide, seed=0), pv.Bounds)
+    assert_type(pv.rate_distortion(vae.model, x, seed=0), pv.RateDistortion)
     assert_type(pv.quadrature(vae.model, x), Tensor)
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])

@@ -177,7 +177,12 @@ def anneal(
 
 
 def annealed(
-    path: Path, v: Tensor, kernel: Kernel, *, backward: bool = False
+    path: Path,
+    v: Tensor,
+    kernel: Kernel,
+    *,
+    backward: bool = False,
+    seen: Callable[[Tensor, hmc.State], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns log-weights `(S, n)`, nats, acceptance rates, `(T - 1,)`, and where particles end.
 
@@ -186,9 +191,11 @@ def annealed(
         v: Where particles start, `(S, n, d)`: draws of f_0, or of f_1 backward.
         kernel: The frozen transitions between temperatures.
         backward: From b = 1 to 0; log-weights are those of the same way forward.
+        seen: Told at each of b_0 to b_T, forward, of log-weights towards f_b, `(S, n)`, and the
+            particles' state.
     """
     b, step, leapfrogs = kernel.temperatures, kernel.step_size, kernel.num_leapfrog
-    if not len(step):
+    if not len(step) and not seen:
         with torch.no_grad():
             log_f0, log_f1 = path.ends(v)
         return (log_f1 - log_f0).cpu().double(), torch.empty(0, dtype=torch.float64), v
@@ -196,12 +203,16 @@ def annealed(
     rates, states, state = torch.empty(len(step), dtype=torch.float64), path.states, path.states(v)
     log_w = torch.zeros(state.log_f.shape[1:], dtype=torch.float64)
     for t in range(len(step), -1, -1) if backward else range(len(step) + 1):
+        if seen:
+            seen(log_w.clone(), state)
         log_w += (b[t + 1] - b[t]) * (state.log_f[1] - state.log_f[0]).cpu().double()
         i = t - 1 if backward else t  # the transition between this increment and the next
         if 0 <= i < len(step):
             width, mass = float(step[i]) * path.scale, None if factor is None else factor[i]
             state, rate = hmc.transition(states, state, b[i + 1], width, leapfrogs, mass)
             rates[i] = rate.mean().cpu()
+    if seen:
+        seen(log_w, state)
     return log_w, rates, state.u
 
 
