@@ -97,13 +97,17 @@ def test_both_sides(run_folder, tmp_path, capsys):
     options = ["--rows", "12", "--estimators", "importance", "sandwich", "--out", tmp_path]
     options += ["--estimators.sandwich.tolerance", "0.25"]
     options += ["--estimators.sandwich.max_temperatures", "128"]
-    said = job(run_folder, *options, "--workers", "2", capsys=capsys).out
+    captured = job(run_folder, *options, "--workers", "2", "--json", capsys=capsys)
+    said, row = captured.err, json.loads(captured.out)["estimators"][1]
     assert "both sides, to 0.25 nats" in said
     assert "sandwich_tolerance 0.25; sandwich_max_temperatures 128" in " ".join(said.split())
     assert (tmp_path / "figures" / "intervals.png").exists()
     evidence = runs.load_evidence(tmp_path)
     [c] = pv.Certificate.all_in(evidence).values()
     assert c.tolerance == 0.25
+    assert row["certified"] == c.certified.sum()
+    sides = row["lower"], row["lower_error"], row["upper"], row["upper_error"]
+    assert sides == pytest.approx(c.mean())
     with (tmp_path / runs.TABLE).open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["sandwich_lower"]) for row in rows] == c.lower.tolist()

@@ -95,6 +95,8 @@ class Evidence(ByContent):
         "monte_carlo_error", what more particles would move, and "data_error", what other data
         would. "bits_per_dim" is -nats / (D log 2), of discrete data. "num_draws" is the mean S,
         "median_ess" and "min_ess" 1 to S, "bad_khat" a share of the data, "seconds" wall time.
+        "sandwich" adds how many are "certified", and "lower" and "upper" of their mean, with
+        errors.
         """
         return [
             {
@@ -108,6 +110,7 @@ class Evidence(ByContent):
                 "min_ess": _defined(e.ess.min().item()),
                 "bad_khat": _defined(e.bad),
                 "seconds": e.seconds,
+                **e.kind.reading.row(e),
             }
             for e in self.estimates.values()
         ]
@@ -127,7 +130,7 @@ class Evidence(ByContent):
         }
         lines = [["", *forms]]
         for row in self.rows():
-            name, *values = row.values()
+            name, *values = list(row.values())[: len(forms) + 1]
             cells = zip(forms.values(), values, strict=True)
             lines.append(
                 [self[name].label, *("-" if v is None else f.format(v) for f, v in cells)]

@@ -136,6 +136,14 @@ class Reading:
             f"{e.monte_carlo_error:.4f}"
         )
 
+    def row(self, e: Results) -> dict[str, float | None]:
+        """Returns what a row of the table, as JSON has it, says beside what all of them say.
+
+        Args:
+            e: The results.
+        """
+        return {}
+
     def second(self, e: Results) -> str:
         """Returns what a second way said, a sentence."""
         return f"{e.confirmation}"

@@ -57,19 +57,30 @@ class Certified(Reading):
         """
         return float(str(protocol.get(f"{e.name}_tolerance", Sandwich.tolerance)))
 
+    def row(self, e: Results) -> dict[str, float | None]:
+        """Returns how many data are certified, and both bounds of their mean with errors, nats.
+
+        Args:
+            e: The results.
+        """
+        fine = torch.tensor([c == CERTIFIED for c in _codes(e)])
+        found: dict[str, float | None] = {"certified": int(fine.sum())}
+        for side in ("lower", "upper"):
+            bound, error = (e.extras[name][fine] for name in (side, f"{side}_error"))
+            found[side] = bound.mean().item() if fine.any() else None
+            found[f"{side}_error"] = error.norm().item() / int(fine.sum()) if fine.any() else None
+        return found
+
     def facts(self, e: Results) -> str:
         """Returns how many are certified, and between what bounds their mean lies."""
-        fine = torch.tensor([c == CERTIFIED for c in _codes(e)])
-        if not fine.any():
+        n, *bounds = self.row(e).values()
+        if not n:
             return "none of the data is certified"
-        low, high = (e.extras[side][fine].mean().item() for side in ("lower", "upper"))
-        below, above = (
-            ERRORS * e.extras[f"{side}_error"][fine].square().sum().sqrt().item() / int(fine.sum())
-            for side in ("lower", "upper")
-        )
+        low, low_error, high, high_error = (x or 0.0 for x in bounds)
+        ends = low - ERRORS * low_error, high + ERRORS * high_error
         return (
-            f"{int(fine.sum()):,} of {len(fine):,} data are certified, their mean between "
-            f"{low - below:.4f} and {high + above:.4f} nats, 2 standard errors included"
+            f"{n:,} of {len(e.value):,} data are certified, their mean between {ends[0]:.4f} and "
+            f"{ends[1]:.4f} nats, 2 standard errors included"
         )
 
     def beside(self, e: Results) -> str:
