@@ -197,13 +197,13 @@ def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
     for way in ways.agreements:
         assert way.num_data >= 4
         assert abs(way.difference) < 4 * way.error
-        assert way.num_lost == 0
+        assert way.away == 0
     away = replace(ways.agreements[0], difference=1.0, error=0.1)
     assert away.code(0.1) == SIMULATED
-    assert replace(ways.agreements[0], num_lost=9).code(0.1) == SIMULATED
-    assert Agreement(num_data=32, num_lost=1).code(0.1) == SIMULATED
-    assert Agreement(num_data=32, num_heavy=17).code(0.1) == FEW
-    assert Agreement(num_data=32, num_heavy=16).code(0.1) == CERTIFIED
+    assert replace(ways.agreements[0], away=0.1).code(0.1) == SIMULATED
+    assert Agreement(num_data=32, good=1.0, away=0.02).code(0.1) == SIMULATED
+    assert Agreement(num_data=32, good=0.6, heavy=0.31).code(0.1) == FEW
+    assert Agreement(num_data=32, good=0.6, heavy=0.3).code(0.1) == CERTIFIED
     assert Agreement(reason="none").code(0.1) == NONE
 
 

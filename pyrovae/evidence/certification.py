@@ -7,14 +7,14 @@ more and more temperatures, annealing from the guide. n are the rows of a block.
 __all__ = ["Agreement", "Ladder", "certify_block", "ladder"]
 
 from dataclasses import dataclass, replace
-from math import ceil, inf, log, sqrt
+from math import ceil, inf, log
 from time import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.confirmation import simulations
+from pyrovae.evidence.confirmation import screened, simulations
 from pyrovae.evidence.samplers.annealing import annealed
 from pyrovae.evidence.samplers.options import NUM_LEAPFROG
 from pyrovae.evidence.samplers.paths import Path, PathProposal
@@ -30,7 +30,7 @@ from pyrovae.evidence.samplers.sides import (
     Sides,
 )
 from pyrovae.evidence.samplers.tuning import Kernel, pilot
-from pyrovae.program import Program, Values
+from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
 CHAINS, SECOND, PILOT = 32, 33, 35  # random streams
@@ -44,7 +44,9 @@ OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
 RUN_BACK = 16  # of them, by annealing
 BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
 PROBED = 16  # real data, by which it is seen how far up they need to go
-SAMPLED_DATA, ANNEALED_DATA = 64, 32  # simulated, of importance sampling and of annealing
+SCREENED = 256  # simulated data, of which those are tried that
+SAMPLED_DATA = 256, 16, 48  # a start of so many draws misses most, and others: of sampling,
+ANNEALED_DATA = 64, 8, 24  # and of annealing
 MOST_LOST = 1 / 64  # share of simulated data whose exact z may be out of reach
 GOOD_NEEDED = 12  # of them, that a way certifies
 LIGHT_NEEDED = 2  # of them, for each that has a heavy tail
@@ -54,44 +56,48 @@ LIGHT_NEEDED = 2  # of them, for each that has a heavy tail
 class Agreement:
     """How coupled upper bounds compare with exact ones, on data simulated from the model.
 
+    Those tried are such as the start misses, and others; shares and means are of all.
+
     Attributes:
         num_data: Simulated data whose own runs certify them.
+        good: Share of such. Of these:
         difference: Mean of coupled less exact upper bound, nats.
         error: Its standard error.
-        num_lost: Of those, data whose exact z lies out of reach.
+        away: Share of those whose exact z lies out of reach.
         lost: Share of what annealing from the prior finds for them that does.
         width: Half the mean width of their intervals, nats.
-        num_heavy: Simulated data beside those whose weights have a heavy tail.
+        heavy: Share of data whose weights have a heavy tail.
         reason: Why it could not be compared; else "".
     """
 
     num_data: int = 0
+    good: float = 0.0
     difference: float = 0.0
     error: float = 0.0
-    num_lost: int = 0
+    away: float = 0.0
     lost: float = 0.0
     width: float = 0.0
-    num_heavy: int = 0
+    heavy: float = 0.0
     reason: str = ""
 
     def code(self, tolerance: float) -> int:
         """Returns why a way is not confirmed, as `WORDS` has it, or 0 where it is.
 
         It is where both bounds agree within their errors, and a tenth of a tolerance; and where
-        mass enough to matter would have been seen: where a tenth is out of reach, so are draws of
-        three of 32 data, in the mean, and none of them in 3 % of all cases; mass that annealing
-        from the prior finds there may be half as much as the intervals let out. Where many data
-        have a heavy tail, the others are those in whose runs it does not show.
+        no mass is out of reach that matters: of 256 draws 4 may be, those of the data that the
+        start misses most, and none of others; mass that annealing from the prior finds there may
+        be half as much as the intervals let out. Where many data have a heavy tail, the others are
+        those in whose runs it does not show.
 
         Args:
             tolerance: Nats, within which log p(x) is to be known.
         """
         if self.reason:
             return NONE
-        if self.num_data < max(GOOD_NEEDED, LIGHT_NEEDED * self.num_heavy):
+        if self.num_data < GOOD_NEEDED or self.good < LIGHT_NEEDED * self.heavy:
             return FEW
         near = abs(self.difference) <= 3 * self.error + 0.1 * tolerance
-        reached = self.num_lost <= MOST_LOST * self.num_data and self.lost <= self.width / 2
+        reached = self.away <= MOST_LOST and self.lost <= self.width / 2
         return CERTIFIED if near and reached else SIMULATED
 
 
@@ -254,19 +260,18 @@ class _Climb(Climb):
             least = times
         return sides
 
-    def against(self, i: int, z: Values) -> tuple[Sides, Tensor]:
+    def against(self, i: int, u: Tensor) -> tuple[Sides, Tensor]:
         r"""Returns both sides of simulated data, coupled less exact upper bound, and what is lost.
 
         Args:
             i: The number of the way.
-            z: That made the data, by site.
+            u: Of the z that made the data, `(n, d)`, unconstrained.
 
         Returns:
             Both sides; and of each datum, `(3, n)`: the difference, nats; whether z is out of the
             runs' reach; and the share of where annealing from the prior ends that does.
         """
-        rung, u = self.rungs[i], self.unconstrained(i, z)  # (n, d)
-        every = torch.arange(self.size)
+        rung, every = self.rungs[i], torch.arange(self.size)
         log_w = self.log_w(i, every, rung.num_runs)  # (M, S, n)
         back = self.log_w_back(i, every, u.expand(rung.num_runs, *u.shape))  # (M, n)
         sides = self._sides(i, log_w)
@@ -357,29 +362,35 @@ def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:
         i: The number of the way.
         seed: Of the evaluation.
     """
-    found, heavy, rung = [], 0, ways.rungs[i]
-    cheap = rung.temperatures == 1 and program.selects_rows
-    count = SAMPLED_DATA if cheap else ANNEALED_DATA
+    found, rung = [], ways.rungs[i]
+    few = SAMPLED_DATA if rung.temperatures == 1 else ANNEALED_DATA
+    count = SCREENED if program.selects_rows else sum(ANNEALED_DATA[1:])
     own_guide = rung.kernel.proposal is None and program.guide is not None
     try:
         for part, rows, z, own in simulations(
             program, count, stream_seed(seed, PILOT, 3), exact_guide=own_guide
         ):
-            sides, columns = _Climb(part, rows, ways, own).against(i, z)
+            part, rows, u, share = screened(part, rows, z, own, rung.kernel, few)
+            sides, columns = _Climb(part, rows, ways, own).against(i, u)
             good = sides.certified | (sides.more_runs(ways.tolerance) <= MOST_RUNS)
-            found.append(torch.cat([columns, sides.half_width[None]])[:, good])
-            heavy += int((sides.code == TAIL).sum())
+            codes = torch.stack([share, good, sides.code == TAIL])
+            found.append(torch.cat([codes, columns, sides.half_width[None]]))
     except ValueError as e:
         return Agreement(reason=str(e))
-    gap, away, others, width = torch.cat(found, 1)
-    if len(gap) < 2:
-        return Agreement(len(gap), num_heavy=heavy)
+    share, good, heavy, *columns = torch.cat(found, 1)
+    some, total = good > 0, share.sum()
+    if some.sum() < 2:
+        return Agreement(int(some.sum()), heavy=((share * heavy).sum() / total).item())
+    own = share[some] / share[some].sum()
+    gap, away, others, width = (column[some] for column in columns)
+    mean = (own * gap).sum()
     return Agreement(
-        num_data=len(gap),
-        difference=gap.mean().item(),
-        error=gap.std().item() / sqrt(len(gap)),
-        num_lost=int(away.sum()),
-        lost=others.mean().item(),
-        width=width.mean().item(),
-        num_heavy=heavy,
+        num_data=int(some.sum()),
+        good=(share[some].sum() / total).item(),
+        difference=mean.item(),
+        error=(own * (gap - mean)).norm().item(),
+        away=(own * away).sum().item(),
+        lost=(own * others).sum().item(),
+        width=(own * width).sum().item(),
+        heavy=((share * heavy).sum() / total).item(),
     )

@@ -7,6 +7,7 @@ __all__ = [
     "confirm_annealing",
     "confirm_sampling",
     "gap_of",
+    "screened",
     "simulations",
 ]
 
@@ -217,7 +218,8 @@ def confirm_annealing(
     try:
         count, own_guide = SCREENED if some else ANNEALED, way.kernel.proposal is None
         for part, rows, z, own in simulations(program, count, seed, exact_guide=own_guide):
-            part, rows, u, share = _screened(part, rows, z, own, way)
+            few = way.num_particles, LOST, way.num_others
+            part, rows, u, share = screened(part, rows, z, own, way.kernel, few)
             tables.append(way.run(part, rows, own))
             exact.append(way.back(part, rows, own, u))
             shares.append(share)
@@ -310,8 +312,13 @@ def _summary(gap: Tensor, error: Tensor, good: Tensor, share: Tensor) -> Confirm
     )
 
 
-def _screened(
-    program: Program, rows: range, z: Values, seed: int, way: Way
+def screened(
+    program: Program,
+    rows: range,
+    z: Values,
+    seed: int,
+    kernel: Kernel,
+    few: tuple[int, int, int],
 ) -> tuple[Program, range, Tensor, Tensor]:
     r"""Returns those of a simulated block to anneal, their u, and how many each stands for.
 
@@ -327,24 +334,27 @@ def _screened(
         rows: Of the block, n of them.
         z: That made the data, by site.
         seed: Of the draws of the path's start to compare with.
-        way: Which says where paths start, and how many others to return.
+        kernel: Which says where paths start.
+        few: How many draws to compare with; and how many data to return, of those that the start
+            misses most, and of others.
 
     Returns:
         The program of those data; its rows; u of their exact z, `(m, d)`; the shares, `(m,)`.
         Where rows of the program cannot be chosen, all of them.
     """
     with reproducible(seed, SCREEN, rows.start):
-        path = way.kernel.path(program, rows)
+        path = kernel.path(program, rows)
         u = path.base.unconstrain(z)
         if not program.selects_rows:
             return program, rows, u, torch.ones(len(rows) if program.plate else 1)
         # log w of the exact z, (1, n), and of particles from the start, (S, n)
-        at = path.inward(u)[None], path.start(way.num_particles)
+        num_particles, worst, others = few
+        at = path.inward(u)[None], path.start(num_particles)
         exact, drawn = (f1 - f0 for f0, f1 in map(path.ends, at))
     order = (drawn.logsumexp(0) - exact[0]).argsort()
-    rest, others = order[LOST:], way.num_others
-    chosen = torch.cat([order[:LOST], rest[torch.linspace(0, len(rest) - 1, others).long()]])
-    share = torch.cat([torch.ones(LOST), torch.full((others,), len(rest) / others)])
+    rest = order[worst:]
+    chosen = torch.cat([order[:worst], rest[torch.linspace(0, len(rest) - 1, others).long()]])
+    share = torch.cat([torch.ones(worst), torch.full((others,), len(rest) / others)])
     program = program.select([rows.start + i for i in chosen.tolist()])
     return program, range(len(chosen)), u[chosen], share
 
