@@ -119,6 +119,15 @@ class Ladder:
     tolerance: float
     until: float = inf
 
+    def refused(self, i: int) -> bool:
+        """Returns whether the i-th way is known to certify nothing, and another follows.
+
+        Args:
+            i: The number of the way.
+        """
+        known, follows = i < len(self.agreements), i + 1 < len(self.rungs)
+        return known and follows and self.agreements[i].code(self.tolerance) != CERTIFIED
+
 
 def ladder(
     program: Program,
@@ -174,7 +183,7 @@ def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
             break
         ways = replace(ways, agreements=(*ways.agreements, _agreement(program, ways, i, seed)))
         climb.ways = ways
-        if len(todo):
+        if len(todo) and not ways.refused(i):
             todo = todo[~climb.at(i, todo).certified]
     return ways
 
@@ -191,9 +200,12 @@ def certify_block(program: Program, rows: range, ways: Ladder, seed: int) -> Sid
     climb = _Climb(program, rows, ways, seed)
     todo, found = torch.arange(climb.size), None
     for i in range(len(ways.rungs)):
-        if found is not None and time() > ways.until:
+        late = time() > ways.until
+        if late and found is not None:
             found.code[todo] = LATE
             break
+        if ways.refused(i) and not late:
+            continue
         sides = climb.at(i, todo)
         found = sides if found is None else found.put(todo, sides)
         todo = todo[~sides.certified]
