@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from pyrovae.evidence.confirmation import gap_of, simulations
-from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
+from pyrovae.evidence.reductions import annealed_well, verdicts
 from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.evidence.samplers.paths import Path
 from pyrovae.evidence.samplers.rungs import Climb, Rung
@@ -209,8 +209,7 @@ def looks_good(ess: Tensor, pareto_k: Tensor, std_error: Tensor, num_draws: Tens
         std_error: Standard errors, nats, `(n,)`.
         num_draws: S of each, `(n,)`.
     """
-    words = annealed_verdicts(ess, num_draws, std_error)
-    good = torch.tensor([word == VERDICTS[0] for word in words])
+    good = annealed_well(ess, num_draws, std_error)
     drawn = num_draws > PARTICLES
     k, size, error, s = (c[drawn] for c in (pareto_k, ess, std_error, num_draws))
     good[drawn] = verdicts(k, size, error, s) == 0

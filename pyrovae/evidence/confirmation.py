@@ -20,7 +20,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
-from pyrovae.evidence.reductions import VERDICTS, annealed_verdicts, verdicts
+from pyrovae.evidence.reductions import annealed_well, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
 from pyrovae.evidence.samplers.scheme import Scheme
@@ -185,8 +185,7 @@ class Annealing:
 
     def good(self, weights: LogWeights) -> Tensor:
         """Returns which data's weights look good, `(n,)`."""
-        words = annealed_verdicts(weights.ess(), weights.num_draws, weights.std_error())
-        return torch.tensor([word == VERDICTS[0] for word in words])
+        return annealed_well(weights.ess(), weights.num_draws, weights.std_error())
 
     def longer(self) -> "Annealing":
         """Returns the same at twice the temperatures."""

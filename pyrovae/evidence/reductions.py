@@ -6,6 +6,7 @@ __all__ = [
     "Reductions",
     "VERDICTS",
     "annealed_verdicts",
+    "annealed_well",
     "interval",
     "thresholds",
     "verdicts",
@@ -185,13 +186,13 @@ def verdicts(
     return torch.where(good, 0, torch.where((k <= 0.7) | (num_draws < KHAT_NEEDS), 1, 2))
 
 
-def annealed_verdicts(
+def annealed_well(
     ess: Tensor, num_draws: Tensor, std_error: Tensor, tolerance: float = inf
-) -> list[str]:
-    """Returns for each datum "not contradicted" or "more temperatures".
+) -> Tensor:
+    """Returns which data look annealed well enough, of the shape of `ess`.
 
-    The first where a quarter of its annealed particles count, by their ESS, of at least two, and
-    the standard error is within the tolerance.
+    Those of which a quarter of the annealed particles count, by their ESS, of at least two, and
+    whose standard error is within the tolerance.
 
     Args:
         ess: Effective sample sizes, `(N,)`.
@@ -199,7 +200,21 @@ def annealed_verdicts(
         std_error: Of the estimates, nats, `(N,)`.
         tolerance: Standard error asked for, nats.
     """
-    good = (ess >= num_draws / 4) & (num_draws > 1) & (std_error <= tolerance)
+    return (ess >= num_draws / 4) & (num_draws > 1) & (std_error <= tolerance)
+
+
+def annealed_verdicts(
+    ess: Tensor, num_draws: Tensor, std_error: Tensor, tolerance: float = inf
+) -> list[str]:
+    """Returns for each datum "not contradicted" or "more temperatures"; see `annealed_well`.
+
+    Args:
+        ess: Effective sample sizes, `(N,)`.
+        num_draws: S of each datum, `(N,)`.
+        std_error: Of the estimates, nats, `(N,)`.
+        tolerance: Standard error asked for, nats.
+    """
+    good = annealed_well(ess, num_draws, std_error, tolerance)
     return [VERDICTS[0] if g else "more temperatures" for g in good.reshape(-1).tolist()]
 
 

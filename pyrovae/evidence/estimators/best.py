@@ -48,17 +48,14 @@ class Fitted(Annealed):
         """
         steps, draws = e.extras["temperatures"].long(), e.num_draws
         ways = torch.stack([steps, torch.where(steps > 0, draws, 0)]).unique(dim=1)
-        found = []
+        found = {}
         for t, size in ways.T.tolist():
-            count = f"{int((steps == t).sum()):,}"
-            found.append(
-                f"K up to {int(draws[steps == 0].max()):,} for {count}"
-                if not t
-                else f"K = {size:,} for {count}"
-                if t == 1
-                else f"{t} temperatures x {size} particles for {count}"
-            )
-        return ", ".join(found) if len(found) > 1 else found[0].rsplit(" for ", 1)[0]
+            most = f"K up to {int(draws[steps == 0].max()):,}" if not t else f"K = {size:,}"
+            way = most if t <= 1 else f"{t} temperatures x {size} particles"
+            found[way] = int((steps == t).sum())
+        if len(found) == 1:
+            return next(iter(found))
+        return ", ".join(f"{way} for {count:,}" for way, count in found.items())
 
     def facts(self, e: Results) -> str:
         """Returns half the squared errors: how much too low the mean is, in expectation."""

@@ -4,7 +4,7 @@ __all__ = ["RateDistortion", "rate_distortion"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Unpack
 
 import torch
@@ -113,7 +113,7 @@ def rate_distortion(
             annealed(path, v, kernel, seen=seen)
         log_w, log_p = (torch.stack(t) for t in zip(*tables, strict=True))  # (T + 1, S, n)
         check_weights(log_w[-1], rows)
-        log_z = log_w.logsumexp(1) - torch.tensor(num_particles).log()
+        log_z = log_w.logsumexp(1) - log(num_particles)
         distortion = -(log_w.softmax(1) * log_p).sum(1).reshape(len(b), -1)
         rates.append(-log_z.reshape(len(b), -1) - b[:, None] * distortion)
         distortions.append(distortion)
