@@ -85,6 +85,14 @@ def test_a_funnel_is_annealed_from_its_guide_and_not_from_a_normal_at_the_mode()
     assert cheapest.chosen(program, 0.15, 96, 0).kernel.proposal == pv.Laplace()
 
 
+def test_a_start_without_weights_is_left_for_one_that_has_them(monkeypatch):
+    model = known.linear("", 10, 5, 0.3, n=32)
+    program = inspect(model.model, model.guide, model.x, block_size=64)
+    gaps = lambda program, rung, seed: torch.zeros(0 if rung.kernel.proposal else 8)  # noqa: E731
+    monkeypatch.setattr(cheapest, "_gaps", gaps)
+    assert cheapest.chosen(program, 0.15, 96, 0).kernel.proposal is None
+
+
 def test_the_way_of_a_datum_is_told_by_other_draws_than_those_that_are_weighed(monkeypatch):
     """The same temperatures for runs of another random stream."""
     scenario = BernoulliDecoder()
