@@ -1,6 +1,7 @@
 """Bounds from both sides, and what certifies nothing."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import known
 import numpy as np
@@ -25,6 +26,7 @@ from pyrovae.evidence.samplers.sides import (
     WORDS,
     Sides,
 )
+from pyrovae.program import inspect
 
 QUICK = {"max_temperatures": 128}  # two ways; from the guide is the last
 
@@ -234,12 +236,26 @@ def test_no_block_goes_further_up_when_time_has_run_out():
         pv.Sandwich(max_seconds=-1)
 
 
-def test_a_block_finds_out_by_itself_what_was_not_tried_before(monkeypatch):
+def test_small_weights_are_no_heavy_tail():
+    """2 % of normal log-weights look heavy by chance; 21 % if those below the mean counted too."""
+    log_w = 0.3 * torch.randn(8, 8, 1000, dtype=torch.float64)
+    k = Sides.of(log_w, 0, 0.2, (0, 1)).pareto_k
+    assert (k > sides.HEAVY).double().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("num_data", "hard", "num_ways"), [(150, 0, 1), (150, 1, 3), (150, 2, 4), (20, 1, 4)]
+)
+def test_no_more_ways_are_tried_than_some_data_need(monkeypatch, num_data, hard, num_ways):
+    """From the guide, more than one; of so few data that all are seen, one."""
+    fine = certification.Agreement(num_data=64, good=1.0)
+    found = lambda self, i, todo: SimpleNamespace(certified=todo >= hard)  # noqa: E731
+    monkeypatch.setattr(certification, "_agreement", lambda *args: fine)
+    monkeypatch.setattr(certification._Climb, "at", found)
     scenario = LinearGaussian.make(x_dim=5, z_dim=2)
-    args = (scenario.model, scenario.mean_field, scenario.data(150))
-    c = pv.certify(*args, seed=3, **QUICK)
-    monkeypatch.setattr(certification, "_tried", lambda program, ways, seed: ways)
-    assert pv.certify(*args, seed=3, **QUICK) == c
+    program = inspect(scenario.model, scenario.mean_field, scenario.data(num_data), block_size=128)
+    ways = certification.ladder(program, pv.Laplace(), 0.1, 512, seed=0)
+    assert len(ways.rungs) == len(ways.agreements) == num_ways
 
 
 def test_other_programs():

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pyrovae.evidence.confirmation import screened, simulations
 from pyrovae.evidence.samplers.annealing import annealed
-from pyrovae.evidence.samplers.options import NUM_LEAPFROG
 from pyrovae.evidence.samplers.paths import Path, PathProposal
 from pyrovae.evidence.samplers.rungs import BACK, Climb, Rung
 from pyrovae.evidence.samplers.sides import (
@@ -34,8 +33,9 @@ from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
 CHAINS, SECOND, PILOT = 32, 33, 35  # random streams
-TEMPERATURES = 128, 512  # of annealing from Laplace's normal
-FROM_GUIDE = 512  # of annealing from the guide
+TEMPERATURES = 96, 384  # of annealing from Laplace's normal
+FROM_GUIDE = 384  # of annealing from the guide
+NUM_LEAPFROG = 3  # of a transition: for 50 latents of images 3 are better than 2, or 4
 SAMPLED = 16, 256  # runs, and particles of each, of importance sampling
 RUNS_, PARTICLES = 8, 8  # the same of annealing
 MOST_RUNS = 8  # times as many, where that would do
@@ -43,7 +43,7 @@ TOGETHER = 16  # data
 OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
 RUN_BACK = 16  # of them, by annealing
 BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
-PROBED = 16  # real data, by which it is seen how far up they need to go
+PROBED = 32  # real data, by which it is seen how far up they need to go
 SCREENED = 256  # simulated data, of which those are tried that
 SAMPLED_DATA = 256, 16, 48  # a start of so many draws misses most, and others: of sampling,
 ANNEALED_DATA = 64, 8, 24  # and of annealing
@@ -107,7 +107,7 @@ class Ladder:
 
     Attributes:
         rungs: The ways.
-        agreements: What was found of the first of them.
+        agreements: What was found of each of them; of the first alone, where time ran out.
         second: Annealing from the prior, whose ends are where runs have to reach.
         tolerance: Nats, within which log p(x) is to be known.
         until: When no block goes further up, by the clock.
@@ -125,8 +125,8 @@ class Ladder:
         Args:
             i: The number of the way.
         """
-        known, follows = i < len(self.agreements), i + 1 < len(self.rungs)
-        return known and follows and self.agreements[i].code(self.tolerance) != CERTIFIED
+        follows = i + 1 < len(self.rungs)
+        return follows and self.agreements[i].code(self.tolerance) != CERTIFIED
 
 
 def ladder(
@@ -164,9 +164,9 @@ def ladder(
 
 
 def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
-    """Returns the ways, with what simulated data say of as many as some of the data need.
+    """Returns as many of the ways as some of the data need, with what simulated data say of each.
 
-    Of the others it is found out by a block that needs them.
+    From the guide runs only begin if more than one of the data need it.
 
     Args:
         program: The pair and its data.
@@ -177,15 +177,18 @@ def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
     if program.selects_rows:
         some = program.select(range(0, len(program), ceil(len(program) / PROBED)))
     climb = _Climb(some, some.blocks(PROBED)[0], ways, stream_seed(seed, PILOT, 4))
-    todo = torch.arange(climb.size)
-    for i in range(len(ways.rungs)):
-        if (program.selects_rows and not len(todo)) or (i and time() > ways.until):
+    todo, all_seen = torch.arange(climb.size), len(some) == len(program)
+    for i, rung in enumerate(ways.rungs):
+        if i and time() > ways.until:
+            return ways
+        spared = i and rung.kernel.proposal is None and not all_seen
+        if program.selects_rows and len(todo) <= spared:
             break
         ways = replace(ways, agreements=(*ways.agreements, _agreement(program, ways, i, seed)))
         climb.ways = ways
         if len(todo) and not ways.refused(i):
             todo = todo[~climb.at(i, todo).certified]
-    return ways
+    return replace(ways, rungs=ways.rungs[: len(ways.agreements)])
 
 
 def certify_block(program: Program, rows: range, ways: Ladder, seed: int) -> Sides:
@@ -241,11 +244,7 @@ class _Climb(Climb):
         sides = self.sides(i, todo)
         if not sides.certified.any():
             return sides
-        if i >= len(ways.agreements):
-            agreement = _agreement(self.program, ways, i, self.seed)
-        else:
-            agreement = ways.agreements[i]
-        if why := agreement.code(ways.tolerance):
+        if why := ways.agreements[i].code(ways.tolerance):
             return sides._replace(code=torch.where(sides.certified, why, sides.code))
         code, fine = sides.code.clone(), sides.certified
         reached = self._reaches(i, todo[fine], sides.highest[fine])
@@ -261,10 +260,11 @@ class _Climb(Climb):
             i: The number of the way.
             todo: Places of the data in the block, `(m,)`.
         """
-        num_runs, last = self.rungs[i].num_runs, len(self.rungs) - 1
+        num_runs = self.rungs[i].num_runs
         sides = self._sides(i, self.log_w(i, todo, num_runs))
         factor, least = sides.more_runs(self.ways.tolerance), 0
-        for times in (2, 4, MOST_RUNS) if i in (0, last) else (2,):  # the next way is no dearer
+        few = self.rungs[i].temperatures == TEMPERATURES[0] and i + 1 < len(self.rungs)
+        for times in (2,) if few else (2, 4, MOST_RUNS):  # of few, the next way is no dearer
             members = torch.nonzero((factor > least) & (factor <= times))[:, 0]
             if len(members):
                 log_w = self.log_w(i, todo[members], times * num_runs)

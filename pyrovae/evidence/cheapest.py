@@ -256,7 +256,8 @@ def _gains(program: Program, pilots: list[Pilot], seed: int) -> bool:
         seed: Of the evaluation.
     """
     first, second = (
-        _gaps(program, Rung(p.kernel(TRIED_FOR), 1, PARTICLES), seed).clamp(max=FAR) for p in pilots
+        _gaps(program, Rung(p.kernel(TRIED_FOR), 1, PARTICLES), seed).clamp(max=FAR)
+        for p in pilots
     )
     if len(first) != len(second):  # where runs from a start have no weights, there are none
         return len(second) > 0

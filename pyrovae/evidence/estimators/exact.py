@@ -51,8 +51,8 @@ class Exact(Estimator[LogWeights]):
             return inspected(_nothing)
         except GuideError as e:
             raise GuideError(
-                f"'exact' sums out all latents, and here it cannot ({e}); ask for 'importance' or "
-                "'quadrature'"
+                f"'exact' sums out all latents, and here it cannot ({e}); ask for 'best', "
+                "'importance' or 'quadrature'"
             ) from e
 
     def weights(self, program: Program, rows: range, work: Work) -> LogWeights:

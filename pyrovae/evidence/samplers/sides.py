@@ -15,6 +15,7 @@ from pyrovae.evidence.weights import LogWeights
 COVERED = 0.975  # of a side
 ERRORS = 2.0  # standard errors by which both bounds are let out
 HEAVY = 0.7  # k-hat, from which on means do not settle
+EQUAL = 1e-3  # nats above the mean, up to which it makes no difference
 UNMET = 0.1  # chance, of a chain at the largest run, that it stays there
 WORDS = (  # of codes; the first is that of certified data
     "certified",
@@ -48,7 +49,7 @@ class Sides(NamedTuple):
         lower_error: Its standard error.
         upper: Of coupled chains: in expectation an upper bound.
         upper_error: Its standard error.
-        pareto_k: The larger k-hat, of the particles' w and of w |log w|.
+        pareto_k: The larger k-hat, of the particles' w and of w log w, both over their mean.
         highest: The largest log w of all particles.
         num_draws: M S.
         temperatures: T, of the runs; 1 are no more than importance sampling.
@@ -85,7 +86,7 @@ class Sides(NamedTuple):
         upper = torch.maximum(chains.upper, runs.mean(0))  # as it is but for the noise of orders
         every = log_w.flatten(0, 1)
         value, lower = pooled.log_evidence(), runs.mean(0)
-        steep = every + (every - value).abs().log().clamp(min=-50)
+        steep = every + (every - value).clamp(min=EQUAL).log()  # below 0, it is bounded
         k = torch.stack([LogWeights(w).pareto_k() for w in (every, steep)]).amax(0)
         draws = torch.full((n,), len(every))
         student = stdtrit(num_runs - 1, COVERED) / ndtri(COVERED)
