@@ -258,6 +258,18 @@ def test_no_more_ways_are_tried_than_some_data_need(monkeypatch, num_data, hard,
     assert len(ways.rungs) == len(ways.agreements) == num_ways
 
 
+@pytest.mark.parametrize(
+    ("most", "steps"),
+    [(1, [1]), (128, [1, 96]), (512, [1, 96, 384, 384]), (2048, [1, 96, 384, 1536, 1536])],
+)
+def test_more_temperatures_are_more_ways(monkeypatch, most, steps):
+    monkeypatch.setattr(certification, "_tried", lambda program, ways, seed: ways)
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    program = inspect(scenario.model, scenario.mean_field, scenario.data(8), block_size=128)
+    ways = certification.ladder(program, pv.Laplace(), 0.1, most, seed=0)
+    assert [rung.temperatures for rung in ways.rungs] == steps
+
+
 def test_other_programs():
     """Without a guide, and with one of auxiliary draws."""
     model = known.linear("", 6, 3, n=20)

@@ -33,8 +33,8 @@ from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
 CHAINS, SECOND, PILOT = 32, 33, 35  # random streams
-TEMPERATURES = 96, 384  # of annealing from Laplace's normal
-FROM_GUIDE = 384  # of annealing from the guide
+FEWEST, FACTOR = 96, 4  # temperatures of annealing, and how many more the next way has
+FROM_GUIDE = 384  # of annealing from the guide, at least
 NUM_LEAPFROG = 3  # of a transition: for 50 latents of images 3 are better than 2, or 4
 SAMPLED = 16, 256  # runs, and particles of each, of importance sampling
 RUNS_, PARTICLES = 8, 8  # the same of annealing
@@ -154,10 +154,13 @@ def ladder(
     one = np.array([0.0, 1.0])
     rungs = [Rung(Kernel(one, np.empty(0), NUM_LEAPFROG, proposal), *SAMPLED)]
     near = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 0), proposal)
-    rungs += [Rung(near.kernel(t), RUNS_, PARTICLES) for t in TEMPERATURES if t <= most]
-    if most >= FROM_GUIDE:
+    steps = FEWEST
+    while steps <= most:
+        rungs.append(Rung(near.kernel(steps), RUNS_, PARTICLES))
+        steps *= FACTOR
+    if (steps := steps // FACTOR) >= FROM_GUIDE:
         far = pilot(program, NUM_LEAPFROG, stream_seed(seed, PILOT, 1))
-        rungs.append(Rung(far.kernel(FROM_GUIDE), RUNS_, PARTICLES))
+        rungs.append(Rung(far.kernel(steps), RUNS_, PARTICLES))
     prior = pilot(replace(program, guide=None), NUM_LEAPFROG, stream_seed(seed, PILOT, 2))
     made = Ladder(tuple(rungs), (), prior.kernel(OTHER_TEMPERATURES), tolerance, until)
     return _tried(program, made, seed)
@@ -263,7 +266,7 @@ class _Climb(Climb):
         num_runs = self.rungs[i].num_runs
         sides = self._sides(i, self.log_w(i, todo, num_runs))
         factor, least = sides.more_runs(self.ways.tolerance), 0
-        few = self.rungs[i].temperatures == TEMPERATURES[0] and i + 1 < len(self.rungs)
+        few = self.rungs[i].temperatures == FEWEST and i + 1 < len(self.rungs)
         for times in (2,) if few else (2, 4, MOST_RUNS):  # of few, the next way is no dearer
             members = torch.nonzero((factor > least) & (factor <= times))[:, 0]
             if len(members):
