@@ -5,11 +5,27 @@ r"""Likelihoods P(X|z): one class a family, from a decoder's output f(z) to a di
 
 Given z the D dimensions are independent, so that a datum's log-probability is the sum over its
 pixels, in nats: `likelihood(f).log_prob(x)` of f `(S, N, outputs * D)` and x `(N, D)` is `(S, N)`.
-Of a family with a density in place of a probability, the Normal and the continuous Bernoulli, it
-is the log of a density: it may be positive, and changes with the units of X.
+Of a family with a density in place of a probability, such as the Normal, it is the log of a
+density: it may be positive, and changes with the units of X. Some densities have no upper bound:
+a scale that goes to 0 makes data certain without end. They have a floor, and say so.
 """
 
-__all__ = ["Bernoulli", "ContinuousBernoulli", "Likelihood", "Normal", "families", "make"]
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "Likelihood",
+    "LogNormal",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+    "StudentT",
+    "families",
+    "make",
+]
 
 from math import expm1, log
 from typing import Any, ClassVar, TypeAlias
@@ -20,9 +36,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyrovae import distributions
+from pyrovae.checks import check_positive, check_sizes
 from pyrovae.registry import enter, find
 
 Config: TypeAlias = dict[str, Any]  # arguments of a constructor, as JSON can hold them
+LEAST = 1e-6  # of what a log is taken of
 families: dict[str, type["Likelihood"]] = {}
 
 
@@ -44,7 +63,7 @@ class Likelihood(torch.nn.Module):
     """
 
     name: ClassVar[str]
-    outputs: ClassVar[int] = 1
+    outputs: int = 1
 
     def __init_subclass__(cls) -> None:
         """Adds the class to `families`, where it has a name of its own.
@@ -183,6 +202,280 @@ class Normal(Likelihood):
     def start(self, mean: Tensor) -> Tensor:
         """Returns the mean itself, `(D,)`."""
         return mean
+
+
+class StudentT(Normal):
+    r"""P(X|z) = t(X; df, f(z), sigma), a density with heavy tails for real X, in nats.
+
+    .. math::
+        \log p(X \mid z) = \sum_d \log \frac{\Gamma((\nu + 1) / 2)}{\Gamma(\nu / 2)
+            \sqrt{\nu \pi}\, \sigma} - \frac{\nu + 1}{2}
+            \log\Bigl(1 + \frac{(X_d - f_d)^2}{\nu \sigma^2}\Bigr)
+
+    A datum far from all others costs some nats instead of bending the decoder towards it.
+
+    Args:
+        df: Degrees of freedom, nu.
+        sigma: The scale; `None` to learn it, never below `floor`, as of `Normal`.
+        floor: Smallest learned sigma.
+
+    Raises:
+        ValueError: If df or sigma is not positive.
+
+    References:
+        Robust statistical modeling using the t distribution (Lange, Little and Taylor, 1989),
+        https://doi.org/10.1080/01621459.1989.10478852
+    """
+
+    name = "student-t"
+
+    def __init__(self, df: float = 4.0, sigma: float | None = None, floor: float = 0.01) -> None:
+        super().__init__(sigma, floor)
+        check_positive(df=df)
+        self.df = df
+
+    def config(self) -> Config:
+        """Returns df, sigma (`None`: learned) and its floor."""
+        return {"df": self.df, **super().config()}
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns StudentT(df, f, sigma) for f `(..., D)`: event shape `(D,)`."""
+        return dist.StudentT(self.df, f, self.sigma).to_event(1)
+
+
+class LogNormal(Normal):
+    r"""P(X|z): log X is N(f(z), sigma^2), a density for positive X, in nats.
+
+    .. math::
+        \log p(X \mid z) = \sum_d \log N(\log X_d; f_d, \sigma^2) - \log X_d
+
+    sigma is learned, and never below `floor`, or given, as of `Normal`; it is that of log X.
+
+    References:
+        Continuous univariate distributions (Johnson, Kotz and Balakrishnan, 1994), chapter 14.
+    """
+
+    name = "log-normal"
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns LogNormal(f, sigma) for f `(..., D)`: event shape `(D,)`."""
+        return dist.LogNormal(f, self.sigma).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns log(mean), `(D,)`."""
+        return mean.clamp(min=LEAST).log()
+
+
+class Beta(Likelihood):
+    r"""P(X|z) = Beta(X; m c, (1 - m) c), a density for X in (0, 1) without both, in nats.
+
+    .. math::
+        m = 1 / (1 + e^{-f_1}), \quad 1 / c = e^{-f_2} + 1 / \mathrm{most}, \quad
+        \mathrm{var}(X_d) = m (1 - m) / (1 + c)
+
+    f are D logits of means and D logs of concentrations. Without a bound of c the likelihood has
+    none; where m c < 1 the density goes to infinity at 0, and X near it should be rounded no more
+    than they were measured.
+
+    Args:
+        most: Largest c.
+
+    Raises:
+        ValueError: If it is not positive.
+
+    References:
+        Beta regression for modelling rates and proportions (Ferrari and Cribari-Neto, 2004),
+        https://doi.org/10.1080/0266476042000214501
+    """
+
+    name = "beta"
+    outputs = 2
+
+    def __init__(self, most: float = 1e4) -> None:
+        super().__init__()
+        check_positive(most=most)
+        self.most = most
+
+    def config(self) -> Config:
+        """Returns the largest concentration."""
+        return {"most": self.most}
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns Beta(m c, (1 - m) c) for f `(..., 2 D)`: event shape `(D,)`."""
+        logit, log_c = f.chunk(2, -1)
+        c = 1 / ((-log_c).exp() + 1 / self.most)
+        m = torch.sigmoid(logit).clamp(LEAST, 1 - LEAST)
+        return distributions.OpenBeta(m * c, (1 - m) * c).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns logit(mean), kept inside [0.001, 0.999], and 0, `(2 D,)`."""
+        return torch.cat([torch.logit(mean.clamp(0.001, 0.999)), torch.zeros_like(mean)])
+
+
+class Poisson(Likelihood):
+    r"""P(X|z) = Poisson(X; e^f), for counts X = 0, 1, ...; log-probabilities in nats.
+
+    .. math::
+        \log P(X \mid z) = \sum_d X_d f_d - e^{f_d} - \log X_d! \le 0
+
+    References:
+        Regression analysis of count data (Cameron and Trivedi, 2013), chapter 3.
+    """
+
+    name = "poisson"
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns Poisson(exp(f)) for f `(..., D)`: event shape `(D,)`."""
+        return dist.Poisson(f.exp()).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns log(mean), `(D,)`."""
+        return mean.clamp(min=LEAST).log()
+
+
+class NegativeBinomial(Likelihood):
+    r"""P(X|z): Poisson counts X whose rate varies by a Gamma law; log-probabilities in nats.
+
+    .. math::
+        \log P(X \mid z) = \sum_d \log \frac{\Gamma(X_d + r)}{X_d!\, \Gamma(r)}
+            + r \log \frac{r}{r + \mu} + X_d \log \frac{\mu}{r + \mu} \le 0, \quad
+        \mathrm{var}(X_d) = \mu + \mu^2 / r
+
+    f are D logs of means mu and D logs of r, the larger, the nearer to a Poisson.
+
+    References:
+        Deep generative modeling for single-cell transcriptomics (Lopez et al., 2018),
+        https://doi.org/10.1038/s41592-018-0229-2
+    """
+
+    name = "negative-binomial"
+    outputs = 2
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns NegativeBinomial(r, logits=log(mu / r)), f `(..., 2 D)`: event shape `(D,)`."""
+        log_mean, log_r = f.chunk(2, -1)
+        return dist.NegativeBinomial(log_r.exp(), logits=log_mean - log_r).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns log(mean) and 0, `(2 D,)`."""
+        return torch.cat([mean.clamp(min=LEAST).log(), torch.zeros_like(mean)])
+
+
+class Binomial(Likelihood):
+    r"""P(X|z) = Binomial(X; n, logits f(z)), for counts X of 0, ..., n; log-probabilities in nats.
+
+    .. math::
+        \log P(X \mid z) = \sum_d \log \binom{n}{X_d} + X_d f_d - n \log(1 + e^{f_d}) \le 0
+
+    Args:
+        total_count: n, of each dimension.
+
+    Raises:
+        ValueError: If it is no positive integer.
+
+    References:
+        Generalized linear models (McCullagh and Nelder, 1989), chapter 4.
+    """
+
+    name = "binomial"
+
+    def __init__(self, total_count: int = 255) -> None:
+        super().__init__()
+        check_sizes(total_count=total_count)
+        self.total_count = total_count
+
+    def config(self) -> Config:
+        """Returns n."""
+        return {"total_count": self.total_count}
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns Binomial(n, logits=f) for f `(..., D)`: event shape `(D,)`."""
+        return dist.Binomial(self.total_count, logits=f).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns logit(mean / n), `(D,)`, with the share kept inside [0.001, 0.999]."""
+        return torch.logit((mean / self.total_count).clamp(0.001, 0.999))
+
+
+class Categorical(Likelihood):
+    r"""P(X|z) = Cat(X; softmax f(z)), for classes X of 0, ..., K - 1; log-probabilities in nats.
+
+    .. math::
+        \log P(X \mid z) = \sum_d f_{d, X_d} - \log \sum_k e^{f_{dk}} \le 0
+
+    Args:
+        num_classes: K, of each dimension.
+
+    Raises:
+        ValueError: If it is no positive integer.
+
+    References:
+        Pixel recurrent neural networks (van den Oord et al., 2016), for images of 256 levels,
+        https://arxiv.org/abs/1601.06759
+    """
+
+    name = "categorical"
+    outputs = 256
+
+    def __init__(self, num_classes: int = 256) -> None:
+        super().__init__()
+        check_sizes(num_classes=num_classes)
+        self.outputs = num_classes
+
+    def config(self) -> Config:
+        """Returns K."""
+        return {"num_classes": self.outputs}
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns Categorical(logits) for f `(..., K D)`, class by class: event shape `(D,)`."""
+        return dist.Categorical(logits=f.unflatten(-1, (self.outputs, -1)).mT).to_event(1)
+
+
+class DiscretizedLogistic(Likelihood):
+    r"""P(X|z): a logistic variable rounded to L grey levels in [0, 1]; log-probabilities in nats.
+
+    .. math::
+        \log P(X \mid z) = \sum_d \log \Bigl( \sigma\bigl((X_d + h - \mu_d) / s_d\bigr)
+            - \sigma\bigl((X_d - h - \mu_d) / s_d\bigr) \Bigr) \le 0, \quad
+        h = \frac{1}{2 (L - 1)}
+
+    the first and the last level with all that lies beyond them. f are D numbers mu and D logs of
+    s. Being a probability, it can be told in bits per dimension.
+
+    Args:
+        levels: L; X are k / (L - 1).
+
+    Raises:
+        ValueError: If there are fewer than two.
+
+    References:
+        Improving variational inference with inverse autoregressive flow (Kingma et al., 2016),
+        https://arxiv.org/abs/1606.04934
+        PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517
+    """
+
+    name = "discretized-logistic"
+    outputs = 2
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        check_sizes(levels=levels)
+        if levels < 2:
+            raise ValueError(f"levels is {levels}; give two or more")
+        self.levels = levels
+
+    def config(self) -> Config:
+        """Returns L."""
+        return {"levels": self.levels}
+
+    def forward(self, f: Tensor) -> TorchDistribution:
+        """Returns the distribution for f `(..., 2 D)`: event shape `(D,)`."""
+        loc, log_scale = f.chunk(2, -1)
+        return distributions.DiscretizedLogistic(loc, log_scale.exp(), self.levels).to_event(1)
+
+    def start(self, mean: Tensor) -> Tensor:
+        """Returns the mean and log 0.1, `(2 D,)`."""
+        return torch.cat([mean, torch.full_like(mean, log(0.1))])
 
 
 def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) -> Likelihood:

@@ -25,6 +25,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
         "equality",
         "sources",
         "registry",
+        "distributions",
     },
     {"arrays", "rng", "likelihoods", "digest"},
     {"storage", "data"},

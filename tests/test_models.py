@@ -101,6 +101,10 @@ def test_a_new_family_is_one_class():
 OURS = sorted(n for n, c in likelihoods.families.items() if c.__module__ == likelihoods.__name__)
 
 
+# families whose mean is no parameter of theirs, or that want whole numbers
+ROUGHLY = "binomial", "categorical", "continuous-bernoulli", "discretized-logistic", "log-normal"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_start_is_the_mean_of_the_data(name):
     x = torch.rand(50, 3) * torch.tensor([0.1, 0.5, 1.0])
@@ -110,7 +114,7 @@ def test_start_is_the_mean_of_the_data(name):
     with torch.no_grad():
         vae.decoder[-1].weight.zero_()
     mean = vae.decode(torch.zeros(1, 2)).mean[0]
-    if name != "continuous-bernoulli":  # whose mean is not its parameter
+    if name not in ROUGHLY:
         torch.testing.assert_close(mean, x.mean(0).clamp(0.001, 0.999))
     assert last.abs().sum() > 0
 

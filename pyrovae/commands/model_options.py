@@ -54,7 +54,7 @@ def add_model(add: Callable[..., object]) -> None:
         "--sigma",
         type=AMOUNT | None,
         metavar="X",
-        help="of the normal likelihood (default: learned)",
+        help="of a normal, log-normal or student-t likelihood (default: learned)",
     )
     add(
         "--z-dim",

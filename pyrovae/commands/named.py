@@ -41,7 +41,7 @@ def written_names(place: str) -> list[str]:
         place: Below the package: "likelihoods.py", or "models" for all modules there.
 
     Example:
-        >>> written_names("likelihoods.py")
+        >>> written_names("likelihoods.py")[:3]
         ['bernoulli', 'continuous-bernoulli', 'normal']
     """
     path = Path(pyrovae.__file__).parent / place

@@ -237,7 +237,7 @@ class VAE(Model):
             config: What the constructor of a subclass takes besides.
 
         Raises:
-            ValueError: If sigma is given to another than the normal likelihood.
+            ValueError: If sigma is given to another family.
         """
         x, family = splits.train.x, make_family(likelihood, sigma)
         return cls(x.shape[1], z_dim, hidden_dims, family, **config).start_at(x)
@@ -283,13 +283,14 @@ def make_family(name: str, sigma: float | None) -> Likelihood:
 
     Args:
         name: Of the family.
-        sigma: Of the normal likelihood; `None` to learn it, and for all others.
+        sigma: Of a normal, log-normal or Student-t one; `None` to learn it, and for all others.
 
     Raises:
-        ValueError: If sigma is given to another than the normal likelihood.
+        ValueError: If sigma is given to another family.
     """
+    family = likelihoods.make(name)
     if sigma is None:
-        return likelihoods.make(name)
-    if name != Normal.name:
-        raise ValueError(f"--sigma is for the normal likelihood, not for {name}")
-    return Normal(sigma)
+        return family
+    if not isinstance(family, Normal):
+        raise ValueError(f"--sigma is for normal, log-normal and student-t, not for {name}")
+    return type(family)(sigma=sigma)
