@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.base import Model as Model
     from pyrovae.models.conv import ConvVAE as ConvVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
+    from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
@@ -77,6 +78,7 @@ _NAMES = {
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",
     "Laplace": "evidence.samplers.laplace",
+    "GaussianMixture": "models.mixture",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
     "Model": "models.base",

@@ -85,6 +85,8 @@ def models() -> None:
     assert_type(oracle.log_evidence(splits.test.x[:]), Tensor)
     can: tuple[Encodes, Decodes, HasPrior, Samples] = (vae, oracle, vae, oracle)
     assert_type(can[0].encode(splits.test.x[:]), TorchDistribution)
+    mixture = pv.GaussianMixture(64, num_components=10).start_at(splits.train.x[:], seed=0)
+    assert_type(mixture.responsibilities(splits.test.x[:]), Tensor)
     pv.save(Mine(64), "runs/mine")
     assert_type(pv.load("runs/mine"), pv.Model)
     assert_type(named("user-mine"), type[pv.Model])
