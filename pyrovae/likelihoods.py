@@ -129,7 +129,7 @@ class Bernoulli(Likelihood):
             Importance weighted autoencoders (Burda, Grosse and Salakhutdinov, 2015), whose code
             does so, https://arxiv.org/abs/1509.00519
         """
-        return torch.logit(mean.clamp(0.001, 0.999))
+        return _logit(mean)
 
 
 class ContinuousBernoulli(Bernoulli):
@@ -263,7 +263,7 @@ class LogNormal(Normal):
 
     def start(self, mean: Tensor) -> Tensor:
         """Returns log(mean), `(D,)`."""
-        return mean.clamp(min=LEAST).log()
+        return _log(mean)
 
 
 class Beta(Likelihood):
@@ -309,7 +309,7 @@ class Beta(Likelihood):
 
     def start(self, mean: Tensor) -> Tensor:
         """Returns logit(mean), kept inside [0.001, 0.999], and 0, `(2 D,)`."""
-        return torch.cat([torch.logit(mean.clamp(0.001, 0.999)), torch.zeros_like(mean)])
+        return torch.cat([_logit(mean), torch.zeros_like(mean)])
 
 
 class Poisson(Likelihood):
@@ -330,7 +330,7 @@ class Poisson(Likelihood):
 
     def start(self, mean: Tensor) -> Tensor:
         """Returns log(mean), `(D,)`."""
-        return mean.clamp(min=LEAST).log()
+        return _log(mean)
 
 
 class NegativeBinomial(Likelihood):
@@ -358,7 +358,7 @@ class NegativeBinomial(Likelihood):
 
     def start(self, mean: Tensor) -> Tensor:
         """Returns log(mean) and 0, `(2 D,)`."""
-        return torch.cat([mean.clamp(min=LEAST).log(), torch.zeros_like(mean)])
+        return torch.cat([_log(mean), torch.zeros_like(mean)])
 
 
 class Binomial(Likelihood):
@@ -394,7 +394,7 @@ class Binomial(Likelihood):
 
     def start(self, mean: Tensor) -> Tensor:
         """Returns logit(mean / n), `(D,)`, with the share kept inside [0.001, 0.999]."""
-        return torch.logit((mean / self.total_count).clamp(0.001, 0.999))
+        return _logit(mean / self.total_count)
 
 
 class Categorical(Likelihood):
@@ -476,6 +476,16 @@ class DiscretizedLogistic(Likelihood):
     def start(self, mean: Tensor) -> Tensor:
         """Returns the mean and log 0.1, `(2 D,)`."""
         return torch.cat([mean, torch.full_like(mean, log(0.1))])
+
+
+def _log(mean: Tensor) -> Tensor:
+    """Returns log(mean), of at least 1e-6."""
+    return mean.clamp(min=LEAST).log()
+
+
+def _logit(share: Tensor) -> Tensor:
+    """Returns the logit of a share, kept inside [0.001, 0.999]."""
+    return torch.logit(share.clamp(0.001, 0.999))
 
 
 def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) -> Likelihood:

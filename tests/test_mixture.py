@@ -74,3 +74,8 @@ def test_a_component_does_not_shrink_onto_a_datum():
 def test_cannot_start_at_other_data(x):
     with pytest.raises(ValueError, match=r"x has shape .*; give \(N, 2\), of 3 rows or more"):
         pv.GaussianMixture(2, 3).start_at(x)
+
+
+def test_cannot_start_at_too_few_places():
+    with pytest.raises(ValueError, match="x has 2 rows that differ; give 3 or more"):
+        pv.GaussianMixture(2, 3).start_at(torch.eye(2).repeat(10, 1))

@@ -107,7 +107,7 @@ class Ladder:
 
     Attributes:
         rungs: The ways.
-        agreements: What was found of each of them; of the first alone, where time ran out.
+        agreements: What was found of each of them; of the first ones, where time ran out.
         second: Annealing from the prior, whose ends are where runs have to reach.
         tolerance: Nats, within which log p(x) is to be known.
         until: When no block goes further up, by the clock.
@@ -183,13 +183,13 @@ def _tried(program: Program, ways: Ladder, seed: int) -> Ladder:
     todo, all_seen = torch.arange(climb.size), len(some) == len(program)
     for i, rung in enumerate(ways.rungs):
         if i and time() > ways.until:
-            return ways
+            return replace(ways, until=-inf)  # the clock may be set back
         spared = i and rung.kernel.proposal is None and not all_seen
         if program.selects_rows and len(todo) <= spared:
             break
         ways = replace(ways, agreements=(*ways.agreements, _agreement(program, ways, i, seed)))
         climb.ways = ways
-        if len(todo) and not ways.refused(i):
+        if len(todo) and i + 1 < len(ways.rungs) and not ways.refused(i):
             todo = todo[~climb.at(i, todo).certified]
     return replace(ways, rungs=ways.rungs[: len(ways.agreements)])
 

@@ -2,6 +2,7 @@
 
 __all__ = ["GaussianMixture"]
 
+import warnings
 from math import expm1, log
 from typing import Self
 
@@ -68,7 +69,7 @@ class GaussianMixture(Model):
             c = pyro.sample("c", self.weights(), infer={"enumerate": "parallel"})  # c ~ Cat(pi)
             pyro.sample("x", self.component(c), obs=x)  # X ~ N(mu_c, sigma_c^2)
 
-    def weights(self) -> TorchDistribution:
+    def weights(self) -> dist.Categorical:
         """Returns P(c), batch shape `()`."""
         return dist.Categorical(logits=self.components.logits)
 
@@ -84,7 +85,7 @@ class GaussianMixture(Model):
     def _log_joint(self, x: Tensor) -> Tensor:
         """Returns log P(X, c), `(N, K)`, nats, for x `(N, x_dim)`."""
         every = torch.arange(self.num_components, device=x.device)
-        return self.component(every).log_prob(x[:, None]) + self.components.logits.log_softmax(0)
+        return self.component(every).log_prob(x[:, None]) + self.weights().logits
 
     @torch.no_grad()
     def log_evidence(self, x: Tensor) -> Tensor:
@@ -116,19 +117,27 @@ class GaussianMixture(Model):
             seed: Of k-means.
 
         Raises:
-            ValueError: If x has another shape, or fewer rows.
+            ValueError: If x has another shape, or fewer rows, or fewer that differ.
         """
         from sklearn.cluster import KMeans  # takes a second to import
+        from sklearn.exceptions import ConvergenceWarning
 
         if x.ndim != 2 or x.shape[1] != self.x_dim or len(x) < self.num_components:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; give (N, {self.x_dim}), of "
                 f"{self.num_components} rows or more"
             )
-        found = KMeans(self.num_components, random_state=seed).fit(x.cpu().numpy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, and why
+            found = KMeans(self.num_components, random_state=seed).fit(x.cpu().numpy())
         near = torch.as_tensor(found.labels_, device=x.device)
         locs, parts = self.components.locs, [x[near == k] for k in range(self.num_components)]
         count = torch.tensor([float(len(part)) for part in parts]).to(locs)
+        if not count.all():
+            raise ValueError(
+                f"x has {int(count.count_nonzero())} rows that differ; give {len(count)} or more, "
+                "or ask for fewer components"
+            )
         spread = torch.stack([part.var(0, correction=0) for part in parts]).to(locs).sqrt()
         raw = (spread - self.floor).clamp(min=self.floor)
         locs.copy_(torch.stack([part.mean(0) for part in parts]))
