@@ -67,12 +67,15 @@ def test_certified_intervals_hold_the_truth(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["PPCA 5, guide x 3", "Gamma-Poisson", "Student"])
-def test_95_percent_of_many_intervals_hold_the_truth(name):
-    model = KNOWN[name](600)
-    c = pv.certify(model.model, model.guide, model.x, seed=1)
-    error = (0.05 * 0.95 / c.certified.sum()) ** 0.5
-    assert covered(c, model.truth) >= 0.95 - 3 * error
+def test_95_percent_of_many_intervals_hold_the_truth():
+    """Of all 1,800 at least 94 %; of each model's 600 no less than by three standard errors."""
+    held = []
+    for name in ("PPCA 5, guide x 3", "Gamma-Poisson", "Student"):
+        model = KNOWN[name](600)
+        c = pv.certify(model.model, model.guide, model.x, seed=1)
+        held.append(covered(c, model.truth))
+        assert held[-1] >= 0.95 - 3 * (0.05 * 0.95 / c.certified.sum()) ** 0.5
+    assert sum(held) / len(held) >= 0.94, held
 
 
 LOST = {
