@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from importlib import import_module
 
 import known
 import numpy as np
@@ -282,3 +283,28 @@ def test_confirmations_are_kept_and_come_back(tmp_path):
     assert whole["importance"].share("ok") == 1
     assert re.search(r"second way confirms it: .*256 data", whole.reading())
     assert "1.2%" in whole.reading()  # of data, of which what is missed would go unseen
+
+
+def test_what_another_estimate_shows_to_fall_short_is_not_ok(monkeypatch):
+    """A guide that lost one mode of two, where simulated data say nothing of it."""
+    model = known.two_modes(24, 0.5)
+    right = Confirmation(256, 256, 256, 0.0, 0.0, 0.01, 1.0)
+    evaluation = import_module("pyrovae.evidence.evaluate")
+    monkeypatch.setattr(evaluation, "_confirmed", lambda e, *_: replace(e, confirmation=right))
+    args, options = (model.model, model.guide, model.x), {"seed": 0, "num_particles": 20_000}
+    alone = pv.evaluate(*args, estimators="importance", **options)["importance"]
+    assert set(alone.verdict()) == {"ok"}
+    e = pv.evaluate(*args, estimators=["importance", "prior"], **options)["importance"]
+    assert set(e.verdict()) == {"use ais"}
+    assert torch.allclose(e.extras["short"], torch.tensor(2.0).log().double(), atol=0.3)
+    low, high = e.interval()
+    assert ((low <= model.truth) & (model.truth <= high)).all()
+
+
+def test_estimates_that_agree_contradict_nothing():
+    model = known.linear("", 10, 5, n=200)  # an exact guide: weights differ by rounding
+    asked = ["importance", "ais", "best"]
+    e = pv.evaluate(model.model, model.guide, model.x, estimators=asked, seed=0)
+    for estimate in e.estimates.values():
+        assert "short" not in estimate.extras
+        assert estimate.share("ok") == 1.0

@@ -1,6 +1,6 @@
 """What a second, different way said of an estimator's numbers."""
 
-__all__ = ["GOOD_NEEDED", "Confirmation"]
+__all__ = ["GOOD_NEEDED", "ROUNDING", "Confirmation"]
 
 from dataclasses import dataclass
 from math import inf, nan

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.equality import ByContent
-from pyrovae.evidence.confirmed import Confirmation
+from pyrovae.evidence.confirmed import ROUNDING, Confirmation
 from pyrovae.evidence.estimators.base import Estimator, known, unnumbered
 from pyrovae.evidence.reductions import VERDICTS, interval, thresholds
 
@@ -83,9 +83,16 @@ class Estimate(ByContent):
         The log of an unbiased estimate is by about half its squared standard error too low, which
         many data average over, but not out. Of others the bias is 0.
         """
-        lower = self.kind.bound == "lower"
-        bias = self.std_error.square().mean().item() / 2 if lower else 0.0
-        return hypot(self._spread, bias)
+        return hypot(self._spread, self.bias if self.kind.bound == "lower" else 0.0)
+
+    @property
+    def bias(self) -> float:
+        """How much `mean` is too low in expectation, about, where weights are averaged, nats.
+
+        Half the squared standard errors; of one above 2 nats, which says how far short a datum
+        falls, itself.
+        """
+        return torch.minimum(self.std_error.square() / 2, self.std_error).mean().item()
 
     @property
     def _spread(self) -> float:
@@ -172,21 +179,34 @@ class Estimate(ByContent):
         return self.verdict().count(word) / len(self.value)
 
 
-def contradicted(exact: Estimate, others: Iterable[Estimate]) -> Estimate:
-    r"""Returns an exact estimate with what lies beyond it as its error, where something does.
+def contradicted(e: Estimate, others: Iterable[Estimate]) -> Estimate:
+    r"""Returns an estimate with what lies beyond it as its error, where something does.
 
     An unbiased estimate of p(x) is above it by chance less often than by 4 of its standard errors:
 
     .. math::
         \log \hat p(x) + \log(1 - 4 \, \mathrm{se}) > \log p(x) + \mathrm{error}
 
+    The error is that of quadrature; of an estimate in which particles are weighed it is
+    log(1 + 4 se) and rounding, and only data that are "ok" are held against others: they have lost
+    a mode that another way found. How far they fall short is among the extras, as "short", nats.
+
     Args:
-        exact: Quadrature's, which may have missed a mode.
+        e: One that is exact but for a mode that it may have missed, or weighs particles.
         others: All estimates of the same data.
     """
-    value, error = exact.value, exact.std_error
+    value, exact = e.value, e.kind.bound == "exact"
+    rounding = ROUNDING * (1 + value.abs())
+    most = value + (e.std_error if exact else (4 * e.std_error).log1p() + rounding)
+    short = torch.zeros_like(value)
     for other in others:
         if other.kind.bound == "lower":
             least = other.value + (1 - 4 * other.std_error).clamp(min=0).log()
-            error = torch.where(least > value + error, other.value - value, error)
-    return replace(exact, std_error=error)
+            short = torch.where(least > most, torch.maximum(short, other.value - value), short)
+    if not exact:
+        ok = torch.tensor([word == "ok" for word in e.verdict()])
+        short = torch.where(ok, short, 0.0)
+        if not short.any():
+            return e
+        e = replace(e, extras={**e.extras, "short": short})
+    return replace(e, std_error=torch.where(short > 0, short, e.std_error))

@@ -97,9 +97,10 @@ def evaluate(
     plan = _computed(plan, done, progress)
     estimates = {name: _estimate(name, plan, done) for name in plan.estimators}
     estimates = {name: _confirmed(e, plan, done) for name, e in estimates.items()}
+    every = tuple(estimates.values())
     for name, e in estimates.items():
-        if plan.estimators[name].bound == "exact":
-            estimates[name] = contradicted(e, estimates.values())
+        if plan.estimators[name].bound in ("exact", "lower"):
+            estimates[name] = contradicted(e, every)
     return Evidence(estimates, plan.grid, {**_facts(plan), **(protocol or {})})
 
 

@@ -59,8 +59,7 @@ class Fitted(Annealed):
 
     def facts(self, e: Results) -> str:
         """Returns half the squared errors: how much too low the mean is, in expectation."""
-        short = e.std_error.square().mean().item() / 2
-        return f"in expectation it is too low by about {short:.4f} nats, half the squared errors"
+        return f"in expectation it is too low by about {e.bias:.4f} nats, half the squared errors"
 
     def beside(self, e: Results) -> str:
         """Returns nothing."""

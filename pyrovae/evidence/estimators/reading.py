@@ -70,6 +70,11 @@ class Results(Protocol):
         ...
 
     @property
+    def bias(self) -> float:
+        """How much their mean is too low in expectation, nats."""
+        ...
+
+    @property
     def bad(self) -> float:
         """Share of data whose k-hat is bad."""
         ...
@@ -98,9 +103,12 @@ class Reading:
         """Returns what each datum's estimate is worth, in words.
 
         What its weights do not contradict is "ok" where a second way agrees and was tried on such
-        data, and `contradicted` where that disagrees; else it stays as it is.
+        data, and `contradicted` where that disagrees, or another estimate shows that it falls
+        short; else it stays as it is.
         """
         words = self.of_weights(e)
+        if (short := e.extras.get("short")) is not None:
+            words = [self.contradicted if s > 0 else w for s, w in zip(short, words, strict=True)]
         if e.confirmation.exact:
             return ["ok"] * len(words)
         if (agrees := e.confirmation.agrees) is None:
