@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.confirmation import screened, simulations
-from pyrovae.evidence.samplers.annealing import annealed
-from pyrovae.evidence.samplers.paths import Path, PathProposal
-from pyrovae.evidence.samplers.rungs import BACK, Climb, Rung
+from pyrovae.evidence.samplers.paths import PathProposal
+from pyrovae.evidence.samplers.rungs import BEYOND, Climb, Elsewhere, Rung
 from pyrovae.evidence.samplers.sides import (
     CERTIFIED,
     FEW,
@@ -32,7 +31,7 @@ from pyrovae.evidence.samplers.tuning import Kernel, pilot
 from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
-CHAINS, SECOND, PILOT = 32, 33, 35  # random streams
+CHAINS, PILOT = 32, 35  # random streams
 FEWEST, FACTOR = 96, 4  # temperatures of annealing, and how many more the next way has
 FROM_GUIDE = 384  # of annealing from the guide, at least
 NUM_LEAPFROG = 3  # of a transition: for 50 latents of images 3 are better than 2, or 4
@@ -42,7 +41,6 @@ MOST_RUNS = 8  # times as many, where that would do
 TOGETHER = 16  # data
 OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
 RUN_BACK = 16  # of them, by annealing
-BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
 PROBED = 32  # real data, by which it is seen how far up they need to go
 SCREENED = 256  # simulated data, of which those are tried that
 SAMPLED_DATA = 256, 16, 48  # a start of so many draws misses most, and others: of sampling,
@@ -234,7 +232,7 @@ class _Climb(Climb):
     def __init__(self, program: Program, rows: range, ways: Ladder, seed: int) -> None:
         super().__init__(program, rows, ways.rungs, seed, TOGETHER)
         self.ways = ways
-        self._other = torch.empty(0)  # where annealing from the prior ends, (J, n, d)
+        self._elsewhere = Elsewhere(self, ways.second, OTHER_START)
 
     def at(self, i: int, todo: Tensor) -> Sides:
         """Returns both sides of some data by the i-th way.
@@ -250,7 +248,8 @@ class _Climb(Climb):
         if why := ways.agreements[i].code(ways.tolerance):
             return sides._replace(code=torch.where(sides.certified, why, sides.code))
         code, fine = sides.code.clone(), sides.certified
-        reached = self._reaches(i, todo[fine], sides.highest[fine])
+        few = self._num_back(i)
+        reached = self._elsewhere.reaches(i, todo[fine], sides.highest[fine], few)
         code[fine] = torch.where(reached, CERTIFIED, STARTS)
         return sides._replace(code=code)
 
@@ -292,72 +291,18 @@ class _Climb(Climb):
         sides = self._sides(i, log_w)
         with_exact = torch.cat([back[:, None], log_w[:, 1:]], 1).logsumexp(1) - log(log_w.shape[1])
         away = (back.median(0).values > sides.highest + BEYOND).double()
-        others = (self._back(i, every) > sides.highest + BEYOND).double().mean(0)
-        return sides, torch.stack([sides.upper - with_exact.mean(0), away, others])
+        others = self._elsewhere.back(i, every, self._num_back(i))
+        lost = (others > sides.highest + BEYOND).double().mean(0)
+        return sides, torch.stack([sides.upper - with_exact.mean(0), away, lost])
 
-    def _reaches(self, i: int, todo: Tensor, highest: Tensor) -> Tensor:
-        """Returns whether runs reach where annealing from the prior ends, `(m,)`.
-
-        A draw of the posterior that a way reaches has, run back, a weight like those of the way's
-        own particles. One far above all of them lies where the way does not lead.
-
-        Args:
-            i: The number of the way.
-            todo: Places of the data in the block, `(m,)`.
-            highest: Their own particles' largest log w, `(m,)`.
-        """
-        return (self._back(i, todo) <= highest + BEYOND).all(0)
-
-    def _back(self, i: int, todo: Tensor) -> Tensor:
-        """Returns log w `(J, m)` of runs back from where annealing from the prior ends.
-
-        Args:
-            i: The number of the way.
-            todo: Places of the data in the block, `(m,)`.
-        """
-        if not self._other.numel():
-            self._other = torch.full((OTHER_START, *self.path(i).scale.shape), torch.nan)
-        unknown = todo[self._other[0].isnan().reshape(self.size, -1).any(1)[todo]]
-        for part in self.parts(unknown):
-            self._put_ends(part)
-        few = OTHER_START if self.rungs[i].temperatures == 1 else RUN_BACK
-        u, path = self._other[:: OTHER_START // few], self.path(i)
-        if path.base.program.guide is not None:  # its own u may be others
-            with self.stream(BACK):
-                z, _ = self._prior().base.values(u.nan_to_num())
-                u = path.base.unconstrain(z, len(u))
-        return self.log_w_back(i, todo, u)
+    def _num_back(self, i: int) -> int:
+        """Returns how many of what annealing from the prior finds are run back by the i-th way."""
+        return OTHER_START if self.rungs[i].temperatures == 1 else RUN_BACK
 
     def _sides(self, i: int, log_w: Tensor) -> Sides:
         """Returns what runs say, their weights `(M, S, m)`."""
         ways, seed = self.ways, stream_seed(self.seed, CHAINS, self.rows.start, i, len(log_w))
         return Sides.of(log_w, seed, ways.tolerance, (i, ways.rungs[i].temperatures))
-
-    def _put_ends(self, part: Tensor) -> None:
-        """Puts down where annealing from the prior ends, each particle as often as it weighs.
-
-        Args:
-            part: Places of some data in the block, `(m,)`.
-        """
-        with self.stream(SECOND, int(part[0])):
-            path = self.of(self._prior(), part)
-            log_w, _, v = annealed(path, path.start(OTHER_START), self.ways.second)
-            weights = self.columns(log_w).softmax(0).nan_to_num(1 / OTHER_START)  # (J, m)
-            shift = torch.rand(weights.shape[1], dtype=weights.dtype)
-            places = (torch.arange(OTHER_START)[:, None] + shift) / OTHER_START
-            index = torch.searchsorted(weights.cumsum(0).mT.contiguous(), places.mT.contiguous())
-            index = index.mT.clamp(max=OTHER_START - 1)  # (J, m)
-            if not self.program.plate:
-                index = index[:, 0]
-            ends = v.gather(0, index[..., None].expand_as(v))
-        if self.cuts:
-            self._other[:, part] = ends
-        else:
-            self._other = ends
-
-    def _prior(self) -> Path:
-        """Returns the path from the prior."""
-        return self.made("prior", self.ways.second, replace(self.program, guide=None))
 
 
 def _agreement(program: Program, ways: Ladder, i: int, seed: int) -> Agreement:

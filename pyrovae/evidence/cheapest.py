@@ -17,13 +17,13 @@ from pyrovae.evidence.confirmation import gap_of, simulations
 from pyrovae.evidence.reductions import annealed_well, verdicts
 from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.evidence.samplers.paths import Path
-from pyrovae.evidence.samplers.rungs import Climb, Rung
+from pyrovae.evidence.samplers.rungs import Climb, Elsewhere, Rung
 from pyrovae.evidence.samplers.tuning import Kernel, Pilot, pilot
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import Program
 from pyrovae.rng import stream_seed
 
-SPREAD, TRIED, SIMULATED, START, CALIBRATED = range(40, 45)  # random streams
+SPREAD, TRIED, SIMULATED, START, CALIBRATED, PRIOR = range(40, 46)  # random streams
 DRAWS = 64  # of the start, by which a datum is told from others
 SAMPLED = 512  # particles of importance sampling
 NEAR = 1.0  # nats^2, variance of log w up to which the start is near enough for it
@@ -33,8 +33,12 @@ HEAVY = 96  # of them, where importance sampling has a heavy tail
 TRIED_FOR, PILOT = 32, (16, 64)  # temperatures, of the start's choice and of the fit
 PILOT_DATA, PILOT_PARTICLES, RUNS = 32, 16, 8
 TOGETHER = 128  # data
-OTHERS = 112  # simulated data of a confirmation, beside 16
+SIMULATIONS = 112  # data of a confirmation, beside 16
 FAR = 10.0  # nats, beyond which a gap is no worse
+OTHERS = (8, 12), (16, 64)  # particles and temperatures of another start, for all and for few
+BACK, OTHER_LEAPFROGS = (2, 8), 2  # of those particles, that are run back; of their transitions
+ROUGH = 0.25  # power of the weights of the first, which are too rough to choose by
+SUSPECT = 6.0  # nats beyond a way's own particles, from which on the second have a look
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,10 +47,12 @@ class Chosen(LogWeights):
 
     Attributes:
         temperatures: T of each, `(n,)`; 1 is importance sampling.
+        missed: Where another start found mass that this one does not lead to, `(n,)`.
         scale: By which errors of annealing are let out.
     """
 
     temperatures: Tensor = field(default_factory=lambda: torch.empty(0))
+    missed: Tensor = field(default_factory=lambda: torch.empty(0))
     scale: float = 1.0
 
     def std_error(self) -> Tensor:
@@ -69,12 +75,15 @@ class Cheapest:
         rungs: The ways, from importance sampling to most temperatures.
         coefficients: a, b, c.
         tolerance: Standard error aimed at, nats.
+        others: Annealing from the prior, in few and in more temperatures; none where all ways
+            begin there.
         scale: By which stated errors are let out: eight particles hardly know of rare large ones.
     """
 
     rungs: tuple[Rung, ...]
     coefficients: tuple[float, float, float]
     tolerance: float
+    others: tuple[Kernel, ...] = ()
     scale: float = 1.0
 
     @property
@@ -85,7 +94,7 @@ class Cheapest:
     @property
     def num_others(self) -> int:
         """Simulated data of a confirmation: many, as few temperatures leave noisy gaps."""
-        return OTHERS
+        return SIMULATIONS
 
     @property
     def kernel(self) -> Kernel:
@@ -100,16 +109,67 @@ class Cheapest:
             rows: The n rows.
             seed: Of the evaluation.
         """
+        ways, log_w = self._weighed(Climb(program, rows, self.rungs, seed, TOGETHER))
+        return self._chosen(ways, log_w)
+
+    def checked(self, program: Program, rows: range, seed: int) -> Chosen:
+        """Returns the same as `run`, but for data of which another start finds mass elsewhere.
+
+        Of those the answer is the larger one of both, and not to be trusted.
+
+        Args:
+            program: The pair and its data.
+            rows: The n rows.
+            seed: Of the evaluation.
+        """
         climb = Climb(program, rows, self.rungs, seed, TOGETHER)
-        ways, log_w = self._ways(climb)
-        counts = torch.where(ways > 0, PARTICLES, SAMPLED)
-        for i in ways[ways > 0].unique().tolist():
-            members = torch.nonzero(ways == i)[:, 0]
-            log_w[:, members] = -torch.inf
-            log_w[:PARTICLES, members] = climb.log_w(i, members, 1)[0]
-        temperatures = torch.tensor([rung.temperatures for rung in self.rungs])[ways]
-        log_w = log_w[: int(counts.max())]
-        return Chosen(log_w, counts, temperatures=temperatures, scale=self.scale)
+        ways, log_w = self._weighed(climb)
+        found = self._chosen(ways, log_w)
+        if not self.others:
+            return found
+        missed, other = self._missed(climb, ways, log_w.amax(0))
+        if not len(missed):
+            return found
+        counts, temperatures = found.num_draws.clone(), found.temperatures.clone()
+        more = other.logsumexp(0) - log(len(other)) > found.log_evidence()[missed]
+        places = missed[more]
+        log_w[:, places] = -torch.inf
+        log_w[: len(other), places] = other[:, more]
+        counts[places], temperatures[places] = OTHERS[1]
+        found.missed[missed] = True
+        return replace(
+            found, log_w=log_w[: int(counts.max())], counts=counts, temperatures=temperatures
+        )
+
+    def _missed(self, climb: Climb, ways: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns whose ways do not lead to all that another start finds, and what that weighs.
+
+        Of each datum few particles are annealed from the prior in few temperatures. What they find
+        and the way's start hardly draws is run back in few temperatures; where that goes beyond
+        the way's own particles, more of more temperatures are run back by the way itself.
+
+        Args:
+            climb: Of the block.
+            ways: Numbers of the data's ways, `(n,)`.
+            highest: Their particles' largest log w, `(n,)`, nats.
+
+        Returns:
+            Places of m data, `(m,)`; log-weights of annealing from the prior, `(J, m)`, nats.
+        """
+        kernels, (few, many) = self.others, (size for size, _ in OTHERS)
+        short, long = Elsewhere(climb, kernels[0], few, ROUGH), Elsewhere(climb, kernels[1], many)
+
+        def beyond(i: int, todo: Tensor, num_runs: int) -> Tensor:
+            return todo[~short.reaches(i, todo, highest[todo], num_runs, SUSPECT)]
+
+        todo = beyond(0, torch.arange(climb.size), few)  # costs nothing: T is 1
+        todo = torch.cat([todo[ways[todo] == 0], beyond(1, todo[ways[todo] > 0], BACK[0])])
+        missed = []
+        for i in ways[todo].unique().tolist():
+            members = todo[ways[todo] == i]
+            missed.append(members[~long.reaches(i, members, highest[members], BACK[1])])
+        missed = torch.cat([todo[:0], *missed])
+        return missed, long.log_w(missed)
 
     def back(self, program: Program, rows: range, seed: int, u: Tensor) -> Tensor:
         """Returns log w of a draw of the posterior, run back by the way of its datum, `(n,)`.
@@ -170,6 +230,37 @@ class Cheapest:
     def _heavy(self) -> int:
         """The way of data near the start, under which their weights have a heavy tail."""
         return max(i for i, rung in enumerate(self.rungs) if i == 1 or rung.temperatures <= HEAVY)
+
+    def _weighed(self, climb: Climb) -> tuple[Tensor, Tensor]:
+        """Returns the number of each datum's way, `(n,)`, and its log-weights, `(512, n)`, nats.
+
+        Args:
+            climb: Of the block.
+        """
+        ways, log_w = self._ways(climb)
+        for i in ways[ways > 0].unique().tolist():
+            members = torch.nonzero(ways == i)[:, 0]
+            log_w[:, members] = -torch.inf
+            log_w[:PARTICLES, members] = climb.log_w(i, members, 1)[0]
+        return ways, log_w
+
+    def _chosen(self, ways: Tensor, log_w: Tensor) -> Chosen:
+        """Returns what `_weighed` found.
+
+        Args:
+            ways: Numbers of the data's ways, `(n,)`.
+            log_w: Their log-weights, `(512, n)`, nats.
+        """
+        counts = torch.where(ways > 0, PARTICLES, SAMPLED)
+        temperatures = torch.tensor([rung.temperatures for rung in self.rungs])[ways]
+        missed = torch.zeros(len(ways), dtype=torch.bool)
+        return Chosen(
+            log_w[: int(counts.max())],
+            counts,
+            temperatures=temperatures,
+            missed=missed,
+            scale=self.scale,
+        )
 
     def _ways(self, climb: Climb) -> tuple[Tensor, Tensor]:
         """Returns the number of each datum's way, `(n,)`, and log-weights of the first, `(S, n)`.
@@ -243,7 +334,12 @@ def chosen(program: Program, tolerance: float, most: int, seed: int) -> Cheapest
     one = Kernel(np.array([0.0, 1.0]), np.empty(0), LEAPFROGS, best.proposal)
     rungs = [Rung(best.kernel(t), 1, PARTICLES) for t in TEMPERATURES if t <= most]
     coefficients = _coefficients(program, [best.kernel(t) for t in PILOT], seed)
-    found = Cheapest((Rung(one, 1, SAMPLED), *rungs), coefficients, tolerance)
+    others = ()
+    if best.proposal is not None or program.guide is not None:
+        prior = replace(program, guide=None)
+        other = pilot(prior, OTHER_LEAPFROGS, stream_seed(seed, PRIOR))
+        others = tuple(other.kernel(t) for _, t in OTHERS)
+    found = Cheapest((Rung(one, 1, SAMPLED), *rungs), coefficients, tolerance, others)
     return found.let_out(program, seed)
 
 

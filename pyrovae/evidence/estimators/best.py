@@ -34,9 +34,10 @@ class Fitted(Annealed):
         """Returns "not contradicted", or what to do: "more temperatures", or as of `Reading`."""
         plain = Reading().of_weights(e)
         good = looks_good(e.ess, e.pareto_k, e.std_error, e.num_draws).tolist()
+        steps, missed = e.extras["temperatures"].tolist(), _missed(e).tolist()
         return [
-            word if not t else VERDICTS[0] if g else self.contradicted
-            for word, t, g in zip(plain, e.extras["temperatures"].tolist(), good, strict=True)
+            self.contradicted if m or t and not g else VERDICTS[0] if t else word
+            for word, t, g, m in zip(plain, steps, good, missed, strict=True)
         ]
 
     def budget(self, e: Results, protocol: Mapping[str, object]) -> str:
@@ -58,12 +59,25 @@ class Fitted(Annealed):
         return ", ".join(f"{way} for {count:,}" for way, count in found.items())
 
     def facts(self, e: Results) -> str:
-        """Returns half the squared errors: how much too low the mean is, in expectation."""
-        return f"in expectation it is too low by about {e.bias:.4f} nats, half the squared errors"
+        """Returns half the squared errors: how much too low the mean is, in expectation.
+
+        And of how many data another start finds mass elsewhere.
+        """
+        low = f"in expectation it is too low by about {e.bias:.4f} nats, half the squared errors"
+        if count := int(_missed(e).sum()):
+            low += (
+                f"; annealing from the prior finds mass of {count:,} data where theirs leads not"
+            )
+        return low
 
     def beside(self, e: Results) -> str:
         """Returns nothing."""
         return ""
+
+
+def _missed(e: Results) -> Tensor:
+    """Returns 1 where another start found mass elsewhere, `(N,)`."""
+    return e.extras.get("missed", torch.zeros_like(e.value))
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,11 @@ class Best(Estimator[LogWeights | StreamedWeights]):
         \text{tolerance}
 
     with as many temperatures as a pilot finds needed for log-weights that spread so much; the
-    table is `(S, N)`. Where log p(x, z) has no gradient it is importance sampling with the guide,
-    of as many draws as `num_particles="auto"` makes, or naive sampling without one.
+    table is `(S, N)`. A few particles are annealed from the prior as well: where these end in mass
+    that a datum's way does not lead to, it is not "ok", whatever simulated data say.
+
+    Where log p(x, z) has no gradient it is importance sampling with the guide, of as many draws as
+    `num_particles="auto"` makes, or naive sampling without one.
 
     Attributes:
         tolerance: Standard error of a datum that is aimed at, nats. The mean of log p(x) over data
@@ -158,7 +175,7 @@ class Best(Estimator[LogWeights | StreamedWeights]):
         way = self._way(program, work)
         if isinstance(way, Sampled):
             return way.weights(program, rows, work)
-        return way.run(program, rows, work.seed)
+        return way.checked(program, rows, work.seed)
 
     def columns(self, weights: LogWeights | StreamedWeights, grid: tuple[int, ...]) -> Columns:
         """Returns log-mean-exp, `(n,)`; of fewer than 25 particles there is no k-hat.
@@ -172,14 +189,21 @@ class Best(Estimator[LogWeights | StreamedWeights]):
         return found._replace(pareto_k=torch.where(few, torch.nan, found.pareto_k))
 
     def extras(self, weights: LogWeights | StreamedWeights) -> dict[str, Tensor]:
-        """Returns the temperatures, `(n,)`: 1 of importance sampling from the start, 0 of other.
+        """Returns temperatures and what was missed, `(n,)`.
+
+        Temperatures are 1 of importance sampling from the start, 0 of other; "missed" is 1 where
+        another start found mass that the datum's way does not lead to.
 
         Args:
             weights: What `weights` returned.
         """
         if isinstance(weights, Chosen):
-            return {"temperatures": weights.temperatures.double()}
-        return {"temperatures": torch.zeros_like(weights.log_sum(1)).reshape(-1)}
+            return {
+                "temperatures": weights.temperatures.double(),
+                "missed": weights.missed.double(),
+            }
+        none = torch.zeros_like(weights.log_sum(1)).reshape(-1)
+        return {"temperatures": none, "missed": none}
 
     def confirm(self, program: Program, e: Results, good: Tensor, work: Work) -> Confirmation:
         """Returns what runs back on simulated data say, and twice the temperatures.

@@ -17,7 +17,7 @@ from pyrovae.program import Curvatures, GeometricPath, Program, Values
 
 STARTS = 32  # draws, of which the one with the highest density is where Newton begins
 LENGTHS = 1.0, 0.5, 0.25, 0.1, 0.03, 0.01  # of a Newton step, tried at once
-ENOUGH = 0.01  # nats, of which a datum at its mode gains less by another step
+ENOUGH = 0.1  # nats, of which a datum at its mode gains less by another step
 FULL, RANK = 100, 64  # dimensions up to which all is known of a curvature; directions beyond
 
 

@@ -1,6 +1,14 @@
 """Where annealing begins, the coordinates that it runs in, and the densities at both ends."""
 
-__all__ = ["GuidePath", "Mixed", "Moved", "NormalPath", "Path", "PathProposal"]
+__all__ = [
+    "SCALE_DRAWS",
+    "GuidePath",
+    "Mixed",
+    "Moved",
+    "NormalPath",
+    "Path",
+    "PathProposal",
+]
 
 from collections.abc import Sequence
 from copy import copy
@@ -33,7 +41,12 @@ class Path:
     Args:
         base: The program's latents u, unconstrained, from which v differ as the path says.
         parts: What of the path is each datum's own, `(n, ...)` each.
+
+    Attributes:
+        scale_draws: Draws of the start by which its scale is read.
     """
+
+    scale_draws = SCALE_DRAWS
 
     def __init__(self, base: GeometricPath, *parts: Tensor) -> None:
         self.base, self.parts = base, parts
@@ -66,12 +79,12 @@ class Path:
     def scale(self) -> Tensor:
         """The scale of the start's v, `(n, d)`: of a normal, its standard deviation.
 
-        It is taken from the middle 80 % of 256 draws: of heavy tails, whose few outliers would
+        It is taken from the middle 80 % of D = 256 draws: of heavy tails, whose few outliers would
         rule a standard deviation, it is the scale of where the particles are. 1 in a direction
         without any.
         """
-        draws = self.start(SCALE_DRAWS).sort(0).values  # (256, n, d)
-        tail = SCALE_DRAWS // 10
+        draws = self.start(self.scale_draws).sort(0).values  # (D, n, d)
+        tail = self.scale_draws // 10
         low, high = draws[tail], draws[-1 - tail]
         scale = (high - low) / (2 * NormalDist().inv_cdf(0.9))
         return torch.where(scale > 0, scale, 1.0)
@@ -86,7 +99,10 @@ class Path:
         Args:
             members: m places; the new path's rows count from 0.
         """
-        return self._elsewhere(self.base.select(members), tuple(p[members] for p in self.parts))
+        path = self._elsewhere(self.base.select(members), tuple(p[members] for p in self.parts))
+        if "scale" in self.__dict__:
+            path.__dict__["scale"] = self.scale[members]
+        return path
 
     def joined(self, others: Sequence["Path"], rows: range) -> Self:
         """Returns the path of more rows, of which this and the others are parts.

@@ -1,26 +1,28 @@
 """Ways to weigh particles, from importance sampling to annealing, and a block's climb on them.
 
-n are the rows of a block, m some of them.
+n are the rows of a block, m some of them, J the particles of another start.
 """
 
-__all__ = ["BACK", "Climb", "Rung"]
+__all__ = ["BEYOND", "Climb", "Elsewhere", "Rung"]
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pyrovae.evidence.samplers.annealing import annealed
 from pyrovae.evidence.samplers.chunks import pieces
-from pyrovae.evidence.samplers.paths import Path
+from pyrovae.evidence.samplers.paths import SCALE_DRAWS, Path
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import check_weights
 from pyrovae.program import Program, Values, reproducible
 from pyrovae.rng import stream_seed
 
-PLACE, RUNS, BACK, CHECK = 30, 31, 34, 36  # random streams
+PLACE, RUNS, SECOND, BACK, CHECK = 30, 31, 33, 34, 36  # random streams
+PRIOR_DRAWS = 64  # by which the prior's scale is read, of many data, for few particles
+BEYOND = 2.0  # nats above the largest weight, where a draw is out of reach
 AT_ONCE = 1024  # particles x data
 
 
@@ -161,13 +163,16 @@ class Climb:
         kernel = self.rungs[i].kernel
         return self.made(kernel.proposal, kernel, self.program)
 
-    def made(self, key: object, kernel: Kernel, program: Program) -> Path:
+    def made(
+        self, key: object, kernel: Kernel, program: Program, scale_draws: int = SCALE_DRAWS
+    ) -> Path:
         """Returns a path of the block, made once, in parts.
 
         Args:
             key: What it is kept under.
             kernel: Which says where it begins.
             program: The pair, or the model alone.
+            scale_draws: Draws by which the start's scale is read.
         """
         if key not in self._paths:
             with self.stream(PLACE, len(self._paths)):
@@ -176,6 +181,7 @@ class Climb:
                 rows = rows if self.cuts else [self.rows]
                 paths = [kernel.path(program, r) for r in rows]
                 path = paths[0] if len(paths) == 1 else paths[0].joined(paths[1:], self.rows)
+                path.scale_draws = scale_draws
                 path.prepare()
             self._paths[key] = path
         return self._paths[key]
@@ -187,3 +193,104 @@ class Climb:
     def stream(self, *numbers: int) -> AbstractContextManager[None]:
         """Returns a context of random numbers of this block's own."""
         return reproducible(stream_seed(self.seed, *numbers), 0, self.rows.start)
+
+
+class Elsewhere:
+    """Where annealing from the prior ends, and whether the ways of a climb lead there.
+
+    A draw of the posterior that a way reaches has, run back, a weight like those of the way's own
+    particles. One far above all of them lies where the way does not lead.
+
+    Args:
+        climb: Of the block, and its ways.
+        kernel: Of annealing from the prior.
+        num_particles: J.
+        power: Of the weights by which ends are drawn; below 1 where those are too rough to tell.
+    """
+
+    def __init__(
+        self, climb: Climb, kernel: Kernel, num_particles: int, power: float = 1.0
+    ) -> None:
+        self._climb, self._kernel, self._size = climb, kernel, num_particles
+        self._power = power
+        self._ends = self._log_w = torch.empty(0)  # (J, n, d) and (J, n); NaN where not known
+
+    def back(self, i: int, todo: Tensor, num_runs: int) -> Tensor:
+        """Returns log w `(K, m)` of runs back by a way from where annealing from the prior ends.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            num_runs: K, a divisor of J; particles run back as often as they weigh.
+        """
+        climb = self._climb
+        self._find(todo)
+        u, path = self._ends[:: self._size // num_runs], climb.path(i)
+        if path.base.program.guide is not None:  # its own u may be others
+            with climb.stream(BACK):
+                z, _ = self._path().base.values(u.nan_to_num())
+                u = path.base.unconstrain(z, len(u))
+        return climb.log_w_back(i, todo, u)
+
+    def reaches(
+        self, i: int, todo: Tensor, highest: Tensor, num_runs: int, beyond: float = BEYOND
+    ) -> Tensor:
+        """Returns whether a way leads wherever annealing from the prior ends, `(m,)`.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            highest: The largest log w of the way's own particles, `(m,)`.
+            num_runs: K, as of `back`.
+            beyond: Nats above the largest weight, where a draw is out of reach.
+        """
+        if not len(todo):
+            return torch.ones(0, dtype=torch.bool)
+        return (self.back(i, todo, num_runs) <= highest + beyond).all(0)
+
+    def log_w(self, todo: Tensor) -> Tensor:
+        """Returns log-weights of annealing from the prior, `(J, m)`, nats.
+
+        Args:
+            todo: Places of the data in the block, `(m,)`.
+        """
+        self._find(todo)
+        return self._log_w[:, todo]
+
+    def _find(self, todo: Tensor) -> None:
+        """Anneals from the prior for those of some data for which that was not done yet."""
+        climb = self._climb
+        if not self._ends.numel():
+            scale = climb.path(0).scale
+            self._ends = scale.new_full((self._size, *scale.shape), torch.nan)
+            self._log_w = torch.full((self._size, climb.size), torch.nan, dtype=torch.float64)
+        for part in climb.parts(todo[self._log_w[0, todo].isnan()]):
+            with climb.stream(SECOND, self._size, int(part[0])):
+                path = climb.of(self._path(), part)
+                log_w, _, v = annealed(path, path.start(self._size), self._kernel)
+                log_w = climb.columns(log_w)
+                index = self._drawn(log_w)  # (J, m)
+            if not climb.program.plate:
+                index = index[:, 0]
+            ends = v.gather(0, index.to(v.device)[..., None].expand_as(v))
+            if climb.cuts:
+                self._ends[:, part], self._log_w[:, part] = ends, log_w
+            else:
+                self._ends, self._log_w = ends, log_w
+
+    def _drawn(self, log_w: Tensor) -> Tensor:
+        """Returns which particles weigh how often, `(J, m)`: systematic resampling.
+
+        Args:
+            log_w: Log-weights, `(J, m)`.
+        """
+        weights = (self._power * log_w).softmax(0).nan_to_num(1 / self._size)
+        shift = torch.rand(weights.shape[1], dtype=weights.dtype)
+        places = (torch.arange(self._size)[:, None] + shift) / self._size
+        index = torch.searchsorted(weights.cumsum(0).mT.contiguous(), places.mT.contiguous())
+        return index.mT.clamp(max=self._size - 1)
+
+    def _path(self) -> Path:
+        """Returns the path from the prior."""
+        climb = self._climb
+        return climb.made("prior", self._kernel, replace(climb.program, guide=None), PRIOR_DRAWS)
