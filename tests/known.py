@@ -8,8 +8,9 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from scenarios import LinearGaussian
-from scipy.stats import betabinom, nbinom
+from scipy.stats import betabinom, dirichlet_multinomial, nbinom
 from torch import Tensor
 
 
@@ -42,6 +43,11 @@ def grid(low: float, high: float, log_f: Callable[[Tensor], Tensor], size: int =
     """The integral of exp log_f from low to high on a grid, which comes first in its shape."""
     z = torch.linspace(low, high, size)
     return log_f(z).logsumexp(0) + np.log((high - low) / (size - 1))
+
+
+def numbers(values: Any) -> Tensor:
+    """A tensor of numpy's numbers, of the default type."""
+    return torch.as_tensor(values, dtype=torch.get_default_dtype())
 
 
 def linear(
@@ -393,6 +399,178 @@ def everything(n: int = 48) -> list[Known]:
         funnel(n, "prior"),
         banana(n),
     ]  # fmt: skip
+
+
+def beta_normal(n: int) -> Known:
+    """p ~ Beta(2, 5), x ~ N(p, 0.1^2): a share, measured; some are measured below 0."""
+    prior = dist.Beta(2.0, 5.0)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            p = pyro.sample("p", prior)
+            pyro.sample("x", dist.Normal(p, 0.1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            mean = (0.7 * x + 0.3 * 2 / 7).clamp(0.05, 0.95)
+            pyro.sample("p", dist.Beta(16 * mean, 16 * (1 - mean)))
+
+    rng = np.random.default_rng(1)
+    x = numbers(rng.beta(2, 5, n) + 0.1 * rng.standard_normal(n))
+    truth = grid(0, 1, lambda p: (
+        prior.log_prob(p)[:, None] + dist.Normal(p[:, None], 0.1).log_prob(x)
+    ))  # fmt: skip
+    return Known("Beta, measured", model, guide, x, truth)
+
+
+def log_normal(n: int, size: int = 5) -> Known:
+    """s ~ LogNormal(0, 1), x_i ~ N(0, s^2), i up to 5; the guide is 1.2 times too wide."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(0.0, s[..., None].expand(*s.shape, size)).to_event(1),
+                        obs=x)  # fmt: skip
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            precision = 1 + 2 * size
+            loc = size / precision * x.square().mean(1).log()
+            pyro.sample("s", dist.LogNormal(loc, 1.2 / precision**0.5))
+
+    rng = np.random.default_rng(1)
+    x = numbers(rng.lognormal(size=(n, 1)) * rng.standard_normal((n, size)))
+    truth = grid(-8, 8, lambda t: (
+        dist.Normal(0.0, 1.0).log_prob(t)[:, None]
+        + dist.Normal(0.0, t.exp()[:, None, None]).log_prob(x).sum(-1)
+    ), 4_001)  # fmt: skip
+    return Known("LogNormal", model, guide, x, truth)
+
+
+def dirichlet(n: int, size: int) -> Known:
+    """p ~ Dirichlet(0.5, ...), x ~ Multinomial(20, p); a guide of 1.2 times its variance."""
+    a = torch.full((size,), 0.5)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            p = pyro.sample("p", dist.Dirichlet(a))
+            pyro.sample("x", dist.Multinomial(20, p), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("p", dist.Dirichlet((a + x) / 1.2))
+
+    rng = np.random.default_rng(1)
+    x = numbers(rng.multinomial(20, rng.dirichlet(a, n)))
+    truth = torch.from_numpy(dirichlet_multinomial.logpmf(x.long().numpy(), a.numpy(), 20))
+    return Known(f"Dirichlet-Multinomial {size}", model, guide, x, truth)
+
+
+def correlation(n: int, size: int = 8) -> Known:
+    """L ~ LKJ(2) of a 2 x 2 correlation, x_i ~ N(0, L L^T), i up to 8; Fisher's z as guide."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            tril = pyro.sample("L", dist.LKJCholesky(2, 2.0))
+            rows = tril[..., None, :, :].expand(*tril.shape[:-2], size, 2, 2)
+            pyro.sample("x", dist.MultivariateNormal(torch.zeros(2), scale_tril=rows)
+                        .to_event(1), obs=x)  # fmt: skip
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            r = x.prod(-1).sum(1) / x.square().sum(1).prod(-1).sqrt()
+            z = dist.Normal(0.8 * r.atanh()[:, None], 1.2 * size**-0.5).to_event(1)
+            pyro.sample(
+                "L", dist.TransformedDistribution(z, dist.transforms.CorrCholeskyTransform())
+            )
+
+    rng = np.random.default_rng(1)
+    rho = 2 * rng.beta(2, 2, (n, 1)) - 1
+    z = rng.standard_normal((2, n, size))
+    x = numbers(np.stack([z[0], rho * z[0] + (1 - rho**2) ** 0.5 * z[1]], -1))
+    truth = grid(-1 + 1e-6, 1 - 1e-6, lambda rho: (
+        (0.75 * (1 - rho**2)).log()[:, None]
+        + dist.Normal(0.0, 1.0).log_prob(x[..., 0]).sum(-1)
+        + dist.Normal(rho[:, None, None] * x[..., 0], (1 - rho**2).sqrt()[:, None, None])
+        .log_prob(x[..., 1]).sum(-1)
+    ))  # fmt: skip
+    return Known("LKJ 2 x 2", model, guide, x, truth)
+
+
+def nested(n: int, parts: int) -> Known:
+    """m ~ N(0, 1) of a group, t_i ~ N(m, 0.7^2), x_i ~ N(t_i, 0.5^2); a mean-field guide."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            m = pyro.sample("m", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("parts", parts, dim=-1):
+                t = pyro.sample("t", dist.Normal(m, 0.7))
+                pyro.sample("x", dist.Normal(t, 0.5), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            mean = parts / (parts + 0.74) * x.mean(1, keepdim=True)
+            pyro.sample("m", dist.Normal(mean, (1 + parts / 0.49) ** -0.5))
+            with pyro.plate("parts", parts, dim=-1):
+                pyro.sample("t", dist.Normal(mean + 0.49 / 0.74 * (x - mean), 0.4))
+
+    cov = 0.74 * torch.eye(parts) + 1
+    exact = dist.MultivariateNormal(torch.zeros(parts), cov)
+    noise = torch.randn(n, parts, generator=torch.Generator().manual_seed(1))
+    x = noise @ torch.linalg.cholesky(cov).T
+    return Known(f"a plate of {parts} in the data's", model, guide, x, exact.log_prob(x))
+
+
+def masked(n: int) -> Known:
+    """Probabilistic PCA of which 40 % is not seen: of x[:, 0] that where x[:, 1] is 1 counts.
+
+    The guide takes what is not seen for its mean, which is off and too narrow.
+    """
+    s = LinearGaussian.make(x_dim=8, z_dim=3)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, 3), 1.0).to_event(1))
+            loc = (z @ s.weight.T + s.mean).squeeze(-2)
+            with pyro.plate("columns", 8, dim=-1), poutine.mask(mask=x[:, 1] > 0):
+                pyro.sample("x", dist.Normal(loc, s.sigma), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            loc = s.posterior_mean(torch.where(x[:, 1] > 0, x[:, 0], s.mean))
+            pyro.sample("z", dist.Normal(loc[:, None], 0.4).to_event(1))
+
+    x = s.data(n)
+    seen = torch.rand(n, 8, generator=torch.Generator().manual_seed(2)) < 0.6
+    cov = s.weight @ s.weight.T + s.sigma**2 * torch.eye(8)
+    truth = torch.stack([
+        dist.MultivariateNormal(s.mean[i], cov[i][:, i]).log_prob(row[i])
+        if i.any() else torch.tensor(0.0)
+        for row, i in zip(x, seen, strict=True)
+    ])  # fmt: skip
+    return Known("PPCA 3, 40 % masked", model, guide, torch.stack([x, seen.to(x)], 1), truth)
+
+
+CERTIFIABLE: dict[str, Callable[[int], Known]] = {
+    "LogNormal": log_normal,
+    "Beta, measured": beta_normal,
+    "Dirichlet-Multinomial 3": lambda n: dirichlet(n, 3),
+    "Dirichlet-Multinomial 10": lambda n: dirichlet(n, 10),
+    "LKJ": correlation,
+    "nested plates 4": lambda n: nested(n, 4),
+    "nested plates 20": lambda n: nested(n, 20),
+    "masked": masked,
+    "sigma 0.01, mean field": lambda n: linear(
+        "PPCA 10, sigma 0.01, mean field", 20, 10, n=n, sigma=0.01, kind="mean field"
+    ),
+    "PPCA 100, guide x 0.3": lambda n: linear("PPCA 100, guide x 0.3", 50, 100, 0.3, n=n),
+    "PPCA 200, guide shifted": lambda n: linear("PPCA 200, shifted", 10, 200, n=n, shift=3.0),
+}  # models of other families and shapes, of n data
+
+
+def certifiable(n: int = 48) -> list[Known]:
+    """Those of `CERTIFIABLE`, with n data each."""
+    return [make(n) for make in CERTIFIABLE.values()]
 
 
 def named(name: str, known: Known) -> Known:

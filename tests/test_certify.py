@@ -49,8 +49,9 @@ KNOWN = {
     "mixture and latent": lambda n: known.gaussians(n, 0.5),
     "Student": lambda n: known.student(n, 2, 2.0, "guide"),
     "a tenth outliers": lambda n: known.outliers(n),
+    **known.CERTIFIABLE,
 }
-FAST = "PPCA 5, guide x 0.3", "Gamma-Poisson"
+FAST = "PPCA 5, guide x 0.3", "Gamma-Poisson", "nested plates 4", "masked"
 
 
 @pytest.mark.parametrize(
