@@ -69,15 +69,11 @@ def test_certified_intervals_hold_the_truth(make):
 
 
 @pytest.mark.slow
-def test_95_percent_of_many_intervals_hold_the_truth():
-    """Of all 1,800 at least 94 %; of each model's 600 no less than by three standard errors."""
-    held = []
-    for name in ("PPCA 5, guide x 3", "Gamma-Poisson", "Student"):
-        model = KNOWN[name](600)
-        c = pv.certify(model.model, model.guide, model.x, seed=1)
-        held.append(covered(c, model.truth))
-        assert held[-1] >= 0.95 - 3 * (0.05 * 0.95 / c.certified.sum()) ** 0.5
-    assert sum(held) / len(held) >= 0.94, held
+@pytest.mark.parametrize("name", ["PPCA 5, guide x 3", "Gamma-Poisson", "Student"])
+def test_95_percent_of_many_intervals_hold_the_truth(name):
+    model = KNOWN[name](600)
+    c = pv.certify(model.model, model.guide, model.x, seed=1)
+    assert covered(c, model.truth) >= 0.94
 
 
 LOST = {
@@ -246,6 +242,17 @@ def test_small_weights_are_no_heavy_tail():
     log_w = 0.3 * torch.randn(8, 8, 1000, dtype=torch.float64)
     k = Sides.of(log_w, 0, 0.2, (0, 1)).pareto_k
     assert (k > sides.HEAVY).double().mean() < 0.05
+
+
+def test_errors_cover_the_tail_that_was_not_met():
+    """w = 1 + 0.1 y, y generalised Pareto with k = 0.2: without it, 93 to 94 % hold log E[w]."""
+    k = 0.2
+    y = (torch.rand(8, 8, 8000, dtype=torch.float64) ** -k - 1) / k
+    s = Sides.of((0.1 * y).log1p(), 0, 0.1, (0, 96))
+    truth = torch.tensor(0.1 / (1 - k)).log1p()
+    low, high = s.lower - 2 * s.lower_error, s.upper + 2 * s.upper_error
+    held = ((low <= truth) & (truth <= high))[s.certified].double().mean()
+    assert held >= 0.95
 
 
 @pytest.mark.parametrize(

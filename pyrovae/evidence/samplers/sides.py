@@ -9,6 +9,7 @@ import torch
 from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
+from pyrovae import diagnostics
 from pyrovae.evidence.samplers.pimh import coupled
 from pyrovae.evidence.weights import LogWeights
 
@@ -40,7 +41,8 @@ class Sides(NamedTuple):
         \hat w_m = \tfrac1S \sum_s w_{ms}
 
     Standard errors are let out as far as Student's quantile, of M - 1 degrees of freedom, lies
-    beyond the normal one: two of them cover what they should, of few runs, too.
+    beyond the normal one: two of them cover what they should, of few runs, too. Of the upper bound
+    two also cover what the particles' tail, as k-hat fits it, holds beyond those that were met.
 
     Attributes:
         value: log of the mean over all runs.
@@ -87,13 +89,12 @@ class Sides(NamedTuple):
         every = log_w.flatten(0, 1)
         value, lower = pooled.log_evidence(), runs.mean(0)
         steep = every + (every - value).clamp(min=EQUAL).log()  # below 0, it is bounded
-        k = torch.stack([LogWeights(w).pareto_k() for w in (every, steep)]).amax(0)
+        own_k, steep_k = (LogWeights(w).pareto_k() for w in (every, steep))
+        k = torch.maximum(own_k, steep_k)
         draws = torch.full((n,), len(every))
         student = stdtrit(num_runs - 1, COVERED) / ndtri(COVERED)
-        lower_error, upper_error = (
-            student * runs.std(0) / num_runs**0.5,
-            student * chains.std_error,
-        )
+        lower_error = student * runs.std(0) / num_runs**0.5
+        upper_error = student * chains.std_error + _unseen(every - value, own_k) / ERRORS
         width = upper - lower
         wide = ~(width + ERRORS * (lower_error + upper_error) <= 2 * tolerance)
         code = torch.full((n,), CERTIFIED)
@@ -151,3 +152,27 @@ class Sides(NamedTuple):
     def of_members(self, members: Tensor) -> "Sides":
         """Returns those of some data, by places or a mask."""
         return Sides(*(a[members] for a in self))
+
+
+def _unseen(log_w: Tensor, pareto_k: Tensor) -> Tensor:
+    r"""Returns what the fitted tail of weights adds to their mean beyond those met, `(n,)`, nats.
+
+    .. math::
+        \log \Bigl(1 + \tfrac TS \max\bigl(0, \mathrm{E}[y] - \overline y\bigr)\Bigr), \quad
+        \mathrm{E}[y] = \frac{k}{(1 - k)(2^k - 1)} \, \mathrm{median}(y)
+
+    of the excesses y of the T largest weights above the next one, in units of the mean: those of a
+    generalised Pareto distribution with shape k. Large weights that are rare and not yet met leave
+    means too low, and errors too small, more often than not.
+
+    Args:
+        log_w: Of all particles, `(S, n)`, less the log of their mean, nats.
+        pareto_k: Their k-hat, `(n,)`; of 1 and more, or of too few draws, 0 is returned.
+    """
+    num_draws = len(log_w)
+    size = diagnostics.tail_length(num_draws)
+    top = log_w.topk(size + 1, dim=0).values.exp()
+    excess = top[:-1] - top[-1]
+    k = torch.where(pareto_k < 1, pareto_k, 0.0).clamp(min=0.001)
+    mean = excess.median(0).values * k / ((1 - k) * (2**k - 1))
+    return (size / num_draws * (mean - excess.mean(0)).clamp(min=0)).log1p()
