@@ -407,8 +407,8 @@ def test_the_mass_matrix_knows_correlations(monkeypatch):
 
 
 def test_many_dimensions_of_which_few_are_seen(monkeypatch):
-    """Of 200 dimensions 20 are observed: low rank is exact; on a path from it, too."""
-    scenario = LinearGaussian.make(x_dim=20, z_dim=200, sigma=1.0)
+    """Of 300 dimensions 20 are observed: low rank is exact; on a path from it, too."""
+    scenario = LinearGaussian.make(x_dim=20, z_dim=300, sigma=1.0)
     x = scenario.data(5)
     truth = scenario.log_evidence(x)
     w = drawn(
@@ -417,10 +417,10 @@ def test_many_dimensions_of_which_few_are_seen(monkeypatch):
     )  # fmt: skip
     torch.testing.assert_close(w.log_w, truth.expand(7, 5), rtol=0, atol=1e-8)
     path = pv.Laplace(0.8).path(inspect(scenario.model, None, x), range(5))
-    cov = path.factor.times(path.factor.transposed(torch.eye(200)[:, None].expand(200, 5, 200)))
+    cov = path.factor.times(path.factor.transposed(torch.eye(300)[:, None].expand(300, 5, 300)))
     torch.testing.assert_close(cov[:, 0], 0.64 * scenario.cov, rtol=0, atol=1e-8)
     torch.testing.assert_close(path.log_volume, 0.5 * cov.transpose(0, 1).logdet())
-    v = torch.randn(4, 5, 200)
+    v = torch.randn(4, 5, 300)
     torch.testing.assert_close(path.inward(path.outward(v)), v)
     torch.testing.assert_close(path.inward(path.outward(v)[0]), v[0])
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)

@@ -18,7 +18,7 @@ from pyrovae.program import Curvatures, GeometricPath, Program, Values
 STARTS = 32  # draws, of which the one with the highest density is where Newton begins
 LENGTHS = 1.0, 0.5, 0.25, 0.1, 0.03, 0.01  # of a Newton step, tried at once
 ENOUGH = 0.1  # nats, of which a datum at its mode gains less by another step
-FULL, RANK = 100, 64  # dimensions up to which all is known of a curvature; directions beyond
+FULL, RANK = 256, 64  # dimensions up to which all is known of a curvature; directions beyond
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Laplace:
     in unconstrained latents u. Newton's steps lead to m from the guide's mean, or the best of some
     draws; of six lengths of a step the best is taken. The curvature Lambda is Gauss and Newton's
     where the program's families allow it, else the exact Hessian, what is not positive of it made
-    so; see `pyrovae.program.Curvatures`. Above 100 dimensions it is the prior's precision and what
+    so; see `pyrovae.program.Curvatures`. Above 256 dimensions it is the prior's precision and what
     64 directions add to that, those of the largest curvature.
 
     A guide with a diagonal covariance misses the correlations of a posterior, which cost nats;
