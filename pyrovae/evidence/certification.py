@@ -40,7 +40,7 @@ RUNS_, PARTICLES = 8, 8  # the same of annealing
 MOST_RUNS = 8  # times as many, where that would do
 TOGETHER = 16  # data
 OTHER_START, OTHER_TEMPERATURES = 32, 64  # particles, annealed from the prior
-RUN_BACK = 16  # of them, by annealing
+RUN_BACK, FARTHEST = 16, 4  # of them, by annealing, of simulated data, and of real ones
 PROBED = 32  # real data, by which it is seen how far up they need to go
 SCREENED = 256  # simulated data, of which those are tried that
 SAMPLED_DATA = 256, 16, 48  # a start of so many draws misses most, and others: of sampling,
@@ -248,7 +248,7 @@ class _Climb(Climb):
         if why := ways.agreements[i].code(ways.tolerance):
             return sides._replace(code=torch.where(sides.certified, why, sides.code))
         code, fine = sides.code.clone(), sides.certified
-        few = self._num_back(i)
+        few = OTHER_START if self.rungs[i].temperatures == 1 else FARTHEST
         reached = self._elsewhere.reaches(i, todo[fine], sides.highest[fine], few)
         code[fine] = torch.where(reached, CERTIFIED, STARTS)
         return sides._replace(code=code)
@@ -291,13 +291,10 @@ class _Climb(Climb):
         sides = self._sides(i, log_w)
         with_exact = torch.cat([back[:, None], log_w[:, 1:]], 1).logsumexp(1) - log(log_w.shape[1])
         away = (back.median(0).values > sides.highest + BEYOND).double()
-        others = self._elsewhere.back(i, every, self._num_back(i))
+        few = OTHER_START if rung.temperatures == 1 else RUN_BACK
+        others = self._elsewhere.back(i, every, few)
         lost = (others > sides.highest + BEYOND).double().mean(0)
         return sides, torch.stack([sides.upper - with_exact.mean(0), away, lost])
-
-    def _num_back(self, i: int) -> int:
-        """Returns how many of what annealing from the prior finds are run back by the i-th way."""
-        return OTHER_START if self.rungs[i].temperatures == 1 else RUN_BACK
 
     def _sides(self, i: int, log_w: Tensor) -> Sides:
         """Returns what runs say, their weights `(M, S, m)`."""

@@ -36,7 +36,7 @@ TOGETHER = 128  # data
 SIMULATIONS = 112  # data of a confirmation, beside 16
 FAR = 10.0  # nats, beyond which a gap is no worse
 OTHERS = (8, 12), (16, 64)  # particles and temperatures of another start, for all and for few
-BACK, OTHER_LEAPFROGS = (2, 8), 2  # of those particles, that are run back; of their transitions
+BACK, OTHER_LEAPFROGS = (2, 4), 2  # of those particles, that are run back; of their transitions
 ROUGH = 0.25  # power of the weights of the first, which are too rough to choose by
 SUSPECT = 6.0  # nats beyond a way's own particles, from which on the second have a look
 

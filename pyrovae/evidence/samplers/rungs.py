@@ -5,7 +5,7 @@ n are the rows of a block, m some of them, J the particles of another start.
 
 __all__ = ["BEYOND", "Climb", "Elsewhere", "Rung"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -111,12 +111,41 @@ class Climb:
             todo: Places of the data in the block, `(m,)`.
             u: `(J, n, d)`, unconstrained.
         """
+        return self._at(i, todo, u, self.rungs[i].back)
+
+    def log_w_start(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
+        """Returns log w `(J, m)` of some data's u, as those of importance sampling from a start.
+
+        Args:
+            i: The number of the way that begins there.
+            todo: Places of the data in the block, `(m,)`.
+            u: `(J, n, d)`, unconstrained.
+        """
+
+        def weighed(path: Path, u: Tensor) -> Tensor:
+            with torch.no_grad():
+                log_f0, log_f1 = path.ends(path.inward(u))
+            return (log_f1 - log_f0).cpu().double()
+
+        return self._at(i, todo, u, weighed)
+
+    def _at(
+        self, i: int, todo: Tensor, u: Tensor, weighed: Callable[[Path, Tensor], Tensor]
+    ) -> Tensor:
+        """Returns log w `(J, m)` of some data's u on the path of a way.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            u: `(J, n, d)`, unconstrained.
+            weighed: Takes the path of m data, and their u, to log w.
+        """
         tables = []
         for part in self.parts(todo):
             with self.stream(BACK, i, int(part[0])):
                 path = self.of(self.path(i), part)
-                back = self.rungs[i].back(path, u[:, part] if self.cuts else u)
-            tables.append(self.columns(back) if self.cuts else self.columns(back)[..., part])
+                log_w = self.columns(weighed(path, u[:, part] if self.cuts else u))
+            tables.append(log_w if self.cuts else log_w[..., part])
         return torch.cat(tables, -1)
 
     def log_w(self, i: int, todo: Tensor, num_runs: int) -> Tensor:
@@ -223,19 +252,16 @@ class Elsewhere:
             todo: Places of the data in the block, `(m,)`.
             num_runs: K, a divisor of J; particles run back as often as they weigh.
         """
-        climb = self._climb
-        self._find(todo)
-        u, path = self._ends[:: self._size // num_runs], climb.path(i)
-        if path.base.program.guide is not None:  # its own u may be others
-            with climb.stream(BACK):
-                z, _ = self._path().base.values(u.nan_to_num())
-                u = path.base.unconstrain(z, len(u))
-        return climb.log_w_back(i, todo, u)
+        u = self._u(i, todo)[:: self._size // num_runs]
+        return self._climb.log_w_back(i, todo, u)
 
     def reaches(
         self, i: int, todo: Tensor, highest: Tensor, num_runs: int, beyond: float = BEYOND
     ) -> Tensor:
         """Returns whether a way leads wherever annealing from the prior ends, `(m,)`.
+
+        Those ends are run back that are farthest from where the way begins: of the largest weight
+        as draws of its start.
 
         Args:
             i: The number of the way.
@@ -246,7 +272,42 @@ class Elsewhere:
         """
         if not len(todo):
             return torch.ones(0, dtype=torch.bool)
-        return (self.back(i, todo, num_runs) <= highest + beyond).all(0)
+        u = self._u(i, todo)
+        if num_runs < self._size:
+            u = self._farthest(i, todo, u, num_runs)
+        return (self._climb.log_w_back(i, todo, u) <= highest + beyond).all(0)
+
+    def _farthest(self, i: int, todo: Tensor, u: Tensor, count: int) -> Tensor:
+        """Returns K of some data's ends, those of the largest weight under a way's start.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data in the block, `(m,)`.
+            u: The ends, `(J, n, d)`.
+            count: K.
+        """
+        index = self._climb.log_w_start(i, todo, u).topk(count, dim=0).indices.to(u.device)
+        if not self._climb.program.plate:
+            return u.gather(0, index.expand(count, u.shape[-1]))
+        found = u[:count].clone()
+        found[:, todo] = u[:, todo].gather(0, index[..., None].expand(-1, -1, u.shape[-1]))
+        return found
+
+    def _u(self, i: int, todo: Tensor) -> Tensor:
+        """Returns where annealing from the prior ends, `(J, n, d)`, in a way's own latents.
+
+        Args:
+            i: The number of the way.
+            todo: Places of the data of which it is known then, `(m,)`.
+        """
+        self._find(todo)
+        climb, u = self._climb, self._ends
+        base = climb.path(i).base
+        if base.program.guide is None:
+            return u
+        with climb.stream(BACK):  # its u may be others
+            z, _ = self._path().base.values(u.nan_to_num())
+            return base.unconstrain(z, len(u))
 
     def log_w(self, todo: Tensor) -> Tensor:
         """Returns log-weights of annealing from the prior, `(J, m)`, nats.
