@@ -568,11 +568,6 @@ CERTIFIABLE: dict[str, Callable[[int], Known]] = {
 }  # models of other families and shapes, of n data
 
 
-def certifiable(n: int = 48) -> list[Known]:
-    """Those of `CERTIFIABLE`, with n data each."""
-    return [make(n) for make in CERTIFIABLE.values()]
-
-
 def named(name: str, known: Known) -> Known:
     from dataclasses import replace
 
