@@ -77,7 +77,7 @@ class Climb:
     Args:
         program: The pair and its data.
         rows: The n rows.
-        rungs: The ways, from the cheapest on.
+        rungs: The ways, from importance sampling on.
         seed: Of the evaluation.
         together: Data that run together, at most.
     """
@@ -114,20 +114,14 @@ class Climb:
         return self._at(i, todo, u, self.rungs[i].back)
 
     def log_w_start(self, i: int, todo: Tensor, u: Tensor) -> Tensor:
-        """Returns log w `(J, m)` of some data's u, as those of importance sampling from a start.
+        """Returns log w `(J, m)` of some data's u, as draws of a way's start: by the first way.
 
         Args:
             i: The number of the way that begins there.
             todo: Places of the data in the block, `(m,)`.
             u: `(J, n, d)`, unconstrained.
         """
-
-        def weighed(path: Path, u: Tensor) -> Tensor:
-            with torch.no_grad():
-                log_f0, log_f1 = path.ends(path.inward(u))
-            return (log_f1 - log_f0).cpu().double()
-
-        return self._at(i, todo, u, weighed)
+        return self._at(i, todo, u, self.rungs[0].back)
 
     def _at(
         self, i: int, todo: Tensor, u: Tensor, weighed: Callable[[Path, Tensor], Tensor]
