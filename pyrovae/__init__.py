@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.conv import ConvVAE as ConvVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
+    from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
@@ -89,6 +90,7 @@ _NAMES = {
     "RateDistortion": "evidence.samplers.distortion",
     "rate_distortion": "evidence.samplers.distortion",
     "Sandwich": "evidence.estimators.sandwich",
+    "SemiSupervisedVAE": "models.semi_supervised",
     "VAE": "models.vae",
     "Widened": "evidence.samplers.proposals",
     "ais": "evidence.samplers.annealing",

@@ -1,6 +1,6 @@
 """Distributions that torch and Pyro lack: as Pyro's own, for observed data."""
 
-__all__ = ["DiscretizedLogistic", "OpenBeta"]
+__all__ = ["DiscretizedLogistic", "Label", "OpenBeta"]
 
 from collections.abc import Sequence
 
@@ -45,6 +45,27 @@ class _OpenInterval(Constraint):
 
     def __repr__(self) -> str:
         return "(0, 1)"
+
+
+class _ClassOrNone(Constraint):
+    """Numbers 0, ..., K - 1, and -1 or NaN for none.
+
+    Args:
+        num_classes: K.
+    """
+
+    is_discrete = True
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def check(self, value: Tensor) -> Tensor:
+        """Returns which numbers are."""
+        whole = (value == value.round()) & (value >= -1) & (value < self.num_classes)
+        return whole | value.isnan()
+
+    def __repr__(self) -> str:
+        return f"{{0, ..., {self.num_classes - 1}}}, and -1 where there is none"
 
 
 class OpenBeta(dist.Beta):
@@ -126,3 +147,60 @@ class DiscretizedLogistic(TorchDistribution):
             tiny = torch.finfo(u.dtype).tiny
             x = self.loc + self.scale * torch.logit(u.clamp(tiny, 1 - torch.finfo(u.dtype).eps))
             return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+
+class Label(TorchDistribution):
+    r"""The label of a class c, which says c; -1 or NaN says nothing: the label is missing.
+
+    .. math::
+        P(y \mid c) = 1 \text{ if } y = c \text{ or missing}, \quad 0 \text{ otherwise}
+
+    Which labels are missing is given, as the sizes of the data are: what is drawn is c.
+
+    Args:
+        c: Classes from 0 to K - 1, of any shape, which is the batch shape.
+        num_classes: K.
+        dtype: Of log-probabilities; `None` for torch's default.
+        validate_args: Whether values are checked.
+    """
+
+    def __init__(
+        self,
+        c: Tensor,
+        num_classes: int,
+        dtype: torch.dtype | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.c, self.num_classes = c, num_classes
+        self.dtype = dtype or torch.get_default_dtype()
+        super().__init__(c.shape, validate_args=validate_args)
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        """That of c."""
+        return {"c": constraints.integer_interval(0, self.num_classes - 1)}
+
+    @property
+    def support(self) -> Constraint:
+        """The K classes, and none."""
+        return _ClassOrNone(self.num_classes)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Label":
+        """Returns the same with a larger batch shape."""
+        c = self.c.expand(batch_shape)
+        return Label(c, self.num_classes, self.dtype, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log P(y = value | c), 0 or -inf.
+
+        Args:
+            value: Labels, of a shape that broadcasts with the batch shape.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        fits = (value == self.c) | (value == -1) | value.isnan()
+        return torch.zeros_like(fits, dtype=self.dtype).masked_fill(~fits, -torch.inf)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns c, `(*sample_shape, *batch_shape)`."""
+        return self.c.expand(self._extended_shape(torch.Size(sample_shape)))

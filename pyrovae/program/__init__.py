@@ -13,6 +13,7 @@ relatives.
 from pyrovae.program.arguments import check_callables, check_data, check_observed, explained
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
+from pyrovae.program.classes import log_weights_by_class
 from pyrovae.program.contexts import evaluation, reproducible
 from pyrovae.program.curvature import Curvature, Curvatures
 from pyrovae.program.densities import Program
@@ -72,6 +73,7 @@ __all__ = [
     "is_table",
     "log_likelihood_of_all",
     "log_weights",
+    "log_weights_by_class",
     "negative_elbo",
     "no_guide",
     "observes_data",
