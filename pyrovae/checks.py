@@ -7,6 +7,8 @@ __all__ = [
     "check_seed",
     "check_sizes",
     "is_at_least",
+    "may_be_missing",
+    "nan_is_missing",
     "shown",
 ]
 
@@ -15,8 +17,10 @@ from difflib import get_close_matches
 from inspect import signature
 from math import inf
 from numbers import Integral, Real
+from typing import TypeVar
 
 SHOWN = 60  # characters of a value in a message
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def check_sizes(**sizes: object) -> None:
@@ -100,3 +104,32 @@ def check_options(given: Iterable[str], known: type, fn: Callable[..., object]) 
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
             what = getattr(fn, "__name__", "it")
             raise TypeError(f"{what} has no option {name!r}; {hint}")
+
+
+def nan_is_missing(*names: str) -> Callable[[F], F]:
+    """Returns a decorator for a model in whose arguments of these names NaN says: missing.
+
+    It is then not refused there, as it is in other data; what the model makes of it is its affair.
+
+    Args:
+        names: Of arguments.
+    """
+
+    def marked(fn: F) -> F:
+        vars(fn)["nan_is_missing"] = names
+        return fn
+
+    return marked
+
+
+def may_be_missing(fn: Callable[..., object]) -> list[int]:
+    """Returns the numbers of a model's arguments in which NaN says: missing.
+
+    Example:
+        >>> @nan_is_missing("y")
+        ... def model(x, y): ...
+        >>> may_be_missing(model)
+        [1]
+    """
+    names = getattr(fn, "nan_is_missing", ())
+    return [list(signature(fn).parameters).index(name) for name in names]

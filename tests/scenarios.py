@@ -10,6 +10,53 @@ import torch
 from scipy.stats import nbinom
 from torch import Tensor
 
+from pyrovae import SemiSupervisedVAE
+from pyrovae.likelihoods import Normal
+
+
+class LinearClasses:
+    """A `SemiSupervisedVAE` with a linear decoder, each class normal, and its exact posterior.
+
+    P(c|x) and P(z|x, c) are linear in x, since all classes have one covariance.
+    """
+
+    K, SIGMA = 3, 0.6
+
+    def __init__(self, seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            vae = SemiSupervisedVAE(4, self.K, 1, (), likelihood=Normal(sigma=self.SIGMA))
+            with torch.no_grad():
+                for p in vae.decoder.parameters():
+                    p.normal_()
+        self.vae, self.model, self.exact = vae, vae.model, vae.guide
+        self.weight, of_class = vae.decoder.last.weight.detach().split([1, self.K], 1)
+        self.locs = of_class.T + vae.decoder.last.bias.detach()  # (K, 4)
+        self.cov = self.weight @ self.weight.T + self.SIGMA**2 * torch.eye(4)
+        gain = self.weight[:, 0] / (self.weight.square().sum() + self.SIGMA**2)
+        std = (1 + self.weight.square().sum() / self.SIGMA**2) ** -0.5
+        slope = self.locs @ torch.linalg.inv(self.cov)
+        with torch.no_grad():
+            vae.classifier[0].weight.copy_(slope)
+            vae.classifier[0].bias.copy_(-0.5 * (slope * self.locs).sum(1))
+            vae.encoder.last.weight.zero_()
+            vae.encoder.last.weight[0] = torch.cat([gain, -self.locs @ gain])
+            vae.encoder.last.bias.zero_()
+            vae.encoder.last.bias[1] = (std - 1e-4).expm1().log()
+
+    def data(self, n):
+        """x, and y without a label."""
+        generator = torch.Generator().manual_seed(1)
+        return 2 * torch.randn(n, 4, generator=generator), torch.full((n,), -1)
+
+    def log_joint(self, x):
+        """log p(x, c) of each class, `(n, K)`."""
+        p = dist.MultivariateNormal(self.locs, self.cov)
+        return p.log_prob(x[:, None]) - np.log(self.K)
+
+    def log_evidence(self, x):
+        return self.log_joint(x).logsumexp(1)
+
 
 @dataclass(frozen=True)
 class LinearGaussian:

@@ -87,6 +87,8 @@ def models() -> None:
     assert_type(can[0].encode(splits.test.x[:]), TorchDistribution)
     mixture = pv.GaussianMixture(64, num_components=10).start_at(splits.train.x[:], seed=0)
     assert_type(mixture.responsibilities(splits.test.x[:]), Tensor)
+    semi = pv.SemiSupervisedVAE.for_data(splits, z_dim=2, y_dim=10)
+    assert_type(semi.classify(splits.test.x[:]), Tensor)
     pv.save(Mine(64), "runs/mine")
     assert_type(pv.load("runs/mine"), pv.Model)
     assert_type(named("user-mine"), type[pv.Model])

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrovae.commands.named import check_again, own_code
+from pyrovae.commands.named import check_again, model_class, own_code
 from pyrovae.commands.users import blamed
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
@@ -116,9 +116,10 @@ def _add_training(p: "Parser") -> None:
     add("--batch-size", type=COUNT, default=128, metavar="N", help="rows of a step")
     add(
         "--objective",
-        default="elbo",
+        type=str | None,
         metavar="NAME",
-        help="what is maximised, by name, or package.module.Class of your own",
+        help="what is maximised, by name, or package.module.Class of your own (default: the "
+        "model's, mostly elbo)",
     )
     add(
         "--lr",
@@ -198,6 +199,8 @@ def configured(argv: list[str]) -> "Namespace":
         raise ValueError("a program is no model with options; give --program or --model")
     with blamed(*own_code(vars(config))):
         resolve(config, dotted.model)
+    named = "elbo" if config.program else model_class(config.model).objective
+    config.objective = config.objective or named
     config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)
     config.binarize = config.binarize or ("none" if config.program else "dynamic")
     return config

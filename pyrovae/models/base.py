@@ -54,6 +54,7 @@ class Model(torch.nn.Module):
     Attributes:
         name: The name a user writes.
         inputs: What of a split of the data it takes, in order: ("x", "y") for labels as well.
+        objective: What its command maximises where nobody says otherwise, by name.
         model: A method `model(self, *data)`, the Pyro program.
         guide: Likewise; `None` where nothing is left to guess.
 
@@ -63,6 +64,7 @@ class Model(torch.nn.Module):
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ("x",)
+    objective: ClassVar[str] = "elbo"
     model: Callable[..., None] = _no_model
     guide: Callable[..., None] | None = None
 

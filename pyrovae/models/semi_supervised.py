@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import Label
@@ -34,9 +34,8 @@ class SemiSupervisedVAE(Model):
         Q(c, z \mid X) = Q(c \mid X)\, Q(z \mid X, c)
 
     Data with labels and without stand in one batch: `model` and `guide` take X `(N, x_dim)` and
-    y `(N,)`, integers or floats from 0 to K - 1, where -1 or NaN says that the label is missing
-    (NaN under Pyro's own handlers; `fit` and the estimators take finite numbers, -1). The
-    evidence of a datum, in nats, is that of what is known of it,
+    y `(N,)`, integers or floats from 0 to K - 1, where -1 or NaN says that the label is missing.
+    The evidence of a datum, in nats, is that of what is known of it,
 
     .. math::
         \log P(X_n, y_n) = \log \tfrac{1}{K} + \log \int P(X_n \mid z, y_n)\, P(z)\, dz
@@ -77,6 +76,7 @@ class SemiSupervisedVAE(Model):
 
     name = "semi-supervised-vae"
     inputs: ClassVar[tuple[str, ...]] = ("x", "y")
+    objective: ClassVar[str] = "semi-supervised"
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class SemiSupervisedVAE(Model):
         self.encoder = _WithClass(self.x_dim, self.y_dim, widths, 2 * self.z_dim)
         self.decoder = _WithClass(self.z_dim, self.y_dim, widths[::-1], outputs)
 
+    @nan_is_missing("y")
     def model(self, x: Tensor, y: Tensor) -> None:
         """Generative model: P(c) P(y|c) P(z) P(X|z, c), plated over the data.
 

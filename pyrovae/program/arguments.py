@@ -45,7 +45,7 @@ def check_callables(model: object, guide: object) -> None:
             )
 
 
-def check_data(data: Sequence[object], start: int = 0) -> None:
+def check_data(data: Sequence[object], start: int = 0, missing: Sequence[int] = ()) -> None:
     """Raises TypeError or DataError unless data are finite tensors of one length, not empty.
 
     NaN and inf would go through networks into every number unseen: the first is named by its row.
@@ -53,6 +53,7 @@ def check_data(data: Sequence[object], start: int = 0) -> None:
     Args:
         data: Tables, `(N, ...)` each, in memory or on disk.
         start: Number of the first row.
+        missing: Numbers of the tensors in which NaN says that something is missing.
     """
     if not data or not all(isinstance(d, Tensor | Rows) and d.ndim for d in data):
         got = ", ".join(dict.fromkeys(type(d).__name__ for d in data)) or "nothing"
@@ -62,7 +63,14 @@ def check_data(data: Sequence[object], start: int = 0) -> None:
     if len(set(lengths)) > 1 or not lengths[0]:
         raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
     for i, d in enumerate(tables):
-        check_finite(d, f"data[{i}]" if len(tables) > 1 else "x", start)
+        check_finite(
+            _known(d) if i in missing else d, f"data[{i}]" if len(tables) > 1 else "x", start
+        )
+
+
+def _known(d: Tensor | Rows) -> Tensor | Rows:
+    """Returns a table with 0 in the place of NaN, unless it stays on disk."""
+    return torch.where(d.isnan(), 0, d) if isinstance(d, Tensor) else d
 
 
 def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) -> None:

@@ -15,7 +15,7 @@ from pyrovae.program.sums import log_prob
 
 
 def log_weights_by_class(model: Fn, guide: Fn, *data: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns log q(c|x) and log-weights given c, for each of K classes and datum, `(K, N)`, nats.
+    r"""Returns log q(c|x) and log-weights given c of each class and datum, `(K, N)`, nats.
 
     .. math::
         \log w_{kn} = \log p(x_n, c = k, z_{kn}) - \log q(z_{kn} | x_n, c = k), \quad

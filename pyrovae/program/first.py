@@ -11,6 +11,7 @@ import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
+from pyrovae.checks import may_be_missing
 from pyrovae.data.rows import Rows, fits_memory
 from pyrovae.program.arguments import check_data
 from pyrovae.program.batching import AllRows, Batching, Data, Slices, Subsamples
@@ -143,7 +144,8 @@ def _on_rows(
     tables = tuple(_table(data[i], axis) for i, axis in places)
     if not tables:  # the program holds its data itself
         tables = (torch.arange(_size(model, data, plate)),)
-    check_data(tables)
+    missing = may_be_missing(model)
+    check_data(tables, missing=[n for n, (i, _) in enumerate(places) if i in missing])
     fns = bound(model, data, places), bound(guide, data, places)
     num_data = len(tables[0])
     first = min(num_data, block_size) if plate and places else num_data

@@ -27,7 +27,9 @@ Device = str | torch.device | None
 Data = Tensor | Rows | Sequence[Tensor | Rows] | DataLoader[object]
 
 
-def batches(data: Data, size: int, transform: Transform, device: Device) -> "Batches":
+def batches(
+    data: Data, size: int, transform: Transform, device: Device, missing: Sequence[int] = ()
+) -> "Batches":
     """Returns the batches of data: `size` rows, or what a DataLoader gives at a time.
 
     Args:
@@ -35,9 +37,11 @@ def batches(data: Data, size: int, transform: Transform, device: Device) -> "Bat
         size: Rows of a batch of tensors.
         transform: Applied to each batch; `None` leaves it.
         device: Where batches go; `None` leaves them.
+        missing: Numbers of the tensors in which NaN says that something is missing.
     """
     if isinstance(data, DataLoader):
-        return _Loaded(data, transform, device)
+        return _Loaded(data, transform, device, missing)
+    check_data(arguments(data), missing=missing)
     return _Indexed(arguments(data), int(size), transform, device)
 
 
@@ -122,7 +126,7 @@ class _Indexed(Batches):
     """Batches of data that can be indexed by rows; shuffled unless one batch takes all.
 
     Args:
-        data: Tables, `(N, ...)` each.
+        data: Tables, `(N, ...)` each, checked.
         size: Rows of a batch.
         transform: As of `Batches`.
         device: Likewise.
@@ -132,7 +136,6 @@ class _Indexed(Batches):
         self, data: tuple[object, ...], size: int, transform: Transform, device: Device
     ) -> None:
         super().__init__(transform, device)
-        check_data(data)
         self._data = cast(tuple[Tensor | Rows, ...], data)
         self._size, self.num_data = size, len(self._data[0])
         self.num_steps = -(-self.num_data // size)
@@ -167,11 +170,18 @@ class _Loaded(Batches):
         loader: Gives tensors, or tuples of them.
         transform: As of `Batches`.
         device: Likewise.
+        missing: Numbers of the tensors in which NaN says that something is missing.
     """
 
-    def __init__(self, loader: DataLoader[object], transform: Transform, device: Device) -> None:
+    def __init__(
+        self,
+        loader: DataLoader[object],
+        transform: Transform,
+        device: Device,
+        missing: Sequence[int],
+    ) -> None:
         super().__init__(transform, device)
-        self._loader, self._first = loader, Batch()
+        self._loader, self._first, self._missing = loader, Batch(), missing
 
     @property
     def first(self) -> Batch:
@@ -186,7 +196,7 @@ class _Loaded(Batches):
     def in_order(self) -> Numbered:
         self.num_data = self.num_steps = 0
         for batch in map(as_tensors, self._loader):
-            check_data(batch, self.num_data)
+            check_data(batch, self.num_data, self._missing)
             rows = torch.arange(self.num_data, self.num_data + len(batch[0]))
             self.num_data, self.num_steps = self.num_data + len(rows), self.num_steps + 1
             prepared = self._prepared(batch)

@@ -16,7 +16,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_options
+from pyrovae.checks import check_options, may_be_missing
 from pyrovae.errors import Diverged
 from pyrovae.precision import float32_matmul, precision_is_set
 from pyrovae.program import (
@@ -159,13 +159,13 @@ def _batches(
     """
     if how.patience is not None and valid is None:
         raise ValueError("patience needs validation data; pass valid=...")
-    rows = without_constants(data)
-    train = batches(rows, how.batch_size, how.transform, how.device)
+    rows, missing = without_constants(data), may_be_missing(model)
+    train = batches(rows, how.batch_size, how.transform, how.device, missing)
     with explained(*arguments(data)):
         train.check(model)
     if valid is None:
         return train, None
-    held_out = batches(without_constants(valid), how.batch_size, None, how.device)
+    held_out = batches(without_constants(valid), how.batch_size, None, how.device, missing)
     return train, held_out.check(model)
 
 

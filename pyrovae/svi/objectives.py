@@ -276,6 +276,7 @@ def named(name: str) -> type[Objective]:
         raise ValueError(
             f"{name} is no subclass of pyrovae.Objective; give package.module.Class of one"
         )
+    import_module("pyrovae.svi.semi_supervised")  # which stands on this module
     hint = "a class of your own is known once its module is imported; or give package.module.Class"
     return find(_known, name, "objective", hint)
 
