@@ -9,6 +9,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from scenarios import LinearClasses
 
 import pyrovae as pv
+from pyrovae.commands import evidence, svi
 from pyrovae.distributions import Label
 from pyrovae.likelihoods import Normal
 from pyrovae.rng import seeded
@@ -151,6 +152,54 @@ def test_draws_are_those_of_the_mixture():
     assert ((x.mean(0) - mean) / (x.std(0) / 20_000**0.5)).abs().max() < 4
     draws = torch.distributions.MultivariateNormal(mean, cov).sample((20_000,))
     assert (torch.cov(x.T) - cov).abs().max() < 6 * (torch.cov(draws.T) - cov).abs().max()
+
+
+def test_labels_are_hidden_evenly():
+    split = pv.data.load("digits").train
+    kept = pv.data.hide_labels(split, 50, seed=1)
+    known = kept.y >= 0
+    assert kept.y[known].bincount().tolist() == [5] * 10
+    assert torch.equal(kept.y[known], split.y[known])
+    assert torch.equal(kept.x, split.x)
+    assert (kept.y[~known] == -1).all()
+    assert not torch.equal(kept.y, pv.data.hide_labels(split, 50, seed=2).y)
+    assert (pv.data.hide_labels(split, 0).y == -1).all()
+    more = pv.data.hide_labels(split, 50, seed=1, share=0.25)
+    assert torch.equal(more.y[: len(split)], kept.y)
+    assert abs((more.y >= 0).double().mean() - 0.25) < 0.02
+    rows = [x[y >= 0].unique(dim=0) for x, y in ((more.x, more.y), (kept.x, kept.y))]
+    assert torch.equal(*rows)
+    for n, share, error in (
+        (55, 0.0, "num_labels is 55; give a multiple of the 10 classes"),
+        (5000, 0.0, "500 of each class, and of class"),
+        (50, 1.0, "share is 1.0; give a number from 0 to below 1"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            pv.data.hide_labels(split, n, share=share)
+    with pytest.raises(pv.data.DataError, match="have no labels"):
+        pv.data.hide_labels(replace(split, y=None), 10)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_run_with_few_labels(tmp_path, capsys):
+    """The command hides labels, tells the accuracy, and evaluates log P(X), not log P(X, y)."""
+    run = f"--model semi-supervised-vae --num-labels 100 --model.z_dim 2 --out {tmp_path}/run"
+    run += " --binarize static --num-epochs 3 --num-particles 50 --estimators importance"
+    assert svi.main(run.split()) == 0
+    told = capsys.readouterr().out
+    m, test = pv.load(tmp_path / "run"), pv.data.load("digits").test
+    share = (m.classify(test.x).argmax(1) == test.y).double().mean().item()
+    assert f"accuracy of the test data's labels: {share:.2%}" in told
+    assert "objective semi-supervised" in " ".join(told.split())
+    y = torch.full_like(test.y, -1)
+    again = pv.evaluate(m.model, m.guide, test.x, y, num_particles=50, seed=0, estimators="elbo")
+    found = pv.runs.load_evidence(tmp_path / "run")
+    assert found.protocol["accuracy"] == share
+    assert abs(found["importance"].mean - again["elbo"].mean) < 1
+    assert evidence.main(f"{tmp_path}/run --rows 20 --estimators elbo".split()) == 0
+    assert f"accuracy {share}"[:15] in " ".join(capsys.readouterr().out.split())
+    assert svi.main(["--num-labels", "100", "--out", f"{tmp_path}/other"]) == 2
+    assert "for a model that takes labels" in capsys.readouterr().err
 
 
 def test_what_it_does_not_take_is_told():

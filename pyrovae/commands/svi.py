@@ -68,6 +68,8 @@ def run(config: "Namespace", argv: list[str]) -> int:
         with worked_in(path) as folder, interrupted(going_on):
             result, evidence = _fitted_and_evaluated(task, folder, processes)
     about = f"{config.data}, {config.binarize} binarization; {result}"
+    if "accuracy" in evidence.protocol:
+        about += f"\naccuracy of the test data's labels: {evidence.protocol['accuracy']:.2%}"
     to = sys.stderr if config.json else sys.stdout
     print(f"{about}\n\n{evidence}\n\nrun folder: {path}", file=to)
     if config.json:
@@ -328,6 +330,7 @@ def _evaluated(
         "part": "test",
         **about,
         **runs.about_training(task.kept),
+        **runs.accuracy(task.model, task.splits.test, task.config.device),
         **on_record(task.config),
         "saved_sha256": runs.saved_sha256(folder.path),
     }

@@ -43,7 +43,15 @@ def parser() -> "Parser":
     from pyrovae.commands.options import Parser, add_common
 
     p = Parser("svi", DOES, EXAMPLES)
-    for group in (_add_data, _add_program, _add_training, _add_evidence, _add_folder, add_common):
+    for group in (
+        _add_data,
+        _add_labels,
+        _add_program,
+        _add_training,
+        _add_evidence,
+        _add_folder,
+        add_common,
+    ):
         group(p)
     return p
 
@@ -75,6 +83,23 @@ def _add_data(p: "Parser") -> None:
         metavar="N",
         help="training rows held out for validation (default: a fifth of the rows; 10,000 of the "
         "MNIST family)",
+    )
+
+
+def _add_labels(p: "Parser") -> None:
+    """Adds how many labels a model that takes them is told.
+
+    Args:
+        p: The parser.
+    """
+    from pyrovae.commands.options import COUNT
+
+    p.add_argument_group("labels").add_argument(
+        "--num-labels",
+        type=COUNT | None,
+        metavar="N",
+        help="of the training data, as many of each class, that a model with labels is told; none "
+        "of validation and test data (default: all labels of all data)",
     )
 
 

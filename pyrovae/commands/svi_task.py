@@ -2,6 +2,7 @@
 
 __all__ = ["Task", "task_of"]
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrovae.commands.common import check_device
@@ -46,8 +47,18 @@ class Task(NamedTuple):
     objective: "Objective"
 
     def arrays(self, split: "Split") -> "tuple[Tensor | Rows, ...]":
-        """Returns what model and guide take of a split, `(N, ...)` each."""
+        """Returns what model and guide take of a split, `(N, ...)` each.
+
+        Where labels of the training data are hidden, a model is told none of the others.
+        """
+        from pyrovae.data import hide_labels
+
+        if self.config.num_labels and split is not self.splits.train:
+            split = hide_labels(split, 0)
         return self.model.arrays(split) if self.model else split.arrays
+
+
+SHARE = 0.1  # of the rows with labels in a batch, where some are hidden
 
 
 def task_of(config: "Namespace") -> Task:
@@ -78,17 +89,30 @@ def _splits(config: "Namespace") -> "Splits":
 
     Raises:
         DataError: If they cannot be had.
+        ValueError: If labels are to be hidden of a program, or not evenly.
     """
     import pyrovae as pv
 
+    takes = () if config.program else model_class(config.model).inputs
+    if config.num_labels and "y" not in takes:
+        what = "a program" if config.program else f"the model {config.model}"
+        raise ValueError(
+            f"--num-labels is for a model that takes labels, such as semi-supervised-vae, and "
+            f"{what} takes none"
+        )
     load = pv.data.load_arrays if config.program else pv.data.load
-    return load(
+    splits = load(
         data_source(config.data),
         root=config.root,
         binarize=config.binarize,
         valid_size=config.valid_size,
         download=config.download,
     )
+    if not config.num_labels:
+        return splits
+    train = pv.data.hide_labels(splits.train, config.num_labels, config.seed, share=SHARE)
+    labels = {"num_labels": config.num_labels, "labels_seed": config.seed}
+    return replace(splits, train=train, protocol={**splits.protocol, **labels})
 
 
 def _model(config: Config, splits: "Splits") -> "Model":

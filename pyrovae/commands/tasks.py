@@ -118,7 +118,7 @@ def of_run(config: "Namespace") -> Task:
     arrays = run.arrays(part.rows)
     if run.model:
         pair = run.trained()
-        protocol |= runs.about_model(kept)
+        protocol |= runs.about_model(kept) | runs.accuracy(run.model, part.rows, config.device)
     else:
         assert run.program
         check_takes(run.program, arrays, f"--data {config.data or kept['data']}")

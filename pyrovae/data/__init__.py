@@ -3,6 +3,7 @@
 from pyrovae.data.base import DataSet
 from pyrovae.data.binarization import binarize
 from pyrovae.data.files import read_tensors
+from pyrovae.data.labels import hide_labels
 from pyrovae.data.sets import load, load_arrays, load_rows
 from pyrovae.data.splits import Split, Splits, check_finite
 from pyrovae.errors import DataError
@@ -14,6 +15,7 @@ __all__ = [
     "Splits",
     "binarize",
     "check_finite",
+    "hide_labels",
     "load",
     "load_arrays",
     "load_rows",

@@ -24,7 +24,7 @@ class Split:
     Attributes:
         x: Data; of a program, of any shape `(N, ...)`.
         y: Labels, which colour pictures; only a model that names them among its `inputs` is given
-            them. `None` without any.
+            them. -1 where one is hidden, see `hide_labels`; `None` without any.
         more: What else a program takes, beside x, see `load_arrays`.
     """
 

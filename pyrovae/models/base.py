@@ -1,6 +1,6 @@
 """What a model is: a module with `model` and `guide`, known by its name."""
 
-__all__ = ["Decodes", "Encodes", "HasPrior", "Model", "Samples", "named"]
+__all__ = ["Classifies", "Decodes", "Encodes", "HasPrior", "Model", "Samples", "named"]
 
 from collections.abc import Callable
 from itertools import count
@@ -43,8 +43,8 @@ class Model(torch.nn.Module):
 
     A new model is one subclass with a `name`; it is then known by that name everywhere: to
     `pv.save` and `pv.load`, and to the commands. A subclass without a name of its own is known to
-    none of them. What else it can do is said by its methods: see `Encodes`, `Decodes`, `HasPrior`
-    and `Samples`.
+    none of them. What else it can do is said by its methods: see `Encodes`, `Decodes`, `HasPrior`,
+    `Classifies` and `Samples`.
 
     The constructor is also run under `torch.device("meta")`, where tensors have shapes and no
     numbers: `pv.load` tells so, before memory is taken, that a file's sizes are those of its
@@ -153,6 +153,15 @@ class HasPrior(Protocol):
 
         Of x only length, type and device count.
         """
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A model that says which class a datum is of: its accuracy is then told beside log P(X)."""
+
+    def classify(self, x: Tensor, /) -> Tensor:
+        """Returns the probability of each of K classes, `(N, K)`, for x `(N, x_dim)`."""
         ...
 
 

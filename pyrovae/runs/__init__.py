@@ -1,5 +1,6 @@
 """Run folders: what they hold, what may be written to or removed from them, their pictures."""
 
+from pyrovae.runs.accuracy import accuracy
 from pyrovae.runs.blocks import BLOCKS, Blocks
 from pyrovae.runs.config import (
     CONFIG,
@@ -51,6 +52,7 @@ __all__ = [
     "RUN_FILES",
     "Run",
     "about_model",
+    "accuracy",
     "about_training",
     "best_epoch",
     "clear",

@@ -37,6 +37,7 @@ class Config(TypedDict, total=False):
         batch_size: Rows of a step of training.
         seed: Of weights, training and evaluation.
         valid_size: Training rows held out for validation; `None` for the data set's own number.
+        num_labels: Of training rows that a model is told; `None` for all there are.
         likelihood: Of a VAE, by name or import path; `None` of other models.
         program: `package.module:make`; `None` of a model.
         model: Name or import path; "vae" of a program, too, which does not read it.
@@ -50,6 +51,7 @@ class Config(TypedDict, total=False):
     batch_size: Required[int]
     seed: Required[int]
     valid_size: int | None
+    num_labels: int | None
     likelihood: str | None
     program: str | None
     model: str | None
@@ -65,6 +67,7 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "batch_size": int,
     "seed": int,
     "valid_size": int | None,
+    "num_labels": int | None,
     "program": str | None,
     "model": str | None,
     "model_options": dict | None,

@@ -42,8 +42,11 @@ class Run:
 
         Args:
             split: Of the data; of a model its `inputs` say what is taken, of a program it is all
-                but labels.
+                but labels. Where labels of the training data were hidden, a model is told none of
+                other data: what is evaluated is log P(X).
         """
+        if self.config.get("num_labels"):
+            split = data.hide_labels(split, 0)
         return self.model.arrays(split) if self.model else split.arrays
 
     def trained(self, *some: Tensor) -> Pair:
