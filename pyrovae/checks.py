@@ -1,6 +1,7 @@
 """Checks of numbers that users give: each error names the argument, what came, and what may."""
 
 __all__ = [
+    "check_not_negative",
     "check_options",
     "check_positive",
     "check_seconds",
@@ -45,6 +46,17 @@ def check_positive(**numbers: object) -> None:
     for name, x in numbers.items():
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < inf:
             raise ValueError(f"{name} is {x!r}; give a positive number")
+
+
+def check_not_negative(**numbers: object) -> None:
+    """Raises ValueError unless every number is real, finite and 0 or above, of Python or NumPy.
+
+    Args:
+        numbers: What users gave, by the name of the argument.
+    """
+    for name, x in numbers.items():
+        if not is_at_least(x, 0) or x == inf:
+            raise ValueError(f"{name} is {x!r}; give a number, 0 or more")
 
 
 def check_seconds(max_seconds: object) -> None:

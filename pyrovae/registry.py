@@ -1,14 +1,16 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["enter", "find", "import_all", "is_path"]
+__all__ = ["called", "enter", "find", "import_all", "is_path", "made"]
 
-from collections.abc import Mapping
+from ast import Call, literal_eval, parse
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 
 class Named(Protocol):
@@ -18,6 +20,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+R = TypeVar("R")
 
 
 def enter(known: dict[str, type[T]], cls: type[T]) -> None:
@@ -81,9 +84,77 @@ def is_path(name: object) -> bool:
         name: As a user wrote it.
 
     Example:
-        >>> is_path("my_models.Mine"), is_path("vae"), is_path("mine.npy")
-        (True, False, False)
+        >>> is_path("my_models.Mine"), is_path("my_models.Mine(3)"), is_path("mine.npy")
+        (True, True, False)
     """
     if not isinstance(name, str) or name.endswith((".npy", ".npz")) or Path(name).exists():
         return False
+    name = name.partition("(")[0]  # options may follow
     return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+class Called(NamedTuple):
+    """A name with options, as a text has them.
+
+    Attributes:
+        name: Before the parenthesis.
+        args: Numbers, words and lists of them, in order.
+        kwargs: Likewise, by name.
+    """
+
+    name: str
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+
+
+def called(text: str, kind: str) -> Called:
+    """Returns what a text names, with its options as Python writes them; nothing is run.
+
+    Args:
+        text: As a user wrote it.
+        kind: Of the thing, in a word.
+
+    Raises:
+        ValueError: If the options are no numbers, words or lists of them.
+
+    Example:
+        >>> called("student-t(2.5, floor=0.1)", "likelihood")
+        Called(name='student-t', args=(2.5,), kwargs={'floor': 0.1})
+    """
+    name, bracket, rest = text.strip().partition("(")
+    try:
+        call = parse(f"made({rest}" if bracket else "made()", mode="eval").body
+        if not isinstance(call, Call) or isinstance(call.func, Call):
+            raise ValueError("it is no call")
+        args = tuple(literal_eval(x) for x in call.args)
+        kwargs = {k.arg: literal_eval(k.value) for k in call.keywords if k.arg}
+        if len(kwargs) < len(call.keywords):
+            raise ValueError("a keyword has no name")
+    except (SyntaxError, ValueError) as e:
+        raise ValueError(
+            f"the {kind} {text!r} cannot be read; write options as in 'name(3, option=0.5)'"
+        ) from e
+    return Called(name.strip(), args, kwargs)
+
+
+def made(fn: Callable[..., R], asked: Called, kind: str) -> R:
+    """Returns what a class or function makes of the options that a text has.
+
+    Args:
+        fn: The class that the name stands for.
+        asked: The text, read.
+        kind: Of the thing, in a word.
+
+    Raises:
+        ValueError: If it does not take them.
+    """
+    takes = signature(fn)
+    try:
+        takes.bind(*asked.args, **asked.kwargs)
+    except TypeError as e:
+        given = [*map(repr, asked.args), *(f"{k}={v!r}" for k, v in asked.kwargs.items())]
+        raise ValueError(
+            f"the {kind} {asked.name}({', '.join(given)}) cannot be had; it takes "
+            f"{', '.join(takes.parameters) or 'nothing'}"
+        ) from e
+    return fn(*asked.args, **asked.kwargs)

@@ -9,28 +9,35 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.infer import (
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
 from scenarios import LinearGaussian
 
 import pyrovae as pv
 from pyrovae.program import log_weights
 from pyrovae.rng import seeded
 from pyrovae.svi import objectives
-from pyrovae.svi.objectives import ELBO, objective_of
+from pyrovae.svi.objective import known
+from pyrovae.svi.objectives import ELBO, IWAE, STL, AnalyticELBO, BetaELBO, DReG, objective_of
 from pyrovae.svi.options import Options, Settings
 
 fit = partial(pv.svi.fit, progress=False)
 
 
 @dataclass(frozen=True)
-class IWAE(pv.Objective):
-    """log mean_s w_s, of S draws (Burda et al., 2015)."""
+class Renyi(pv.Objective):
+    """The bound of alpha = 1/2 (Li and Turner, 2016), of S draws: a user's own."""
 
     num_particles: int = 5
 
     def per_datum(self, model, guide, *data):
         log_w = log_weights(model, guide, *data, num_particles=self.num_particles)
-        return log_w.logsumexp(0) - math.log(self.num_particles)
+        return 2 * ((log_w / 2).logsumexp(0) - math.log(self.num_particles))
 
 
 def data(n=20, dim=4):
@@ -91,9 +98,200 @@ def test_iwae_against_its_definition():
     torch.testing.assert_close(value, w.mean(0).log())
 
 
+def two_layers(reverse):
+    """z1 ~ N(z2, 1), x ~ N(z1, .5^2); the guide draws z1 first, or z2. With log p(x)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(torch.zeros(len(x)), 1.0))
+            z1 = pyro.sample("z1", dist.Normal(z2, 1.0))
+            pyro.sample("x", dist.Normal(z1, 0.5), obs=x)
+
+    def guide(x):
+        a, b = pyro.param("a", torch.tensor(0.4)), pyro.param("b", torch.tensor(0.7))
+        with pyro.plate("data", len(x)):
+            if reverse:
+                z1 = pyro.sample("z1", dist.Normal(a * x, 0.6))
+                pyro.sample("z2", dist.Normal(b * z1, b))
+            else:
+                z2 = pyro.sample("z2", dist.Normal(a * x, 0.9))
+                pyro.sample("z1", dist.Normal(b * z2 + 0.3 * x, b))
+
+    return model, guide, lambda x: dist.Normal(0.0, 2.25**0.5).log_prob(x)
+
+
+def gradients(objective, model, guide, x, repeats=1):
+    """Of the parameters in Pyro's store, of so many runs, `(repeats, parameters)`."""
+    found = []
+    for _ in range(repeats):
+        value = objective.per_datum(model, guide, x).sum()
+        named = pyro.get_param_store()
+        leaves = [named[k].unconstrained() for k in sorted(named.keys())]
+        grads = torch.autograd.grad(value, leaves)
+        found.append(torch.cat([g.flatten() for g in grads]))
+    return torch.stack(found)
+
+
+def same_in_expectation(a, b):
+    """Whether the means of draws `(repeats, ...)` agree within 4.5 standard errors."""
+    error = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
+    return ((a.mean(0) - b.mean(0)).abs() < 4.5 * error + 1e-9).all()
+
+
+def test_analytic_elbo_is_pyros():
+    vae, x = pv.VAE(4, 2), data()
+    with seeded(0):
+        each = AnalyticELBO().per_datum(vae.model, vae.guide, x)
+    with seeded(0):
+        theirs = TraceMeanField_ELBO().differentiable_loss(vae.model, vae.guide, x)
+    torch.testing.assert_close(-each.sum(), theirs)
+    with seeded(0):
+        torch.testing.assert_close(BetaELBO().per_datum(vae.model, vae.guide, x), each)
+    q, p = vae.encode(x), vae.prior(x)
+    assert each.var() > 0
+    kl = dist.kl.kl_divergence(q, p)
+    with seeded(0):
+        doubled = BetaELBO(beta=2.0).per_datum(vae.model, vae.guide, x)
+    torch.testing.assert_close(doubled, each - kl)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("objective", [AnalyticELBO, STL])
+def test_latents_that_hang_on_each_other(objective, reverse):
+    """KL of z1 is no integral where the guide draws z2, on which p(z1) depends, after it."""
+    model, guide, _ = two_layers(reverse)
+    x = torch.tensor([-1.0, 0.5, 2.0]).repeat(300)
+    with torch.no_grad():
+        values = [o.per_datum(model, guide, x.repeat(20)) for o in (objective(), ELBO())]
+    assert same_in_expectation(*(v.reshape(-1, 300, 3).mean(1) for v in values))
+    both = [gradients(o, model, guide, x, 60) for o in (objective(), ELBO())]
+    assert same_in_expectation(*both)
+
+
+def test_free_nats():
+    """A dimension whose KL is below them has no gradient, and costs them."""
+    x, least = data(), 0.05
+    loc = torch.tensor([0.01, 1.0], requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(0.5).expand([4]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc.expand(len(x), 2), 1.0).to_event(1))
+
+    value = BetaELBO(free_nats=least).per_datum(model, guide, x)
+    torch.testing.assert_close(value, torch.full((20,), 4 * math.log(0.5) - least - 0.5))
+    (grad,) = torch.autograd.grad(value.sum(), loc)
+    torch.testing.assert_close(grad, torch.tensor([0.0, -20.0]))
+
+
+def test_warm_up():
+    vae, x, objective = pv.VAE(4, 2), data(), BetaELBO(beta=2.0, warmup=4)
+    with seeded(0):
+        full = objective.per_datum(vae.model, vae.guide, x)
+    kl = dist.kl.kl_divergence(vae.encode(x), vae.prior(x))
+    for epoch, weight in ((0, 0.0), (1, 0.5), (4, 2.0), (9, 2.0)):
+        objective.begin(epoch)
+        with seeded(0):
+            value = objective.per_datum(vae.model, vae.guide, x)
+        torch.testing.assert_close(value, full + (2 - weight) * kl)
+    states = []
+    vae = pv.VAE(4, 2)
+    fit(vae.model, vae.guide, x, num_epochs=3, seed=0, objective=objective, callback=states.append)
+    fit(vae.model, vae.guide, x, num_epochs=6, objective=objective, resume=states[-1])
+    again = BetaELBO(beta=2.0, warmup=4)
+    assert again == objective
+    assert objective._weight == 2.0
+    for wrong in ({"beta": -1.0}, {"warmup": -1}, {"free_nats": math.nan}):
+        with pytest.raises(ValueError, match="give a number, 0 or more"):
+            BetaELBO(**wrong)
+
+
+def test_sticking_the_landing():
+    """At the exact guide its gradient is 0 at each draw, where the ELBO's is 0 in the mean."""
+    scenario = LinearGaussian.make()
+    x = scenario.data(7)
+
+    def guide(x):
+        loc = pyro.param("loc", scenario.posterior_mean(x))
+        tril = pyro.param("tril", torch.linalg.cholesky(scenario.cov))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=tril))
+
+    assert gradients(STL(), scenario.model, guide, x).abs().max() < 1e-9
+    assert gradients(ELBO(), scenario.model, guide, x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_dreg_is_iwae_in_expectation_with_less_noise(reverse):
+    model, guide, log_p = two_layers(reverse)
+    x = torch.tensor([-1.0, 0.5, 2.0]).repeat(100)
+    one, other = (gradients(o, model, guide, x, 80) for o in (IWAE(8), DReG(8)))
+    assert same_in_expectation(one, other)
+    assert (one.var(0) > 4 * other.var(0)).all()
+    with seeded(0):
+        values = [o.per_datum(model, guide, x) for o in (IWAE(8), DReG(8))]
+    error = values[0].std() / len(x) ** 0.5
+    with seeded(0):
+        torch.testing.assert_close(values[0], DReG(8).per_datum(model, guide, x))
+    assert values[0].mean() < log_p(x).mean() + 4 * error
+
+
+def test_model_and_guide_that_share_parameters():
+    """The encoder in the prior too, as a mixture of posteriors has it: both parts count."""
+    net, x = torch.nn.Linear(4, 2), torch.randn(40, 4)
+
+    def model(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            centre = net(torch.ones(4)).expand(len(x), 2)
+            z = pyro.sample("z", dist.Normal(centre, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.repeat(1, 2), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 0.7).to_event(1))
+
+    one, other = (gradients(o, model, guide, x, 100) for o in (IWAE(5), DReG(5)))
+    assert same_in_expectation(one, other)
+
+
+def test_iwae_under_a_subsampling_plate():
+    """Pyro's RenyiELBO scales weights inside the logarithm, and lies above log p(x)."""
+    scenario = LinearGaussian.make()
+    x = scenario.data(4, seed=3).repeat(10, 1)  # any four rows are as good as all
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            z = pyro.sample("z", scenario.prior(4))
+            pyro.sample("x", scenario.likelihood(z), obs=x[rows])
+
+    def guide(x):
+        mean = scenario.posterior_mean(x)
+        scale = pyro.param("scale", 2 * scenario.cov.diagonal().sqrt())
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            pyro.sample("z", dist.Normal(mean[rows], scale).to_event(1))
+
+    truth = scenario.log_evidence(x).mean()
+    for objective, gap in ((IWAE(5), 0.5), (DReG(5), 0.5), (AnalyticELBO(3), 1.5), (STL(3), 1.5)):
+        draws = torch.stack([objective.per_datum(model, guide, x).mean() for _ in range(50)])
+        error = draws.std() / 50**0.5
+        assert draws.mean() < truth + 2 * error, objective
+        assert draws.mean() > truth - gap - 4 * error, objective
+    loss = IWAE(5).loss(model, guide, x)
+    assert abs(loss / 40 + truth) < 4
+    renyi = RenyiELBO(alpha=0.0, num_particles=5, vectorize_particles=False)
+    above = [-renyi.loss(model, guide, x) / 40 for _ in range(50)]
+    assert sum(above) / 50 > truth + 0.1
+
+
 def test_an_objective_of_ones_own_trains():
     x, learned = (torch.arange(50)[:, None] % 2 == torch.tensor([0, 1, 0, 1])).double(), []
-    for objective in (None, IWAE(), f"{__name__}.IWAE"):
+    for objective in (None, Renyi(), f"{__name__}.Renyi"):
         with seeded(0):
             vae = pv.VAE(4, 2)
         options = {"num_epochs": 20, "lr": 0.01, "seed": 0, "objective": objective}
@@ -104,14 +302,18 @@ def test_an_objective_of_ones_own_trains():
     assert learned[1] != learned[0]
 
 
+EACH = [AnalyticELBO(2), BetaELBO(warmup=2, free_nats=0.02), STL(), IWAE(4), DReG(4)]
+
+
 @pytest.mark.usefixtures("compiler")
-def test_it_is_compiled():
+@pytest.mark.parametrize("objective", EACH, ids=lambda o: o.name)
+def test_it_is_compiled(objective):
     x, learned = data(16), []
     for compile in (False, True):
         with seeded(0):
-            vae = pv.VAE(4, 2)
-        run = {"num_epochs": 2, "batch_size": 16, "seed": 0, "lr": 0.01}
-        result = fit(vae.model, vae.guide, x, objective=IWAE(4), compile=compile, **run)
+            vae = pv.VAE(4, 2, (6,))
+        run = {"num_epochs": 3, "batch_size": 16, "seed": 0, "lr": 0.01}
+        result = fit(vae.model, vae.guide, x, objective=objective, compile=compile, **run)
         learned.append(result.elbo)
     torch.testing.assert_close(*map(torch.tensor, learned))
 
@@ -252,9 +454,21 @@ def test_programs_without_a_value_for_each_datum(model, guide, words):
 
 def test_names():
     assert objective_of(None) == objective_of("elbo") == ELBO()
-    assert objective_of(IWAE) == objective_of(f"{__name__}.IWAE") == IWAE()
+    assert objective_of(Renyi) == objective_of(f"{__name__}.Renyi") == Renyi()
     with pytest.raises(ValueError, match="no objective named 'elb'; did you mean elbo"):
         objective_of("elb")
+    assert objective_of("iwae(50)") == IWAE(50)
+    assert objective_of("beta-elbo(warmup=20)") == BetaELBO(warmup=20)
+    assert objective_of(f"{__name__}.Renyi(3)") == Renyi(3)
+    for wrong, words in {
+        "iwae(k=3)": r"the objective iwae\(k=3\) cannot be had; it takes num_particles",
+        "iwae(0)": "num_particles is 0; give a positive integer",
+        "iwae(": r"cannot be read; write options as in 'name\(3, option=0.5\)'",
+        "iwae(print)": "cannot be read",
+        "iwae()()": "cannot be read",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            objective_of(wrong)
     with pytest.raises(ValueError, match="math.inf is no subclass of pyrovae.Objective"):
         objective_of("math.inf")
 
@@ -276,7 +490,7 @@ def test_names():
             class Other(Named):
                 name = "test-named"
     finally:
-        objectives._known.pop("test-named")
+        known.pop("test-named")
 
 
 def test_options_are_known_by_name_and_type():

@@ -105,19 +105,26 @@ def estimator_name(name: str) -> str:
     return _class("estimators", name, Estimator, "pyrovae.Estimator").name
 
 
-def objective_named(name: str) -> "Objective":
-    """Returns the objective of a name, or that of a user's class, imported, with its defaults.
+def objective_named(text: str) -> "Objective":
+    """Returns the objective of a name, or that of a user's class, imported.
+
+    Args:
+        text: A name or import path, with options as in "iwae(50)".
 
     Raises:
         TypeError: If it cannot be made without arguments.
-        ValueError: If no objective has that name.
+        ValueError: If no objective has that name, or takes the options.
         ProgramError: If there is no such class, or importing it fails.
     """
-    from pyrovae.svi.objectives import Objective, objective_of
+    from pyrovae.registry import called, made
+    from pyrovae.svi.objectives import Objective, named, objective_of
 
-    if "." not in name:
-        return objective_of(name)
-    return objective_of(_class("objective", name, Objective, "pyrovae.Objective"))
+    asked = called(text, "objective")
+    own = "." in asked.name
+    cls = _class("objective", asked.name, Objective, "pyrovae.Objective") if own else None
+    if "(" not in text:
+        return objective_of(cls or text)
+    return made(cls or named(asked.name), asked, "objective")
 
 
 def data_source(name: str) -> "Source":

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrovae.commands.named import check_again, model_class, own_code
+from pyrovae.commands.named import check_again, model_class, own_code, written_names
 from pyrovae.commands.users import blamed
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
@@ -143,8 +143,8 @@ def _add_training(p: "Parser") -> None:
         "--objective",
         type=str | None,
         metavar="NAME",
-        help="what is maximised, by name, or package.module.Class of your own (default: the "
-        "model's, mostly elbo)",
+        help=f"what is maximised: {', '.join(written_names('svi/objectives.py'))}, with options "
+        "as in iwae(50); or package.module.Class of your own (default: the model's, mostly elbo)",
     )
     add(
         "--lr",

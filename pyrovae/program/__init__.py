@@ -3,7 +3,8 @@
 From the bottom up: `sites` and `parameters` say what a run has met, `handlers` and `contexts` what
 it runs in; `batching` and `particles` how blocks of rows and S particles reach it. `densities` has
 the `Program`, log-densities `(S, n)` in nats. `first`, `points`, `masks`, `auxiliaries` and
-`trials` find out what a program is, as `inspection` asks; the others are functions of a `Program`.
+`trials` find out what a program is, as `inspection` asks. `copies` runs batches for `objective`,
+of which training is made; the others are functions of a `Program`.
 
 S is the number of particles, N of data, n of the rows of a block, everywhere here. Sites are by
 name: `{"z": (S, n, 8)}`. Whatever runs a program does so under `evaluation` or one of its
@@ -15,16 +16,19 @@ from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
 from pyrovae.program.classes import log_weights_by_class
 from pyrovae.program.contexts import evaluation, reproducible
+from pyrovae.program.copies import SummedOut, no_guide
 from pyrovae.program.curvature import Curvature, Curvatures
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Quantiles, Replaced
 from pyrovae.program.inspection import Check, check, inspect
 from pyrovae.program.objective import (
-    SummedOut,
+    Paths,
+    Terms,
     log_weights,
     negative_elbo,
-    no_guide,
+    paths,
     summing_out,
+    terms,
 )
 from pyrovae.program.parameters import CleanStore, Parameters
 from pyrovae.program.particles import SHARED_ROWS
@@ -51,12 +55,14 @@ __all__ = [
     "GeometricPath",
     "Node",
     "Parameters",
+    "Paths",
     "Program",
     "Quantiles",
     "Relations",
     "Replaced",
     "Site",
     "SummedOut",
+    "Terms",
     "Values",
     "base",
     "bound",
@@ -77,6 +83,7 @@ __all__ = [
     "negative_elbo",
     "no_guide",
     "observes_data",
+    "paths",
     "predict",
     "put_back",
     "relations",
@@ -86,4 +93,5 @@ __all__ = [
     "simulate",
     "state_of",
     "summing_out",
+    "terms",
 ]

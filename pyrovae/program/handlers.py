@@ -1,6 +1,6 @@
 """Effect handlers: what they change at a program's sample sites as it runs."""
 
-__all__ = ["KeptMasks", "Quantiles", "Replaced", "Subsample", "Unconstrained"]
+__all__ = ["Given", "KeptMasks", "Quantiles", "Replaced", "Subsample", "Unconstrained"]
 
 import math
 from collections.abc import Callable, Collection
@@ -99,6 +99,22 @@ class Unconstrained(Messenger):
             log_det = transform.log_abs_det_jacobian(u, z)
             more = fn.event_dim - transform.codomain.event_dim
             msg["log_det"] = cast(Tensor, sum_rightmost(log_det, more))
+
+
+class Given(Messenger):
+    """Gives latent sites values, which stay latent.
+
+    Args:
+        values: By site, `(..., event)`; sites of other names draw as ever.
+    """
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self._values = values
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["name"] in self._values:
+            msg["value"] = self._values[msg["name"]]
 
 
 class Replaced(Messenger):

@@ -1,28 +1,47 @@
 """What objectives of training are made of: densities that gradients flow through, by datum."""
 
-__all__ = ["SummedOut", "log_weights", "negative_elbo", "no_guide", "summing_out"]
+__all__ = [
+    "Paths",
+    "Terms",
+    "log_weights",
+    "negative_elbo",
+    "paths",
+    "summing_out",
+    "terms",
+]
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Independent
 from pyro.infer.enum import get_importance_trace
-from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.runtime import InferDict, Message
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from pyrovae.program.binding import Fn
 from pyrovae.program.contexts import aside
-from pyrovae.program.sites import Site, base, sample_sites, summable, vectorized
-from pyrovae.program.sums import log_prob, sum_sites
-
-ADVICE = "draw it there, with its plates, or give a guide of Pyro's such as AutoNormal(model)"
-
-
-def no_guide(*data: object) -> None:
-    """Draws nothing: the guide of a model in which nothing is left to guess."""
+from pyrovae.program.copies import (
+    ADVICE,
+    Run,
+    SummedOut,
+    check_gradient,
+    no_guide,
+    run_of,
+    runs,
+)
+from pyrovae.program.sites import (
+    Distribution,
+    Site,
+    sample_sites,
+    summable,
+    vectorized,
+)
+from pyrovae.program.sums import log_prob
 
 
 def log_weights(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int = 1) -> Tensor:
@@ -33,7 +52,8 @@ def log_weights(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int =
 
     All are made in one run, of S copies of the data as S N rows. The gradient flows through the
     draws (they are reparameterized) into model and guide. Masks count; scales, such as those of
-    subsampling plates, do not. Sites that `summing_out` has marked are summed out.
+    subsampling plates, do not. Of a plate that draws n of the N rows there are `(S, n)`, of the
+    same rows in S runs. Sites that `summing_out` has marked are summed out.
 
     Args:
         model: A Pyro callable of `*data`.
@@ -45,24 +65,200 @@ def log_weights(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int =
         ValueError: If not all sites stand in one plate over the rows that it is given, the guide
             leaves a latent out, or its draws have no gradient where one is asked for.
     """
-    rows = num_particles * len(data[0])
-    copies = tuple(d.repeat(num_particles, *[1] * (d.ndim - 1)) for d in data)  # (S N, ...)
-    if isinstance(model, SummedOut):
-        model = poutine.enum(model, first_available_dim=-1 - model.nesting)
-    guide_trace = poutine.trace(guide or no_guide).get_trace(*copies)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*copies)
-    q = [s for s in sample_sites(guide_trace) if not s["is_observed"]]
-    p = [s for s in sample_sites(model_trace) if not s["infer"].get("_deterministic")]
-    for s in q:
-        if torch.is_grad_enabled():
-            _check_gradient(s)
-    drawn = {s["name"] for s in q}
-    for s in p:
-        if not (s["is_observed"] or s["name"] in drawn or s["infer"].get("_dim_to_id")):
-            raise ValueError(f"the guide does not draw site {s['name']!r}; {ADVICE}")
-    frame = _plate_over(rows, [*p, *q])
-    log_p, log_q = (sum_sites(sites, (), rows, frame.dim, log_prob) for sites in (p, q))
-    return (log_p - log_q).unflatten(0, (num_particles, -1))  # (S, N)
+    found = runs(model, guide, data, num_particles)
+    return torch.cat([run.log_p() - run.log_q() for run in found])
+
+
+@dataclass(frozen=True)
+class Paths:
+    r"""S draws for each datum, whose weights move with the draws alone: the guide's density stays.
+
+    Attributes:
+        log_p: log p(x_n, z_sn), `(S, N)`, nats; its gradient reaches the model's parameters, and
+            not the draws.
+        log_w: log-weights, `(S, N)`, nats, without a gradient.
+        path: `(S, N)`; of its values nothing is meant, and its gradient is
+
+            .. math::
+                \frac{\partial \log w_{sn}}{\partial z_{sn}}
+                \frac{\partial z_{sn}}{\partial \phi}
+
+            with respect to the guide's parameters phi, what log q depends on besides left out.
+    """
+
+    log_p: Tensor
+    log_w: Tensor
+    path: Tensor
+
+
+def paths(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int = 1) -> Paths:
+    """Returns S draws for each datum with the gradients along their paths.
+
+    The guide runs twice: it draws, and is then asked for the density of draws that stay.
+
+    Args:
+        model: As of `log_weights`.
+        guide: Likewise.
+        data: Likewise.
+        num_particles: S.
+
+    Raises:
+        ValueError: As `log_weights`.
+    """
+    found = [_path(run, model, guide, data) for run in runs(model, guide, data, num_particles)]
+    log_p, log_w, path = map(torch.cat, zip(*found, strict=True))
+    return Paths(log_p, log_w, path)
+
+
+def _path(
+    drawn: Run, model: Fn, guide: Fn | None, data: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns `Paths` of one run, `(S, N)` each.
+
+    Args:
+        drawn: The run.
+        model: As of `log_weights`.
+        guide: Likewise.
+        data: Likewise.
+    """
+    fixed = {s["name"]: cast(Tensor, _Fixed.apply(s["value"])) for s in drawn.q}
+    at = run_of(model, guide, data, drawn.num_particles, drawn.subsampled | fixed)
+    log_p, log_q = at.log_p(), at.log_q()
+    log_w, path = log_p - log_q, torch.zeros_like(log_p)
+    free = [s for s in drawn.q if s["value"].requires_grad]
+    z = [fixed[s["name"]] for s in free]
+    grad = partial(torch.autograd.grad, retain_graph=True, materialize_grads=True)
+    slopes = grad(log_w.sum(), z) if z else ()
+    for site, slope in zip(free, slopes, strict=True):
+        path = path + drawn.by_row(site, slope * site["value"]).sum(-1)
+    return log_p, log_w.detach(), path
+
+
+class _Fixed(torch.autograd.Function):
+    """Passes a tensor on and no gradient back: one can be asked for with respect to the result."""
+
+    @staticmethod
+    def forward(ctx: object, z: Tensor) -> Tensor:
+        """Returns z, as a tensor of its own.
+
+        Args:
+            ctx: What torch keeps for `backward`.
+            z: Any tensor.
+        """
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> None:
+        """Returns no gradient.
+
+        Args:
+            ctx: Of `forward`.
+            grads: With respect to its result.
+        """
+
+
+@dataclass(frozen=True)
+class Terms:
+    r"""The two terms of the ELBO of S draws for each datum, whose difference is an estimate of it.
+
+    Attributes:
+        log_likelihood: log p(x_n | z_sn), `(S, N)`, nats.
+        divergence: KL(q(z|x) || p(z)) by latent site, `(S, N, groups)`, nats: a group is a
+            dimension of the latent where its densities are products over these.
+    """
+
+    log_likelihood: Tensor
+    divergence: dict[str, Tensor]
+
+
+def terms(model: Fn, guide: Fn | None, *data: Tensor, num_particles: int = 1) -> Terms:
+    r"""Returns log-likelihood and KL of S draws for each datum, with their gradients.
+
+    .. math::
+        \log p(x | z) \quad\mathrm{and}\quad
+        \mathrm{KL}(q(z | x) \,\|\, p(z)) = E_q[\log q(z | x) - \log p(z)]
+
+    KL is integrated where Pyro knows how (two normals), given what was drawn before it; else it is
+    log q - log p at the draw. Where the model draws latents before this one that the guide draws
+    after it, it is that as well: they depend on it then.
+
+    Args:
+        model: As of `log_weights`.
+        guide: Likewise.
+        data: Likewise.
+        num_particles: S.
+
+    Raises:
+        ValueError: As `log_weights`.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2013), appendix B,
+        https://arxiv.org/abs/1312.6114
+    """
+    found = [_terms(run, model) for run in runs(model, guide, data, num_particles)]
+    divergence = {
+        name: torch.cat([t.divergence[name] for t in found]) for name in found[0].divergence
+    }
+    return Terms(torch.cat([t.log_likelihood for t in found]), divergence)
+
+
+def _terms(run: Run, model: Fn) -> Terms:
+    """Returns the terms of one run.
+
+    Args:
+        run: The run.
+        model: Of which it is.
+    """
+    latents = {s["name"]: s for s in run.p if s["name"] in {s["name"] for s in run.q}}
+    before, met = _predecessors(latents.values()), set[str]()
+    divergence: dict[str, Tensor] = {}
+    for q in run.q:
+        p = latents.get(q["name"])
+        if p and isinstance(model, SummedOut) and log_prob(p).ndim > model.nesting:
+            raise ValueError(
+                f"the prior of site {q['name']!r} depends on what is summed out, which leaves no "
+                "KL of its own; take the objective 'elbo' or 'iwae'"
+            )
+        known = _divergence(q, p) if p and before[q["name"]] <= met else None
+        if known is None:
+            known = log_prob(q)[..., None]
+            known = known if p is None else known - log_prob(p)[..., None]
+        divergence[q["name"]] = run.by_row(q, known, event_dim=1)
+        met.add(q["name"])
+    rest = [s for s in run.p if s["name"] not in latents]
+    return Terms(run.summed(rest), divergence)
+
+
+def _predecessors(sites: Iterable[Site]) -> dict[str, set[str]]:
+    """Returns by name of a site those that come before it."""
+    names = [s["name"] for s in sites]
+    return {name: set(names[:i]) for i, name in enumerate(names)}
+
+
+def _divergence(q: Site, p: Site) -> Tensor | None:
+    """Returns KL(q || p) as its integral, `(batch, groups)`; `None` where Pyro knows none.
+
+    Args:
+        q: A site of the guide.
+        p: The same site of the model.
+    """
+    one, other = (_factors(s["fn"]) for s in (q, p))
+    if not isinstance(one, type(other)) or one.event_shape != other.event_shape:
+        one, other = q["fn"], p["fn"]  # a product over dimensions beside what is none
+    try:
+        kl = kl_divergence(one, other)
+    except NotImplementedError:
+        return None
+    kl = kl.reshape(*q["fn"].batch_shape, -1)
+    for mask in (q["mask"], p["mask"]):
+        if mask is not None:
+            kl = torch.where(torch.as_tensor(mask, device=kl.device)[..., None], kl, 0.0)
+    return kl
+
+
+def _factors(fn: Distribution) -> Distribution:
+    """Returns the distribution of the single numbers of a product, `Normal(...).to_event(1)`."""
+    return fn.base_dist if isinstance(fn, Independent) else fn
 
 
 def negative_elbo(model: Fn, guide: Fn, *data: Tensor) -> Tensor:
@@ -90,32 +286,9 @@ def negative_elbo(model: Fn, guide: Fn, *data: Tensor) -> Tensor:
         trace.compute_log_prob()
         for site in sample_sites(trace):
             if trace is guide_trace:
-                _check_gradient(site)
+                check_gradient(site)
             terms.append(sign * cast(Tensor, trace.nodes[site["name"]].get("log_prob_sum")))
     return sum(terms[1:], terms[0])
-
-
-@dataclass(frozen=True)
-class SummedOut:
-    r"""A model whose discrete latents k are to be summed out: log p(x, z) = log sum_k p(x, z, k).
-
-    Attributes:
-        model: The model.
-        names: Of the sites k, which no guide draws.
-        nesting: Number of plate dimensions; values of k stand side by side to their left.
-    """
-
-    model: Fn
-    names: frozenset[str]
-    nesting: int
-
-    def __call__(self, *data: object) -> object:
-        """Runs the model; whoever sums knows by `infer["enumerate"]` what to sum over."""
-
-        def config(site: Message[..., object]) -> InferDict:
-            return {"enumerate": "parallel"} if site.get("name") in self.names else {}
-
-        return poutine.infer_config(self.model, config)(*data)
 
 
 def summing_out(model: Fn, guide: Fn | None, *data: Tensor) -> Fn:
@@ -148,25 +321,3 @@ def summing_out(model: Fn, guide: Fn | None, *data: Tensor) -> Fn:
         raise ValueError(f"the guide does not draw site {drawn_alone[0]!r}; {ADVICE}")
     nesting = -min((f.dim or 0 for s in (*p, *q) for f in vectorized(s)), default=0)
     return SummedOut(model, frozenset(s["name"] for s in left), nesting)
-
-
-def _check_gradient(site: Site) -> None:
-    """Raises ValueError where a guide's draws at a site have no gradient."""
-    if not site["fn"].has_rsample:
-        raise ValueError(
-            f"site {site['name']!r} is {type(base(site['fn'])).__name__}, whose draws "
-            "have no gradient"
-        )
-
-
-def _plate_over(rows: int, sites: list[Site]) -> CondIndepStackFrame:
-    """Returns the plate over so many rows that all sites stand in; ValueError without."""
-    over = [{f for f in vectorized(s) if f.size == rows} for s in sites]
-    if common := set.intersection(*over):
-        return min(common, key=lambda f: f.name != "data")
-    outside = [s["name"] for s, plates in zip(sites, over, strict=True) if not plates]
-    raise ValueError(
-        f"an objective of each datum needs all sites in one plate over the {rows} rows it is "
-        f"given, and site {outside[0] if outside else sites[-1]['name']!r} is in none; write "
-        "`with pyro.plate('data', len(x)):` around it, or take the objective 'elbo'"
-    )

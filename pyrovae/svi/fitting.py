@@ -133,6 +133,7 @@ def fit(
         with bar:
             while training.epoch < how.num_epochs and training.waited < (how.patience or inf):
                 start = perf_counter()
+                objective.begin(training.epoch)
                 elbo = _epoch(training, train, processes, seed, step, how.clip_norm)
                 valid_elbo = _valid_elbo(model, guide, held_out, processes)
                 training.advance(elbo, valid_elbo, perf_counter() - start)

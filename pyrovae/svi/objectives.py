@@ -4,88 +4,41 @@ The evidence of a program is that of its model, whatever was maximised to train 
 validation ELBO that decides which epoch is kept.
 """
 
-__all__ = ["ELBO", "Loss", "Objective", "named", "objective_of"]
+__all__ = [
+    "DReG",
+    "ELBO",
+    "IWAE",
+    "STL",
+    "AnalyticELBO",
+    "BetaELBO",
+    "Loss",
+    "Objective",
+    "named",
+    "objective_of",
+]
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from math import log
 from typing import ClassVar, cast
 
 import pyro.infer
+import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor
 
-from pyrovae.checks import check_sizes, shown
-from pyrovae.program import SummedOut, log_weights, negative_elbo, no_guide, summing_out
-from pyrovae.registry import enter, find
-
-Fn = Callable[..., object]  # a Pyro callable
-_known: dict[str, type["Objective"]] = {}
-
-
-class Objective(ABC):
-    """What `fit` maximises: a function of model, guide and a batch, with a value for each datum.
-
-    A new objective is one subclass, in the package or in a module of your own, with a `name` and
-    `per_datum`; `pyrovae.program.log_weights` gives it the log-weights `(S, N)` that most are
-    made of. It is then known by its name everywhere; on a command line also by
-    `package.module.Class`, where its arguments have defaults. Where its gradient is not that of
-    its value (a surrogate), let `per_datum` return `value.detach() + (s - s.detach())` of the
-    surrogate s.
-
-    Attributes:
-        name: The name a user writes.
-    """
-
-    name: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        """Makes the class known by its name, where it has one of its own."""
-        enter(_known, cls)
-
-    @abstractmethod
-    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Returns the objective for each datum `(N,)`, nats, higher is better, with its gradient.
-
-        Args:
-            model: A Pyro callable of `*data`, or one whose discrete latents are to be summed out.
-            guide: Another; `None` draws nothing.
-            data: A batch, `(N, ...)` each.
-        """
-
-    def loss(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Returns what an optimizer minimises, `()`: minus the sum over the batch, nats.
-
-        Args:
-            model: As of `per_datum`.
-            guide: Likewise.
-            data: Likewise.
-        """
-        return -self.per_datum(model, guide, *data).sum()
-
-    def graph_loss(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Returns the loss by operations on tensors alone, of which a graph can be compiled.
-
-        Args:
-            model: As of `per_datum`.
-            guide: Likewise.
-            data: Likewise.
-        """
-        return self.loss(model, guide, *data)
-
-    def prepared(self, model: Fn, guide: Fn | None, *data: Tensor) -> Fn:
-        """Returns the model as `loss` takes it: discrete latents that no guide draws summed out.
-
-        Args:
-            model: A Pyro callable of `*data`.
-            guide: Another; `None` draws nothing.
-            data: A batch, `(N, ...)` each.
-
-        Raises:
-            TypeError, ValueError: If the guide does not draw a latent that cannot be summed out.
-        """
-        return summing_out(model, guide, *data)
+from pyrovae.checks import check_not_negative, check_sizes, shown
+from pyrovae.program import (
+    SummedOut,
+    log_weights,
+    negative_elbo,
+    no_guide,
+    paths,
+    terms,
+)
+from pyrovae.registry import called, find, made
+from pyrovae.svi.objective import Fn, Loss, Objective, known
 
 
 @dataclass(frozen=True)
@@ -173,68 +126,250 @@ class ELBO(Objective):
 
 
 @dataclass(frozen=True)
-class Loss(Objective):
-    """Minus a loss of the batch that somebody else defines: a Pyro `ELBO`'s, or a callable's.
+class AnalyticELBO(ELBO):
+    r"""The ELBO with its KL integrated where it can be: the same in expectation, less noise.
+
+    .. math::
+        \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x | z)] - \mathrm{KL}(q(z|x) \,\|\, p(z))
+
+    By datum, nats, with a sum over the latent sites, each given those drawn before it. Where Pyro
+    has no integral (a mixture, a flow), and where the model draws latents before one that the
+    guide draws after it, its term is log q - log p at the draw. Scales, such as those of
+    subsampling plates, do not count, masks do.
 
     Attributes:
-        fn: `(model, guide, *batch) -> loss`, summed over the batch, `()`, nats.
-        given: What it is of.
+        num_particles: S, draws a datum.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2013), equation 10,
+        https://arxiv.org/abs/1312.6114
     """
 
-    fn: Callable[..., Tensor]
-    given: object
+    name: ClassVar[str] = "analytic-elbo"
+    loss = graph_loss = Objective.loss
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Raises TypeError: nothing is known of single data.
-
-        Args:
-            model: A Pyro callable of `*data`.
-            guide: Another.
-            data: A batch, `(N, ...)` each.
-        """
-        raise TypeError(f"{shown(self.given)} has a loss of a batch, not of each datum")
-
-    def loss(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Returns that loss, `()`, nats.
-
-        Args:
-            model: A Pyro callable of `*data`.
-            guide: Another; in the place of `None` one that draws nothing.
-            data: A batch, `(N, ...)` each.
-        """
-        return self.fn(model, guide or no_guide, *data)
-
-    def graph_loss(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
-        """Returns the same, of `Trace_ELBO` without reading a number.
-
-        Args:
-            model: As of `loss`.
-            guide: Likewise.
-            data: Likewise.
-        """
-        if type(self.given) is Trace_ELBO and self.given.num_particles == 1:
-            return negative_elbo(model, guide or no_guide, *data)
-        return self.loss(model, guide, *data)
-
-    def prepared(self, model: Fn, guide: Fn | None, *data: Tensor) -> Fn:
-        """Returns the model as it is; TypeError if nothing draws a latent that has to be drawn.
+        """Returns the mean of S terms for each datum, `(N,)`, nats.
 
         Args:
             model: A Pyro callable of `*data`.
             guide: Another; `None` draws nothing.
             data: A batch, `(N, ...)` each.
         """
-        if guide is None and isinstance(self.given, pyro.infer.ELBO):
-            summing_out(model, guide, *data)
-        return model
+        found = terms(model, guide, *data, num_particles=self.num_particles)
+        kl = sum(site.mean(0).sum(-1) for site in found.divergence.values())
+        return found.log_likelihood.mean(0) - kl
+
+
+@dataclass(frozen=True)
+class BetaELBO(Objective):
+    r"""The ELBO with a weight on its KL, which may rise from 0, and bits that cost nothing.
+
+    .. math::
+        E_{q(z|x)}[\log p(x | z)] - \beta_t \sum_j \max(\lambda, \mathrm{KL}_j), \quad
+        \beta_t = \beta \min(1, t / \mathrm{warmup})
+
+    By datum, nats, in epoch t = 0, 1, ...; KL_j is that of group j, a dimension of the latent
+    where Pyro knows the integral and else a site, and is compared with lambda in its mean over the
+    batch. Below lambda a group's KL has no gradient, so that it is not pruned early. It is a lower
+    bound of log p(x) for beta >= 1; whatever it is, the evidence of the trained program is that of
+    the program.
+
+    Attributes:
+        beta: Weight of KL.
+        warmup: Epochs in which it rises to that, in equal steps from 0; 0 for none.
+        free_nats: lambda, of each group, nats.
+        num_particles: S, draws a datum.
+
+    Raises:
+        ValueError: If beta, warmup or free_nats is negative.
+
+    References:
+        beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
+        Ladder variational autoencoders (Sonderby et al., 2016), on warm-up,
+        https://arxiv.org/abs/1602.02282
+        Improving variational inference with inverse autoregressive flow (Kingma et al., 2016),
+        appendix C.8, on free bits, https://arxiv.org/abs/1606.04934
+    """
+
+    name: ClassVar[str] = "beta-elbo"
+    beta: float = 1.0
+    warmup: int = 0
+    free_nats: float = 0.0
+    num_particles: int = 1
+    _weight: Tensor = field(
+        default_factory=lambda: torch.ones(()), init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        check_sizes(num_particles=self.num_particles)
+        check_not_negative(beta=self.beta, warmup=self.warmup, free_nats=self.free_nats)
+        self.begin(self.warmup)
+
+    def begin(self, epoch: int) -> None:
+        """Sets beta of that epoch.
+
+        Args:
+            epoch: t, from 0 on.
+        """
+        risen = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        self._weight.fill_(self.beta * risen)
+
+    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
+        """Returns the objective for each datum, `(N,)`, nats.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another; `None` draws nothing.
+            data: A batch, `(N, ...)` each.
+        """
+        found = terms(model, guide, *data, num_particles=self.num_particles)
+        kl = sum(_not_below(self.free_nats, kl.mean(0)) for kl in found.divergence.values())
+        return found.log_likelihood.mean(0) - self._weight.to(found.log_likelihood) * kl
+
+
+def _not_below(least: float, kl: Tensor) -> Tensor:
+    """Returns KL, `(N,)`, its groups counted as this where their mean over the batch is less.
+
+    Args:
+        least: Nats, of a group.
+        kl: By datum and group, `(N, groups)`, nats.
+    """
+    return torch.where(kl.mean(0) < least, least, kl).sum(-1) if least else kl.sum(-1)
+
+
+@dataclass(frozen=True)
+class STL(Objective):
+    r"""The ELBO of each datum, `(N,)`, nats, with a gradient that vanishes at the exact guide.
+
+    .. math::
+        \nabla_\phi\, \mathrm{ELBO} = E\Bigl[
+        \frac{\partial \log w}{\partial z} \frac{\partial z}{\partial \phi}\Bigr], \quad
+        \log w = \log p(x, z) - \log q_\phi(z|x)
+
+    "Sticking the landing": what log q depends on phi besides, the score, has mean 0 and is left
+    out. Where q(z|x) = p(z|x), log w is constant in z, and so the gradient of the guide's
+    parameters is 0 at each draw; that of the model's parameters is as ever.
+
+    Attributes:
+        num_particles: S, draws a datum.
+
+    References:
+        Sticking the landing (Roeder, Wu and Duvenaud, 2017), https://arxiv.org/abs/1703.09194
+    """
+
+    name: ClassVar[str] = "stl"
+    num_particles: int = 1
+
+    def __post_init__(self) -> None:
+        check_sizes(num_particles=self.num_particles)
+
+    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
+        """Returns the mean of S log-weights for each datum, `(N,)`, nats.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another; `None` draws nothing.
+            data: A batch, `(N, ...)` each.
+        """
+        along = paths(model, guide, *data, num_particles=self.num_particles)
+        return _with_gradient(along.log_w.mean(0), (along.log_p + along.path).mean(0))
+
+
+@dataclass(frozen=True)
+class IWAE(Objective):
+    r"""The bound of S particles for each datum, `(N,)`, nats: tighter than the ELBO.
+
+    .. math::
+        \mathrm{IWAE}_S(x) = E\Bigl[\log \frac{1}{S} \sum_{s=1}^S w_s\Bigr], \quad
+        \mathrm{ELBO} \le \mathrm{IWAE}_S \le \mathrm{IWAE}_{2S} \le \log p(x)
+
+    Each datum has a logarithm of its own, and scales do not count: `pyro.infer.RenyiELBO` takes
+    one of all data's weights together, which is another bound, and above log p(x) under a
+    subsampling plate. The guide's gradient drowns in noise as S grows; see `DReG`.
+
+    Attributes:
+        num_particles: S.
+
+    References:
+        Importance weighted autoencoders (Burda, Grosse and Salakhutdinov, 2015),
+        https://arxiv.org/abs/1509.00519
+        Tighter variational bounds are not necessarily better (Rainforth et al., 2018),
+        https://arxiv.org/abs/1802.04537
+    """
+
+    name: ClassVar[str] = "iwae"
+    num_particles: int = 5
+
+    def __post_init__(self) -> None:
+        check_sizes(num_particles=self.num_particles)
+
+    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
+        """Returns the log of the mean of S weights for each datum, `(N,)`, nats.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another; `None` draws nothing.
+            data: A batch, `(N, ...)` each.
+        """
+        log_w = log_weights(model, guide, *data, num_particles=self.num_particles)
+        return log_w.logsumexp(0) - log(self.num_particles)
+
+
+@dataclass(frozen=True)
+class DReG(IWAE):
+    r"""The IWAE bound, with a gradient of the guide that does not drown as S grows.
+
+    .. math::
+        \nabla_\phi = E\Bigl[\sum_s \tilde w_s^2\,
+        \frac{\partial \log w_s}{\partial z_s} \frac{\partial z_s}{\partial \phi}\Bigr], \quad
+        \nabla_\theta = E\Bigl[\sum_s \tilde w_s \nabla_\theta \log p(x, z_s)\Bigr], \quad
+        \tilde w_s = w_s / \sum_r w_r
+
+    "Doubly reparameterized": equal in expectation to `IWAE`'s, whose score term is
+    reparameterized once more. Of parameters that model and guide share each part counts.
+
+    Attributes:
+        num_particles: S.
+
+    References:
+        Doubly reparameterized gradient estimators for Monte Carlo objectives (Tucker et al.,
+        2019), https://arxiv.org/abs/1810.04152
+    """
+
+    name: ClassVar[str] = "dreg"
+
+    def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
+        """Returns the log of the mean of S weights for each datum, `(N,)`, nats.
+
+        Args:
+            model: A Pyro callable of `*data`.
+            guide: Another; `None` draws nothing.
+            data: A batch, `(N, ...)` each.
+        """
+        along = paths(model, guide, *data, num_particles=self.num_particles)
+        share = along.log_w.softmax(0)
+        surrogate = (share * along.log_p + share.square() * along.path).sum(0)
+        return _with_gradient(along.log_w.logsumexp(0) - log(self.num_particles), surrogate)
+
+
+def _with_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
+    """Returns a value with the gradient of a surrogate.
+
+    Args:
+        value: `(N,)`, nats.
+        surrogate: Of the same shape.
+    """
+    return value + (surrogate - surrogate.detach())
 
 
 def objective_of(given: object) -> Objective:
     """Returns the objective that is meant.
 
     Args:
-        given: One; the name or import path of one; a Pyro `ELBO`, or a callable
-            `(model, guide, *batch) -> loss`, summed over the batch; `None` for the ELBO.
+        given: One; the name or import path of one, with options as in "iwae(50)"; a Pyro `ELBO`,
+            or a callable `(model, guide, *batch) -> loss`, summed over the batch; `None` for the
+            ELBO.
 
     Raises:
         TypeError: If it is nothing of that.
@@ -244,6 +379,9 @@ def objective_of(given: object) -> Objective:
         return ELBO()
     if isinstance(given, Objective):
         return given
+    if isinstance(given, str) and "(" in given:
+        asked = called(given, "objective")
+        return made(named(asked.name), asked, "objective")
     if isinstance(given, str):
         return _made(named(given))
     if isinstance(given, type) and issubclass(given, Objective):
@@ -278,7 +416,7 @@ def named(name: str) -> type[Objective]:
         )
     import_module("pyrovae.svi.semi_supervised")  # which stands on this module
     hint = "a class of your own is known once its module is imported; or give package.module.Class"
-    return find(_known, name, "objective", hint)
+    return find(known, name, "objective", hint)
 
 
 def _made(cls: type[Objective]) -> Objective:

@@ -6,7 +6,7 @@ A name that a user gives may be an import path, and is imported; one that stands
 
 __all__ = ["estimator", "kind", "named", "proposal"]
 
-from ast import Call, literal_eval, parse
+from ast import literal_eval
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -19,7 +19,7 @@ from pyrovae.checks import shown
 from pyrovae.evidence.estimators.base import Estimator, known, unnumbered
 from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.evidence.samplers.proposals import Defensive, Refined, Widened
-from pyrovae.registry import find
+from pyrovae.registry import called, find, made
 
 HINT = "one of your own is known once its module is imported, or by its path, package.module.Class"
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # of command lines
@@ -83,24 +83,11 @@ def proposal(text: str) -> Laplace | Widened | Defensive | Refined:
         >>> proposal("laplace(df=5)")
         Laplace(scale=1.1, df=5, num_steps=8)
     """
-    name, _, rest = text.strip().partition("(")
-    if name.lower() not in PROPOSALS:
-        raise ValueError(f"there is no proposal {name!r}; {_nearest(name.lower(), PROPOSALS)}")
-    cls = PROPOSALS[name.lower()]
-    try:
-        call = parse(f"{name}({rest}" if rest else f"{name}()", mode="eval").body
-        assert isinstance(call, Call)
-        values = [literal_eval(x) for x in call.args]
-        own = {str(k.arg): literal_eval(k.value) for k in call.keywords}
-    except (AssertionError, SyntaxError, ValueError) as e:
-        raise ValueError(
-            f"the proposal {text!r} cannot be read; write options as in 'Widened(1.2, df=5)'"
-        ) from e
-    try:
-        return cls(*values, **own)
-    except TypeError as e:
-        names = ", ".join(f.name for f in fields(cls))
-        raise ValueError(f"the proposal {text!r} cannot be had; it takes {names}") from e
+    asked = called(text, "proposal")
+    name = asked.name.lower()
+    if name not in PROPOSALS:
+        raise ValueError(f"there is no proposal {asked.name!r}; {_nearest(name, PROPOSALS)}")
+    return made(PROPOSALS[name], asked, "proposal")
 
 
 def _class(name: str) -> type[Estimator]:
