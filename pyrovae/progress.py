@@ -1,6 +1,7 @@
 """Bars of long work; where none is shown, a line now and then in the log.
 
-A line comes when half a minute has gone and a tenth of the work is done since the last one.
+The first line comes after half a minute. Another comes when half a minute has gone and a tenth of
+the work is done since the last one, and every five minutes at least, if there is something new.
 """
 
 __all__ = ["Bar", "duration"]
@@ -11,6 +12,7 @@ from time import monotonic
 from tqdm import tqdm
 
 SECONDS, SHARE = 30, 0.1  # between two lines, at least
+MOST = 300  # seconds between two lines, if something is done meanwhile
 log = logging.getLogger(__name__)
 
 
@@ -39,14 +41,21 @@ class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
             Whether the bar was drawn anew.
         """
         self._done += int(n or 0)
-        now, (begun, before), (last, told) = monotonic(), self._begun, self._last
-        rare = now - last >= SECONDS and self._done - told >= SHARE * self._whole
-        if self._logged and rare and self._done < self._whole:
-            left = (now - begun) / (self._done - before) * (self._whole - self._done)
-            share = self._done / self._whole
-            log.info(f"{self._what}: {share:.0%} done, about {duration(left)} left")
+        now, (last, told) = monotonic(), self._last
+        much = self._last is self._begun or self._done - told >= SHARE * self._whole
+        due = now - last >= (SECONDS if much else MOST)
+        if self._logged and due and self._done < self._whole:
+            log.info(self._line(now))
             self._last = now, self._done
         return super().update(n)
+
+    def _line(self, now: float) -> str:
+        """Returns how much is done and left at a time, in s, with what `set_postfix` was given."""
+        begun, before = self._begun
+        left = (now - begun) / (self._done - before) * (self._whole - self._done)
+        text = f"{self._what}: {self._done / self._whole:.0%} done, about {duration(left)} left"
+        values = getattr(self, "postfix", None)
+        return f"{text} ({values})" if values else text
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import count
 
 import numpy as np
 import pytest
@@ -422,11 +423,26 @@ def test_where_there_is_no_bar_a_line_is_written_now_and_then(monkeypatch, capsy
     monkeypatch.setattr(progress, "monotonic", lambda: now[0])
     assert run(0.3) == []  # 24 s
     said = [re.findall(r"[\d.]+(?:%| min)", line) for line in run(10.0)[:2]]
-    assert said == [["30%", "11.7 min"], ["40%", "10.0 min"]]  # by tenths, which are rarer
-    assert len(run(10.0)) == 7
+    assert said == [["23%", "12.8 min"], ["33%", "11.2 min"]]  # soon, then by tenths
+    assert len(run(10.0)) == 8
     assert re.match("training: 50%.* 50.0 s", run(1.0)[0])  # every 30 s
+    assert len(run(200.0)) == 40  # a tenth takes half an hour, and a line comes every 400 s
     assert run(10.0, False) == []
     assert not logging.getLogger("pyrovae").handlers
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_terminal_is_told_in_whole_lines_how_far_training_is(tmp_path, monkeypatch, capsys):
+    minutes = count(step=60)
+    monkeypatch.setattr(progress, "monotonic", lambda: next(minutes))
+    args = [a for a in SMALL if a != "--no-progress"]
+    assert main([*args, "-n", "12", "--out", str(tmp_path / "run")]) == 0
+    text = "".join(capsys.readouterr())
+    lines = [line for line in text.splitlines() if line.startswith("training: ")]
+    form = r"training: \d+% done, about [\d.]+ (s|min) left \(elbo=-[\d.]+, valid=-[\d.]+\)"
+    assert len(lines) > 4
+    assert all(re.fullmatch(form, line) for line in lines), lines
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)  # such as \r, and escape sequences
 
 
 def test_errors_leave_out_the_shapes_that_pyro_lists(capsys):
