@@ -1,6 +1,6 @@
 """Encoders and decoders: ordinary torch modules, from X to Q(z|X) and from z to f(z)."""
 
-__all__ = ["MLP", "Bias", "ConvDecoder", "ConvEncoder", "Encoder", "positive"]
+__all__ = ["MLP", "Bias", "ConvClassifier", "ConvDecoder", "ConvEncoder", "Encoder", "positive"]
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -127,6 +127,69 @@ class ConvEncoder(torch.nn.Module):
         """Returns mu(x) and sigma(x) > 0, each `(N, z_dim)`."""
         loc, raw_scale = self.net(x).chunk(2, dim=-1)
         return loc, positive(raw_scale)
+
+
+class ConvClassifier(torch.nn.Sequential):
+    """Logits of K classes, `(N, K)`, from images in rows `(N, C * H * W)`.
+
+    Convolutions of 3 x 3 with stride 2, each with batch normalisation and ReLU, dropout, and one
+    linear layer. While it trains, each image is moved, see `Moved`.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        channels: Of the convolutions, each of which halves height and width.
+        num_classes: K.
+        max_shift: Pixels that an image is moved by, at most.
+        dropout: Share of the last features that is left out while it trains.
+
+    References:
+        Batch normalization (Ioffe and Szegedy, 2015), https://arxiv.org/abs/1502.03167
+        Dropout (Srivastava et al., 2014), https://jmlr.org/papers/v15/srivastava14a.html
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int],
+        num_classes: int,
+        max_shift: int = 0,
+        dropout: float = 0.3,
+    ) -> None:
+        layers: list[torch.nn.Module] = [torch.nn.Unflatten(-1, tuple(image_shape))]
+        layers += [Moved(max_shift)]
+        for i, o in pairwise([image_shape[0], *channels]):
+            convolution = torch.nn.Conv2d(i, o, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, torch.nn.BatchNorm2d(o), torch.nn.ReLU()]
+        height, width = _sizes(image_shape, channels)[-1]
+        last = torch.nn.Linear(channels[-1] * height * width, num_classes)
+        super().__init__(*layers, torch.nn.Flatten(), torch.nn.Dropout(dropout), last)
+
+
+class Moved(torch.nn.Module):
+    """Moves each image `(N, C, H, W)` at random while it trains, and leaves it where it is after.
+
+    By m pixels at most up or down and left or right, all ways alike; what comes in is 0.
+
+    Args:
+        max_shift: m.
+    """
+
+    def __init__(self, max_shift: int) -> None:
+        super().__init__()
+        self.max_shift = max_shift
+        self.pad = torch.nn.ZeroPad2d(max_shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the images, `(N, C, H, W)`."""
+        if not (self.training and self.max_shift):
+            return x
+        n, _, height, width = x.shape
+        start = torch.randint(2 * self.max_shift + 1, (2, n, 1), device=x.device)
+        rows = start[0] + torch.arange(height, device=x.device)  # (N, H)
+        columns = start[1] + torch.arange(width, device=x.device)  # (N, W)
+        every = torch.arange(n, device=x.device)[:, None, None]
+        moved = self.pad(x).movedim(1, -1)[every, rows[:, :, None], columns[:, None]]
+        return moved.movedim(-1, 1)
 
 
 class ConvDecoder(torch.nn.Module):

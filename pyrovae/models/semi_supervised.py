@@ -3,6 +3,8 @@
 __all__ = ["SemiSupervisedVAE"]
 
 from collections.abc import Sequence
+from functools import partial
+from math import prod
 from typing import ClassVar, Self
 
 import pyro
@@ -13,15 +15,15 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes, nan_is_missing
+from pyrovae.checks import check_sizes, is_at_least, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import Label
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.vae import make_family
-from pyrovae.nn import MLP, positive
+from pyrovae.models.vae import make_family, shape_of
+from pyrovae.nn import MLP, ConvClassifier, positive
 from pyrovae.rng import seeded
 
 
@@ -52,13 +54,17 @@ class SemiSupervisedVAE(Model):
     classifier learn by the labels too.
 
     Args:
-        x_dim: Dimensions of one datum, D.
+        x_dim: Dimensions of one datum, D; or `(C, H, W)` of an image, D = C H W, which is taken in
+            rows, too.
         y_dim: Number of classes, K.
         z_dim: Dimensions of the style.
         hidden_dims: Hidden widths of classifier and encoder; the decoder has them in reverse.
         likelihood: P(X|z, c): a family's name, a `Likelihood` class or an instance.
-        classifier: Any module from X `(N, x_dim)` to logits `(N, K)` of Q(c|X); default: a
-            `pyrovae.nn.MLP` of `hidden_dims`.
+        channels: Of the classifier's convolutions, where X is an image.
+        max_shift: Pixels that it is moved by, at most, while its classifier trains, which then
+            says the same of it wherever it is.
+        classifier: Any module from X `(N, D)` to logits `(N, K)` of Q(c|X); default: a
+            `pyrovae.nn.ConvClassifier` for images, a `pyrovae.nn.MLP` of `hidden_dims` for others.
 
     Raises:
         ValueError: If a size is no positive integer, or no family has the likelihood's name.
@@ -80,22 +86,31 @@ class SemiSupervisedVAE(Model):
 
     def __init__(
         self,
-        x_dim: int,
+        x_dim: int | Sequence[int],
         y_dim: int,
         z_dim: int,
         hidden_dims: Sequence[int] = (256,),
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
         *,
+        channels: Sequence[int] = (16, 32),
+        max_shift: int = 0,
         classifier: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(x_dim=x_dim, y_dim=y_dim, z_dim=z_dim)
-        for width in hidden_dims:
+        shape = shape_of(x_dim)
+        check_sizes(y_dim=y_dim, z_dim=z_dim)
+        if not is_at_least(max_shift, 0):
+            raise ValueError(f"max_shift is {max_shift!r}; give a number of pixels, 0 or more")
+        for width in (*hidden_dims, *channels):
             check_sizes(hidden_dims=width)
-        self.x_dim, self.y_dim, self.z_dim = int(x_dim), int(y_dim), int(z_dim)
+        self.x_dim, self.y_dim, self.z_dim = prod(shape), int(y_dim), int(z_dim)
+        self.image_shape = shape if len(shape) == 3 else None
         self.hidden_dims = widths = tuple(map(int, hidden_dims))
+        self.channels, self.max_shift = tuple(map(int, channels)), int(max_shift)
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * self.x_dim
+        if classifier is None and self.image_shape:
+            classifier = ConvClassifier(shape, self.channels, self.y_dim, self.max_shift)
         self.classifier = classifier or MLP(self.x_dim, widths, self.y_dim)
         self.encoder = _WithClass(self.x_dim, self.y_dim, widths, 2 * self.z_dim)
         self.decoder = _WithClass(self.z_dim, self.y_dim, widths[::-1], outputs)
@@ -188,12 +203,14 @@ class SemiSupervisedVAE(Model):
         """Returns x and y; without labels, y `(N,)` that says they are missing.
 
         Args:
-            x: `(N, x_dim)`.
+            x: `(N, D)`, or images `(N, C, H, W)`.
             y: Labels, `(N,)`, or `None`.
 
         Raises:
             ValueError: If one is of another shape, or x is no floats.
         """
+        if self.image_shape and x.ndim == 4 and x.shape[1:] == self.image_shape:
+            x = x.flatten(1)
         if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
             raise ValueError(
                 f"x is {x.dtype} of shape {tuple(x.shape)}; this model takes floating "
@@ -211,10 +228,12 @@ class SemiSupervisedVAE(Model):
     def config(self) -> Config:
         """Returns what `from_config` needs to build the same architecture, fit for JSON."""
         return {
-            "x_dim": self.x_dim,
+            "x_dim": list(self.image_shape) if self.image_shape else self.x_dim,
             "y_dim": self.y_dim,
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
+            "channels": list(self.channels),
+            "max_shift": self.max_shift,
             "likelihood": self.likelihood.name,
             "likelihood_config": self.likelihood.config(),
         }
@@ -235,6 +254,8 @@ class SemiSupervisedVAE(Model):
         hidden_dims: Sequence[int] = (256,),
         likelihood: str = "bernoulli",
         sigma: float | None = None,
+        channels: Sequence[int] = (16, 32),
+        max_shift: int = 0,
     ) -> Self:
         """Returns an untrained model that begins at the mean of the training data.
 
@@ -245,6 +266,8 @@ class SemiSupervisedVAE(Model):
             hidden_dims: Widths of classifier and encoder, the decoder's in reverse.
             likelihood: P(X|z, c), by name.
             sigma: Of the normal likelihood; `None` to learn it.
+            channels: Of the classifier's convolutions, where data are images.
+            max_shift: Pixels that an image is moved by, at most, while its classifier trains.
 
         Raises:
             DataError: If no training datum has a label.
@@ -255,8 +278,9 @@ class SemiSupervisedVAE(Model):
             y_dim = 1 + int(y[:].nan_to_num(-1).max())
         if y_dim < 1:
             raise DataError(f"{cls.__name__} takes y, and no training datum has a label")
-        family = make_family(likelihood, sigma)
-        return cls(x.shape[1], y_dim, z_dim, hidden_dims, family).start_at(x)
+        size = (1, *splits.image_shape) if splits.image_shape else x.shape[1]
+        made = partial(cls, size, y_dim, z_dim, hidden_dims, make_family(likelihood, sigma))
+        return made(channels=channels, max_shift=max_shift).start_at(x)
 
 
 def told(logits: Tensor, y: Tensor) -> dist.Categorical:

@@ -1,6 +1,6 @@
 """The variational autoencoder as a probabilistic program."""
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "make_family", "shape_of"]
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
@@ -86,7 +86,7 @@ class VAE(Model):
             )
         for width in hidden_dims:
             check_sizes(hidden_dims=width)
-        shape = _shape(x_dim)
+        shape = shape_of(x_dim)
         check_sizes(z_dim=z_dim)
         self.x_dim = x_dim = prod(shape)
         self.z_dim = z_dim = int(z_dim)  # not of a parser's types
@@ -268,7 +268,7 @@ class VAE(Model):
         return next(self.decoder.parameters()).new_empty(n, 0)
 
 
-def _shape(x_dim: int | Sequence[int]) -> tuple[int, ...]:
+def shape_of(x_dim: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the shape of a datum, `(D,)` or `(C, H, W)`; ValueError if it is neither."""
     shape = tuple(x_dim) if isinstance(x_dim, Sequence) else (x_dim,)
     for size in shape:
