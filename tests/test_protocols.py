@@ -48,7 +48,7 @@ def ours(classes):
 
 MODELS = ours(base._known.values())
 ESTIMATORS = ours(known().values())
-OBJECTIVES = ours(objectives._known.values())
+OBJECTIVES = ours(objectives.known.values())
 LIKELIHOODS = ours(likelihoods.families.values())
 SETS = ours(sets.values())
 

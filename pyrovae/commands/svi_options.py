@@ -143,7 +143,7 @@ def _add_training(p: "Parser") -> None:
         "--objective",
         type=str | None,
         metavar="NAME",
-        help=f"what is maximised: {', '.join(written_names('svi/objectives.py'))}, with options "
+        help=f"what is maximised: {', '.join(written_names('svi'))}, with options "
         "as in iwae(50); or package.module.Class of your own (default: the model's, mostly elbo)",
     )
     add(

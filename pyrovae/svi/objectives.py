@@ -13,6 +13,7 @@ __all__ = [
     "BetaELBO",
     "Loss",
     "Objective",
+    "SemiSupervised",
     "named",
     "objective_of",
 ]
@@ -39,6 +40,7 @@ from pyrovae.program import (
 )
 from pyrovae.registry import called, find, made
 from pyrovae.svi.objective import Fn, Loss, Objective, known
+from pyrovae.svi.semi_supervised import SemiSupervised
 
 
 @dataclass(frozen=True)
@@ -414,7 +416,6 @@ def named(name: str) -> type[Objective]:
         raise ValueError(
             f"{name} is no subclass of pyrovae.Objective; give package.module.Class of one"
         )
-    import_module("pyrovae.svi.semi_supervised")  # which stands on this module
     hint = "a class of your own is known once its module is imported; or give package.module.Class"
     return find(known, name, "objective", hint)
 

@@ -2,7 +2,6 @@
 
 __all__ = ["SemiSupervised"]
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +10,7 @@ from torch import Tensor
 
 from pyrovae.checks import is_at_least
 from pyrovae.program import log_weights_by_class
-from pyrovae.svi.objectives import Objective
-
-Fn = Callable[..., object]  # a Pyro callable
+from pyrovae.svi.objective import Fn, Objective
 
 
 @dataclass(frozen=True)
