@@ -1,6 +1,15 @@
 """Encoders and decoders: ordinary torch modules, from X to Q(z|X) and from z to f(z)."""
 
-__all__ = ["MLP", "Bias", "ConvClassifier", "ConvDecoder", "ConvEncoder", "Encoder", "positive"]
+__all__ = [
+    "MLP",
+    "Bias",
+    "ConvClassifier",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Encoder",
+    "Moved",
+    "positive",
+]
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -132,15 +141,17 @@ class ConvEncoder(torch.nn.Module):
 class ConvClassifier(torch.nn.Sequential):
     """Logits of K classes, `(N, K)`, from images in rows `(N, C * H * W)`.
 
-    Convolutions of 3 x 3 with stride 2, each with batch normalisation and ReLU, dropout, and one
-    linear layer. While it trains, each image is moved, see `Moved`.
+    Convolutions of 5 x 5 with stride 2, one layer of `width`, each with batch normalisation and
+    SiLU units, and one linear layer; dropout before the last two. While it trains, each image is
+    moved, see `Moved`.
 
     Args:
         image_shape: `(C, H, W)`.
         channels: Of the convolutions, each of which halves height and width.
         num_classes: K.
         max_shift: Pixels that an image is moved by, at most.
-        dropout: Share of the last features that is left out while it trains.
+        width: Of the hidden layer.
+        dropout: Share of its inputs, and outputs, that are left out while it trains.
 
     References:
         Batch normalization (Ioffe and Szegedy, 2015), https://arxiv.org/abs/1502.03167
@@ -153,16 +164,43 @@ class ConvClassifier(torch.nn.Sequential):
         channels: Sequence[int],
         num_classes: int,
         max_shift: int = 0,
+        width: int = 128,
         dropout: float = 0.3,
     ) -> None:
         layers: list[torch.nn.Module] = [torch.nn.Unflatten(-1, tuple(image_shape))]
         layers += [Moved(max_shift)]
         for i, o in pairwise([image_shape[0], *channels]):
-            convolution = torch.nn.Conv2d(i, o, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, torch.nn.BatchNorm2d(o), torch.nn.ReLU()]
-        height, width = _sizes(image_shape, channels)[-1]
-        last = torch.nn.Linear(channels[-1] * height * width, num_classes)
-        super().__init__(*layers, torch.nn.Flatten(), torch.nn.Dropout(dropout), last)
+            convolution = torch.nn.Conv2d(i, o, 5, stride=2, padding=2, bias=False)
+            layers += [convolution, _BatchNorm(o), torch.nn.SiLU()]
+        height, across = _sizes(image_shape, channels)[-1]
+        layers += [torch.nn.Flatten(), torch.nn.Dropout(dropout)]
+        size = [image_shape[0], *channels][-1] * height * across
+        layers += [torch.nn.Linear(size, width, bias=False), _BatchNorm(width), torch.nn.SiLU()]
+        last = torch.nn.Linear(width, num_classes)
+        super().__init__(*layers, torch.nn.Dropout(dropout), last)
+
+
+class _BatchNorm(torch.nn.BatchNorm1d):
+    """Batch normalisation of `(N, C, ...)`; of one number a channel by what it learned so far.
+
+    A last batch may be of one row, of which there is no variance.
+
+    Args:
+        num_features: C.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Takes any number of dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns what it is given, normalised, `(N, C, ...)`."""
+        if not self.training or input.numel() > input.shape[1]:
+            return super().forward(input)
+        self.eval()
+        try:
+            return super().forward(input)
+        finally:
+            self.train()
 
 
 class Moved(torch.nn.Module):

@@ -12,6 +12,7 @@ import pyrovae as pv
 from pyrovae.commands import evidence, svi
 from pyrovae.distributions import Label
 from pyrovae.likelihoods import Normal
+from pyrovae.nn import ConvClassifier, Moved
 from pyrovae.rng import seeded
 from pyrovae.svi.objectives import objective_of
 from pyrovae.svi.semi_supervised import SemiSupervised
@@ -152,6 +153,38 @@ def test_draws_are_those_of_the_mixture():
     assert ((x.mean(0) - mean) / (x.std(0) / 20_000**0.5)).abs().max() < 4
     draws = torch.distributions.MultivariateNormal(mean, cov).sample((20_000,))
     assert (torch.cov(x.T) - cov).abs().max() < 6 * (torch.cov(draws.T) - cov).abs().max()
+
+
+def test_images_are_moved_while_their_classifier_trains():
+    x = torch.zeros(200, 2, 4, 5)
+    x[:, 0, 1, 2] = x[:, 1, 2, 3] = 1
+    move = Moved(1)
+    there = {tuple(image.nonzero().flatten().tolist()) for image in move(x)}
+    places = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    assert there == {(0, 1 + i, 2 + j, 1, 2 + i, 3 + j) for i, j in places}
+    assert not Moved(3)(torch.ones(200, 1, 3, 3)).flatten(1).sum(1).min()  # what comes in is 0
+    assert torch.equal(move.eval()(x), x)
+    net = ConvClassifier((1, 4, 4), (3,), K, max_shift=1)
+    rows = torch.rand(6, 16)
+    assert net(rows).shape == (6, K)
+    assert net(rows[:1]).shape == (1, K)  # a last batch of one row
+    assert net.training
+    assert not torch.equal(net(rows), net(rows))
+    assert torch.equal(net.eval()(rows), net(rows))
+
+
+def test_images_are_their_rows():
+    m = pv.SemiSupervisedVAE((1, 4, 4), K, 2, channels=(3,), max_shift=1)
+    x, y = torch.bernoulli(torch.rand(6, 1, 4, 4)), labels(6)
+    tables = [
+        pv.importance_sampling(m.model, m.guide, rows, y, num_particles=5, seed=0).log_w
+        for rows in (x, x.flatten(1))
+    ]
+    assert torch.equal(*tables)
+    assert torch.equal(m.classify(x), m.classify(x.flatten(1)))
+    assert pv.SemiSupervisedVAE.from_config(m.config()).config() == m.config()
+    with pytest.raises(ValueError, match="max_shift is -1; give a number of pixels, 0 or more"):
+        pv.SemiSupervisedVAE((1, 4, 4), K, 2, max_shift=-1)
 
 
 def test_labels_are_hidden_evenly():
