@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.weights import LogWeights as LogWeights
     from pyrovae.export import to_arviz as to_arviz
     from pyrovae.models.base import Model as Model
+    from pyrovae.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
     from pyrovae.models.conv import ConvVAE as ConvVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AIS": "evidence.estimators.ais",
+    "BayesianGaussianMixture": "models.bayesian_mixture",
     "Best": "evidence.estimators.best",
     "Bounds": "evidence.samplers.bdmc",
     "Calibration": "evidence.calibration",

@@ -1,8 +1,10 @@
 """Distributions that torch and Pyro lack: as Pyro's own, for observed data."""
 
-__all__ = ["DiscretizedLogistic", "Label", "OpenBeta"]
+__all__ = ["DiscretizedLogistic", "ExchangeableNormal", "Label", "OpenBeta"]
 
 from collections.abc import Sequence
+from itertools import combinations
+from math import lgamma
 
 import pyro.distributions as dist
 import torch
@@ -204,3 +206,90 @@ class Label(TorchDistribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Returns c, `(*sample_shape, *batch_shape)`."""
         return self.c.expand(self._extended_shape(torch.Size(sample_shape)))
+
+
+class ExchangeableNormal(TorchDistribution):
+    r"""K normal vectors in an order drawn at random: event shape `(K, D)`.
+
+    .. math::
+        p(v) = \frac{1}{K!} \sum_\pi \prod_k N(v_k; m_{\pi(k)}, s_{\pi(k)}^2 I)
+
+    over the permutations of K, in K 2^(K-1) terms: of a set of normals, the vectors so far are
+    those, in whatever order.
+
+    Args:
+        locs: m, `(K, D)`.
+        scales: s, `(K,)`.
+    """
+
+    has_rsample = True
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        """Those of m and s."""
+        return {
+            "locs": constraints.independent(constraints.real, 2),
+            "scales": constraints.independent(constraints.positive, 1),
+        }
+
+    @property
+    def support(self) -> Constraint:
+        """All K vectors."""
+        return constraints.independent(constraints.real, 2)
+
+    def __init__(
+        self,
+        locs: Tensor,
+        scales: Tensor,
+        batch_shape: torch.Size | tuple[int, ...] = (),
+        validate_args: bool | None = None,
+    ) -> None:
+        self.locs, self.scales = locs, scales
+        super().__init__(torch.Size(batch_shape), locs.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "ExchangeableNormal":
+        """Returns the same with another batch shape."""
+        return ExchangeableNormal(self.locs, self.scales, batch_shape, validate_args=False)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns draws, `(*sample_shape, *batch_shape, K, D)`."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        order = torch.rand(shape[:-1], device=self.locs.device).argsort(-1)  # (..., K)
+        noise = torch.randn(shape, dtype=self.locs.dtype, device=self.locs.device)
+        return self.locs[order] + self.scales[order][..., None] * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log p of each value, nats.
+
+        Args:
+            value: `(..., K, D)`.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        each = dist.Normal(self.locs, self.scales[:, None]).to_event(1)
+        log_p = log_permanent(each.log_prob(value[..., None, :])) - lgamma(len(self.locs) + 1)
+        return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+
+
+def log_permanent(log_a: Tensor) -> Tensor:
+    r"""Returns the log of the permanents of matrices of positive numbers, `(...)`.
+
+    .. math::
+        \log \sum_\pi \prod_k a_{k \pi(k)}
+
+    Row by row, for each set of columns that those so far have taken: K 2^(K-1) terms.
+
+    Args:
+        log_a: Their logarithms, `(..., K, K)`.
+    """
+    size = log_a.shape[-1]
+    total = log_a.new_zeros(*log_a.shape[:-2], 1)
+    before: dict[tuple[int, ...], int] = {(): 0}
+    for row in range(size):
+        taken = list(combinations(range(size), row + 1))
+        last = torch.tensor(taken, device=log_a.device)  # the column of this row
+        others = [[before[s[:i] + s[i + 1 :]] for i in range(row + 1)] for s in taken]
+        others = torch.tensor(others, device=log_a.device)
+        total = (total[..., others] + log_a[..., row, :][..., last]).logsumexp(-1)
+        before = {s: i for i, s in enumerate(taken)}
+    return total[..., 0]

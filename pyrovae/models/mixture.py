@@ -1,6 +1,6 @@
 """The mixture of Gaussians: one discrete latent, summed out, so that log P(X) is exact."""
 
-__all__ = ["GaussianMixture"]
+__all__ = ["GaussianMixture", "nearest"]
 
 import warnings
 from math import expm1, log
@@ -119,18 +119,7 @@ class GaussianMixture(Model):
         Raises:
             ValueError: If x has another shape, or fewer rows, or fewer that differ.
         """
-        from sklearn.cluster import KMeans  # takes a second to import
-        from sklearn.exceptions import ConvergenceWarning
-
-        if x.ndim != 2 or x.shape[1] != self.x_dim or len(x) < self.num_components:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; give (N, {self.x_dim}), of "
-                f"{self.num_components} rows or more"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, and why
-            found = KMeans(self.num_components, random_state=seed).fit(x.cpu().numpy())
-        near = torch.as_tensor(found.labels_, device=x.device)
+        near = nearest(x, self.x_dim, self.num_components, seed)
         locs, parts = self.components.locs, [x[near == k] for k in range(self.num_components)]
         count = torch.tensor([float(len(part)) for part in parts]).to(locs)
         if not count.all():
@@ -168,6 +157,31 @@ class GaussianMixture(Model):
             "num_components": self.num_components,
             "floor": self.floor,
         }
+
+
+def nearest(x: Tensor, x_dim: int, num_components: int, seed: int) -> Tensor:
+    """Returns the number of the component that k-means puts each row in, `(N,)`.
+
+    Args:
+        x: Data, `(N, x_dim)`, K rows or more.
+        x_dim: D.
+        num_components: K; some may be left without a row, where fewer rows differ.
+        seed: Of k-means.
+
+    Raises:
+        ValueError: If x has another shape, or fewer rows.
+    """
+    from sklearn.cluster import KMeans  # takes a second to import
+    from sklearn.exceptions import ConvergenceWarning
+
+    if x.ndim != 2 or x.shape[1] != x_dim or len(x) < num_components:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; give (N, {x_dim}), of {num_components} rows or more"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the caller counts the rows
+        found = KMeans(num_components, random_state=seed).fit(x.cpu().numpy())
+    return torch.as_tensor(found.labels_, device=x.device)
 
 
 class _Components(torch.nn.Module):

@@ -134,9 +134,9 @@ class AnalyticELBO(ELBO):
     .. math::
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x | z)] - \mathrm{KL}(q(z|x) \,\|\, p(z))
 
-    By datum, nats, with a sum over the latent sites, each given those drawn before it. Where Pyro
-    has no integral (a mixture, a flow), and where the model draws latents before one that the
-    guide draws after it, its term is log q - log p at the draw. Scales, such as those of
+    By datum, `(N,)`, nats, with a sum over the latent sites, each given those drawn before it.
+    Where Pyro has no integral (a mixture, a flow), and where the model draws latents before one
+    that the guide draws after it, its term is log q - log p at the draw. Scales, such as those of
     subsampling plates, do not count, masks do.
 
     Attributes:
@@ -171,11 +171,11 @@ class BetaELBO(Objective):
         E_{q(z|x)}[\log p(x | z)] - \beta_t \sum_j \max(\lambda, \mathrm{KL}_j), \quad
         \beta_t = \beta \min(1, t / \mathrm{warmup})
 
-    By datum, nats, in epoch t = 0, 1, ...; KL_j is that of group j, a dimension of the latent
-    where Pyro knows the integral and else a site, and is compared with lambda in its mean over the
-    batch. Below lambda a group's KL has no gradient, so that it is not pruned early. It is a lower
-    bound of log p(x) for beta >= 1; whatever it is, the evidence of the trained program is that of
-    the program.
+    By datum, `(N,)`, nats, in epoch t = 0, 1, ...; KL_j is that of group j, a dimension of the
+    latent where Pyro knows the integral and else a site, and is compared with lambda in its mean
+    over the batch. Below lambda a group's KL has no gradient, so that it is not pruned early. It
+    is a lower bound of log p(x) for beta >= 1; whatever it is, the evidence of the trained program
+    is that of the program.
 
     Attributes:
         beta: Weight of KL.
@@ -320,7 +320,7 @@ class IWAE(Objective):
 
 @dataclass(frozen=True)
 class DReG(IWAE):
-    r"""The IWAE bound, with a gradient of the guide that does not drown as S grows.
+    r"""The IWAE bound, `(N,)`, nats, with a gradient of the guide that does not drown as S grows.
 
     .. math::
         \nabla_\phi = E\Bigl[\sum_s \tilde w_s^2\,
