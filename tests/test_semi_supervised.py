@@ -123,6 +123,29 @@ def test_the_objective_is_pyros_with_the_class_enumerated(told):
     torch.testing.assert_close(more, value + torch.where(y >= 0, 7 * log_q, 0.0))
 
 
+def test_data_without_labels_come_to_teach_the_classifier():
+    """Warm-up scales their gradient in its parameters, and no other number."""
+    m, x = bernoulli()
+
+    def gradients(objective, epoch=0):
+        objective.begin(epoch)
+        with seeded(0):
+            value = objective.per_datum(m.model, m.guide, x, labels()).sum()
+        of = [
+            dict(m.named_parameters())[f"{net}.2.weight"] for net in ("classifier", "decoder.net")
+        ]
+        return value, *torch.autograd.grad(value, of)
+
+    value, classifier, decoder = gradients(SemiSupervised(5.0))
+    slow = SemiSupervised(5.0, warmup=4)
+    log_q = m.classifier(x).log_softmax(-1)[labels() >= 0, labels()[labels() >= 0]]
+    (of_labels,) = torch.autograd.grad(5 * log_q.sum(), m.classifier[2].weight)
+    for epoch, share in ((0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)):
+        found = gradients(slow, epoch)
+        expected = of_labels + share * (classifier - of_labels)
+        torch.testing.assert_close(found, (value, expected, decoder))
+
+
 @pytest.mark.usefixtures("compiler")
 def test_it_is_compiled():
     learned = []

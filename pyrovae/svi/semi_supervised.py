@@ -2,13 +2,13 @@
 
 __all__ = ["SemiSupervised"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pyrovae.checks import is_at_least
+from pyrovae.checks import check_not_negative
 from pyrovae.program import log_weights_by_class
 from pyrovae.svi.objective import Fn, Objective
 
@@ -33,9 +33,12 @@ class SemiSupervised(Objective):
     Attributes:
         alpha: Weight of log q(y|x) of each datum with a label. The paper's 0.1 N / N_labelled is
             for batches as the data come; where labelled rows are repeated, less does it.
+        warmup: Epochs in which data without a label come to teach the classifier: the weight of
+            their gradient in its parameters rises from 0 to 1 in equal steps. Before the decoder
+            knows the classes, what it says of them is noise. The value stays what it is.
 
     Raises:
-        ValueError: If alpha is no number, 0 or more.
+        ValueError: If alpha or warmup is negative.
 
     References:
         Semi-supervised learning with deep generative models (Kingma, Mohamed, Rezende and
@@ -44,10 +47,21 @@ class SemiSupervised(Objective):
 
     name: ClassVar[str] = "semi-supervised"
     alpha: float = 50.0
+    warmup: int = 0
+    _weight: Tensor = field(
+        default_factory=lambda: torch.ones(()), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        if not is_at_least(self.alpha, 0):
-            raise ValueError(f"alpha is {self.alpha!r}; give a number, 0 or more")
+        check_not_negative(alpha=self.alpha, warmup=self.warmup)
+
+    def begin(self, epoch: int) -> None:
+        """Sets how much data without a label teach the classifier in that epoch.
+
+        Args:
+            epoch: Its number, from 0 on.
+        """
+        self._weight.fill_(min(1.0, epoch / self.warmup) if self.warmup else 1.0)
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the objective of each datum, `(N,)`, nats, by one draw of z for each class.
@@ -68,4 +82,6 @@ class SemiSupervised(Objective):
         known = y >= 0
         at = torch.where(known, y, 0).long()[None]
         labelled = elbo.gather(0, at)[0] + self.alpha * log_q.gather(0, at)[0]
+        weight = self._weight.to(log_q)
+        log_q = weight * log_q + (1 - weight) * log_q.detach()  # of the gradient alone
         return torch.where(known, labelled, (log_q.exp() * (elbo - log_q)).sum(0))
