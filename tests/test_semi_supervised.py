@@ -12,7 +12,7 @@ import pyrovae as pv
 from pyrovae.commands import evidence, svi
 from pyrovae.distributions import Label
 from pyrovae.likelihoods import Normal
-from pyrovae.nn import ConvClassifier, Moved
+from pyrovae.nn import ConvClassifier, Distorted
 from pyrovae.rng import seeded
 from pyrovae.svi.objectives import objective_of
 from pyrovae.svi.semi_supervised import SemiSupervised
@@ -178,16 +178,25 @@ def test_draws_are_those_of_the_mixture():
     assert (torch.cov(x.T) - cov).abs().max() < 6 * (torch.cov(draws.T) - cov).abs().max()
 
 
-def test_images_are_moved_while_their_classifier_trains():
-    x = torch.zeros(200, 2, 4, 5)
-    x[:, 0, 1, 2] = x[:, 1, 2, 3] = 1
-    move = Moved(1)
-    there = {tuple(image.nonzero().flatten().tolist()) for image in move(x)}
-    places = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    assert there == {(0, 1 + i, 2 + j, 1, 2 + i, 3 + j) for i, j in places}
-    assert not Moved(3)(torch.ones(200, 1, 3, 3)).flatten(1).sum(1).min()  # what comes in is 0
-    assert torch.equal(move.eval()(x), x)
-    net = ConvClassifier((1, 4, 4), (3,), K, max_shift=1)
+def test_images_are_distorted_while_their_classifier_trains(monkeypatch):
+    """A turn by a right angle, and a move by a pixel, by hand; else they stay near."""
+    x = torch.rand(5, 2, 8, 8)
+    turned, moved = (torch.full((5, 5), 0.5) for _ in "ab")
+    turned[0], moved[3] = 1.0, 1.0
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: turned)
+    distort = Distorted(4.5)  # of 20 degrees
+    torch.testing.assert_close(distort(x), x.rot90(1, (2, 3)))
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: moved)
+    left = torch.nn.functional.pad(x, (0, 1))[..., 1:]
+    torch.testing.assert_close(Distorted(7 / 4)(x), left)  # of a seventh of half the width
+    monkeypatch.undo()
+    image = torch.nn.functional.pad(torch.ones(50, 1, 4, 4), (6, 6, 6, 6))
+    some = Distorted(1.0)(image)
+    assert len(some.unique(dim=0)) == 50
+    assert some.sum((1, 2, 3)).sub(16).abs().max() < 9
+    assert torch.equal(distort.eval()(x), x)
+    assert torch.equal(Distorted(0.0)(x), x)
+    net = ConvClassifier((1, 4, 4), (3,), K, distortion=1.0)
     rows = torch.rand(6, 16)
     assert net(rows).shape == (6, K)
     assert net(rows[:1]).shape == (1, K)  # a last batch of one row
@@ -197,7 +206,7 @@ def test_images_are_moved_while_their_classifier_trains():
 
 
 def test_images_are_their_rows():
-    m = pv.SemiSupervisedVAE((1, 4, 4), K, 2, channels=(3,), max_shift=1)
+    m = pv.SemiSupervisedVAE((1, 4, 4), K, 2, channels=(3,), distortion=1.0)
     x, y = torch.bernoulli(torch.rand(6, 1, 4, 4)), labels(6)
     tables = [
         pv.importance_sampling(m.model, m.guide, rows, y, num_particles=5, seed=0).log_w
@@ -206,8 +215,8 @@ def test_images_are_their_rows():
     assert torch.equal(*tables)
     assert torch.equal(m.classify(x), m.classify(x.flatten(1)))
     assert pv.SemiSupervisedVAE.from_config(m.config()).config() == m.config()
-    with pytest.raises(ValueError, match="max_shift is -1; give a number of pixels, 0 or more"):
-        pv.SemiSupervisedVAE((1, 4, 4), K, 2, max_shift=-1)
+    with pytest.raises(ValueError, match="distortion is -1; give a number, 0 or more"):
+        pv.SemiSupervisedVAE((1, 4, 4), K, 2, distortion=-1)
 
 
 def test_labels_are_hidden_evenly():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes, is_at_least, nan_is_missing
+from pyrovae.checks import check_not_negative, check_sizes, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import Label
@@ -61,8 +61,8 @@ class SemiSupervisedVAE(Model):
         hidden_dims: Hidden widths of classifier and encoder; the decoder has them in reverse.
         likelihood: P(X|z, c): a family's name, a `Likelihood` class or an instance.
         channels: Of the classifier's convolutions, where X is an image.
-        max_shift: Pixels that it is moved by, at most, while its classifier trains, which then
-            says the same of it wherever it is.
+        distortion: How far images are turned, stretched and moved while their classifier trains,
+            see `pyrovae.nn.Distorted`: 1 suits digits, 0 is none. The decoder sees no such thing.
         classifier: Any module from X `(N, D)` to logits `(N, K)` of Q(c|X); default: a
             `pyrovae.nn.ConvClassifier` for images, a `pyrovae.nn.MLP` of `hidden_dims` for others.
 
@@ -93,24 +93,23 @@ class SemiSupervisedVAE(Model):
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
         *,
         channels: Sequence[int] = (16, 32),
-        max_shift: int = 0,
+        distortion: float = 0.0,
         classifier: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
         shape = shape_of(x_dim)
         check_sizes(y_dim=y_dim, z_dim=z_dim)
-        if not is_at_least(max_shift, 0):
-            raise ValueError(f"max_shift is {max_shift!r}; give a number of pixels, 0 or more")
+        check_not_negative(distortion=distortion)
         for width in (*hidden_dims, *channels):
             check_sizes(hidden_dims=width)
         self.x_dim, self.y_dim, self.z_dim = prod(shape), int(y_dim), int(z_dim)
         self.image_shape = shape if len(shape) == 3 else None
         self.hidden_dims = widths = tuple(map(int, hidden_dims))
-        self.channels, self.max_shift = tuple(map(int, channels)), int(max_shift)
+        self.channels, self.distortion = tuple(map(int, channels)), float(distortion)
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * self.x_dim
         if classifier is None and self.image_shape:
-            classifier = ConvClassifier(shape, self.channels, self.y_dim, self.max_shift)
+            classifier = ConvClassifier(shape, self.channels, self.y_dim, self.distortion)
         self.classifier = classifier or MLP(self.x_dim, widths, self.y_dim)
         self.encoder = _WithClass(self.x_dim, self.y_dim, widths, 2 * self.z_dim)
         self.decoder = _WithClass(self.z_dim, self.y_dim, widths[::-1], outputs)
@@ -233,7 +232,7 @@ class SemiSupervisedVAE(Model):
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
             "channels": list(self.channels),
-            "max_shift": self.max_shift,
+            "distortion": self.distortion,
             "likelihood": self.likelihood.name,
             "likelihood_config": self.likelihood.config(),
         }
@@ -255,7 +254,7 @@ class SemiSupervisedVAE(Model):
         likelihood: str = "bernoulli",
         sigma: float | None = None,
         channels: Sequence[int] = (16, 32),
-        max_shift: int = 0,
+        distortion: float = 0.0,
     ) -> Self:
         """Returns an untrained model that begins at the mean of the training data.
 
@@ -267,7 +266,7 @@ class SemiSupervisedVAE(Model):
             likelihood: P(X|z, c), by name.
             sigma: Of the normal likelihood; `None` to learn it.
             channels: Of the classifier's convolutions, where data are images.
-            max_shift: Pixels that an image is moved by, at most, while its classifier trains.
+            distortion: How far images are turned and moved while their classifier trains.
 
         Raises:
             DataError: If no training datum has a label.
@@ -280,7 +279,7 @@ class SemiSupervisedVAE(Model):
             raise DataError(f"{cls.__name__} takes y, and no training datum has a label")
         size = (1, *splits.image_shape) if splits.image_shape else x.shape[1]
         made = partial(cls, size, y_dim, z_dim, hidden_dims, make_family(likelihood, sigma))
-        return made(channels=channels, max_shift=max_shift).start_at(x)
+        return made(channels=channels, distortion=distortion).start_at(x)
 
 
 def told(logits: Tensor, y: Tensor) -> dist.Categorical:
