@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.samplers.quadrature import quadrature as quadrature
     from pyrovae.evidence.weights import LogWeights as LogWeights
     from pyrovae.export import to_arviz as to_arviz
+    from pyrovae.models.autoencoder import AutoEncoder as AutoEncoder
     from pyrovae.models.base import Model as Model
     from pyrovae.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
     from pyrovae.models.conv import ConvVAE as ConvVAE
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "AIS": "evidence.estimators.ais",
     "BayesianGaussianMixture": "models.bayesian_mixture",
+    "AutoEncoder": "models.autoencoder",
     "Best": "evidence.estimators.best",
     "Bounds": "evidence.samplers.bdmc",
     "Calibration": "evidence.calibration",

@@ -1,6 +1,6 @@
 """Errors that users are told of in one sentence."""
 
-__all__ = ["DataError", "Diverged", "GuideError", "ProgramError", "StateError"]
+__all__ = ["DataError", "Diverged", "GuideError", "NoDensity", "ProgramError", "StateError"]
 
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,24 @@ class ProgramError(ValueError):
 
 class GuideError(ValueError):
     """A guide that lacks a latent of the model which cannot be summed out."""
+
+
+class NoDensity(ValueError):
+    """A program that observes no data, but has factors: it has no log P(X).
+
+    Attributes:
+        factors: Their names.
+    """
+
+    def __init__(self, factors: tuple[str, ...]) -> None:
+        names = ", ".join(map(repr, factors))
+        super().__init__(
+            "there is no log P(X): the model observes no data (no site has obs=x) and has "
+            f"{'the factor' if len(factors) == 1 else 'factors'} {names} alone, which need not "
+            "integrate to 1 over x; an autoencoder's log P(x | decoder(encoder(x))) does not, "
+            "with x on both sides; let x be observed at a site, given latents, as pv.VAE does"
+        )
+        self.factors = factors
 
 
 class Diverged(ArithmeticError):

@@ -159,6 +159,11 @@ def family_of(name, sample):
     return pytest.param(model, id=name)
 
 
+def factored(x, z):
+    pyro.sample("x", dist.Normal(z, 0.7), obs=x[:, 0])
+    pyro.factor("f", -z.pow(4) + x[:, 0] * z)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -168,7 +173,7 @@ def family_of(name, sample):
             pyro.sample("p", dist.Dirichlet(torch.ones(3)))[..., 0] * z, 0.3), obs=x[:, 0])),
         family_of("correlations", lambda x, z: pyro.sample("x", dist.MultivariateNormal(
             torch.zeros(3), scale_tril=pyro.sample("l", dist.LKJCholesky(3, 2.0))), obs=x)),
-        family_of("factor", lambda x, z: pyro.factor("f", -z.pow(4) + x[:, 0] * z)),
+        family_of("factor", factored),
     ],
 )  # fmt: skip
 def test_other_families_have_their_hessian(model):

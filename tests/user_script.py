@@ -90,6 +90,8 @@ def models() -> None:
     bayesian = pv.BayesianGaussianMixture.for_data(splits, num_components=3, sigma=0.3)
     assert_type(bayesian.cavi(splits.train.x[:]), Tensor)
     assert_type(bayesian.log_predictive(splits.test.x[:]), Tensor)
+    auto = pv.AutoEncoder.for_data(splits, z_dim=2)
+    assert_type(auto.reconstruct(splits.test.x[:]), Tensor)
     semi = pv.SemiSupervisedVAE.for_data(splits, z_dim=2, y_dim=10)
     assert_type(semi.classify(splits.test.x[:]), Tensor)
     pv.save(Mine(64), "runs/mine")

@@ -94,7 +94,7 @@ def _check_program(config: "Namespace", run: "Run") -> None:
     from pyrovae import runs, storage
     from pyrovae.commands.users import program_sha256
 
-    if run.program is None:
+    if run.program is None or not (run.folder / runs.EVIDENCE).exists():
         return
     known = runs.load_evidence(run.folder)
     if known.protocol.get("program_sha256", made := program_sha256(run.program)) != made:

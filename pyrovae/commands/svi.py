@@ -22,7 +22,7 @@ from pyrovae.commands.named import (
 from pyrovae.commands.svi_options import configured, parser
 from pyrovae.commands.svi_task import Task, task_of
 from pyrovae.commands.users import blamed
-from pyrovae.errors import StateError
+from pyrovae.errors import NoDensity, StateError
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
@@ -160,7 +160,7 @@ def _fitted_and_evaluated(
     """
     from pyrovae import report, runs, storage
     from pyrovae.commands.estimators import estimators_asked
-    from pyrovae.evidence.planning import plan
+    from pyrovae.evidence.results import Evidence
     from pyrovae.program import summing_out
     from pyrovae.runs.saving import check_loadable
 
@@ -178,20 +178,55 @@ def _fitted_and_evaluated(
         "plate": config.plate,
         "compile": config.compile,
     }
-    plan(*task.pair, *test, **options)
+    why = _refusal(task, test, options)
     result, notes = _fitted(task, folder, processes)
     runs.write_config(path, task.kept, notes)
     runs.write_metrics(path, vars(result))  # killed after its last epoch, it has none left
     some = () if task.model else _first_batch(task)
     runs.save(task.model or task.pair, path, *some, epoch=result.best_epoch)
-    evidence = _evaluated(task, folder, test, options)
+    if why:
+        evidence = Evidence.none(why, _about(task))
+    else:
+        evidence = _evaluated(task, folder, test, options)
     runs.drop_evidence(folder)
-    storage.write_dataset(path / runs.EVIDENCE, evidence.to_xarray())
+    if evidence.estimates:
+        storage.write_dataset(path / runs.EVIDENCE, evidence.to_xarray())
     runs.write_figures(path, task.model, task.splits, result, evidence, config.device)
     asked = panels_asked(task.config.panels)
     report.write(path, splits=task.splits, program=task.pair, panels=asked)
     runs.drop_blocks(folder)
     return result, evidence
+
+
+def _refusal(task: Task, test: "tuple[Tensor | Rows, ...]", options: Asked) -> NoDensity | None:
+    """Returns why there will be no log P(X), where the program has none; it is trained even so.
+
+    Args:
+        task: What is asked for.
+        test: What model and guide take of the test data, `(N, ...)` each.
+        options: Of the evaluation.
+
+    Raises:
+        ValueError: Whatever else the evaluation would be refused with.
+    """
+    from pyrovae.evidence.planning import plan
+
+    try:
+        plan(*task.pair, *test, **options)
+    except NoDensity as e:
+        return e
+    return None
+
+
+def _about(task: Task) -> dict[str, object]:
+    """Returns what is on record of data, model and training."""
+    from pyrovae import runs
+
+    about = runs.about_model(task.kept)
+    if not task.model:
+        about = {"program": task.config.program, "program_sha256": task.program}
+    data = {**task.splits.protocol, "part": "test"}
+    return {**data, **about, **runs.about_training(task.kept)}
 
 
 def _check_folder(folder: "Folder", config: "Namespace") -> None:
@@ -322,14 +357,8 @@ def _evaluated(
     from pyrovae import runs
     from pyrovae.commands.estimators import on_record
 
-    about = runs.about_model(task.kept)
-    if not task.model:
-        about = {"program": task.config.program, "program_sha256": task.program}
     protocol = {
-        **task.splits.protocol,
-        "part": "test",
-        **about,
-        **runs.about_training(task.kept),
+        **_about(task),
         **runs.accuracy(task.model, task.splits.test, task.config.device),
         **on_record(task.config),
         "saved_sha256": runs.saved_sha256(folder.path),

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from pyrovae.checks import check_sizes
 from pyrovae.data.rows import Rows, spooled
 from pyrovae.evidence.blocks import Job
-from pyrovae.evidence.estimators.base import Estimator, inspecting, path_grid
+from pyrovae.evidence.estimators.base import Estimator, check_guide, inspecting, path_grid
 from pyrovae.evidence.estimators.names import named
 from pyrovae.evidence.estimators.work import Guide, Work
 from pyrovae.evidence.samplers.chunks import at_once
@@ -155,11 +155,10 @@ def plan(
     """
     run, workers = options_of(Run, options), options.get("workers")
     chosen = named(estimators, options, Options.__optional_keys__)
-    for e in chosen.values():
-        e.check_guide(guide)
     check_sizes(workers=1 if workers is None else workers)
     seed, start = draw_seed(seed), time()
     held = _at_hand(data, seed)
+    check_guide(chosen.values(), model, guide, held, run.plate)
     sources, readers = _sources(chosen)
     programs = {}
     for word, e in sources.items():

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from pyrovae.equality import ByContent
+from pyrovae.errors import NoDensity
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.stored import from_dataset, to_dataset
 from pyrovae.labelled import Dataset
 
+NONE = "no_log_p"  # under which a protocol says why there are no estimates
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
 
 
@@ -22,7 +24,8 @@ FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can
 class Evidence(ByContent):
     """What `evaluate` found; printed, it is the table, its reading and the protocol.
 
-    Equal are those of equal numbers and protocols, however long they took.
+    Equal are those of equal numbers and protocols, however long they took. Without estimates it
+    is that of a program which has no log P(X), and says why.
 
     Attributes:
         estimates: The estimators' results by name.
@@ -37,12 +40,26 @@ class Evidence(ByContent):
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        record = ((k, str(v)[:12] if "sha256" in k else v) for k, v in self.protocol.items())
-        protocol = "Protocol: " + "; ".join(f"{k} {v}" for k, v in record)
-        return f"{self.table()}\n\n{self.reading()}\n\n{fill(protocol, 99)}"
+        record = {k: str(v)[:12] if "sha256" in k else v for k, v in self.protocol.items()}
+        parts = [self.table()] if self.estimates else []
+        record.pop(NONE, None)  # which is the reading
+        protocol = "Protocol: " + "; ".join(f"{k} {v}" for k, v in record.items())
+        return "\n\n".join([*parts, self.reading(), fill(protocol, 99)])
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
+
+    @classmethod
+    def none(cls, why: NoDensity, protocol: Mapping[str, Any]) -> "Evidence":
+        """Returns that of a program which has no log P(X).
+
+        Args:
+            why: What the program was refused with.
+            protocol: What is on record of data and model.
+        """
+        text = str(why)
+        said = {"factors": ", ".join(why.factors), NONE: f"{text[:1].upper()}{text[1:]}."}
+        return cls({}, (), {**protocol, **said})
 
     def best(self) -> Estimate:
         """Returns the estimate to go by: an exact one, or the lower bound to be trusted most.
@@ -145,8 +162,11 @@ class Evidence(ByContent):
         """Returns what the table says, in words with its numbers.
 
         The answer, by the estimate to go by; how far means of logs lie below it; what others say
-        beside it; and whether it can be trusted, for how many of the data.
+        beside it; and whether it can be trusted, for how many of the data. Without estimates, why
+        there are none.
         """
+        if not self.estimates:
+            return str(self.protocol.get(NONE, "Nothing was estimated."))
         if not self.ranked():
             return self._only_bounds()
         best = self.best()

@@ -109,6 +109,7 @@ def training(
     valid_elbo: Sequence[float],
     best_epoch: int,
     objective: str = "elbo",
+    judged: str = "elbo",
 ) -> Figure:
     """Returns the curve: ELBO against epoch, nats per datum, training and validation data.
 
@@ -120,8 +121,10 @@ def training(
         valid_elbo: ELBO of the validation data, likewise; or empty.
         best_epoch: Whose parameters were kept, from 1.
         objective: Name of what was maximised.
+        judged: Name of what `valid_elbo` is, where that is no ELBO.
     """
-    whose = ("", "") if objective == "elbo" else (f"{objective}, ", "ELBO, ")
+    names = ["ELBO" if name == "elbo" else name for name in (objective, judged)]
+    whose = ("", "") if objective == judged else (f"{names[0]}, ", f"{names[1]}, ")
     figure, axes = canvas(6, 4)
     epochs = np.arange(1, len(elbo) + 1)
     axes.plot(epochs, elbo, color=BLUE, label=f"{whose[0]}training data, mean over the epoch")
@@ -141,11 +144,11 @@ def training(
     low, high = np.quantile(both, (0.02 if len(elbo) > 20 else 0, 1))
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    unit = "ELBO (nats per datum)" if objective == "elbo" else "nats per datum"
+    unit = f"{names[0]} (nats per datum)" if objective == judged else "nats per datum"
     axes.set(xlabel="epoch", ylabel=unit, title="Training by SVI")
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
-    what = "ELBO" if objective == "elbo" else f"{objective}, of validation data the ELBO,"
+    what = names[0] + (f", of validation data the {names[1]}," * (objective != judged))
     text = f"{what} in nats per datum, epochs 1 to {len(elbo)}: training data from "
     text += f"{elbo[0]:.2f} to {elbo[-1]:.2f}"
     if len(valid_elbo):

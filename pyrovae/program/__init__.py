@@ -20,7 +20,7 @@ from pyrovae.program.copies import SummedOut, no_guide
 from pyrovae.program.curvature import Curvature, Curvatures
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Quantiles, Replaced
-from pyrovae.program.inspection import Check, check, inspect
+from pyrovae.program.inspection import Check, check, check_density, factors_alone, inspect
 from pyrovae.program.objective import (
     Paths,
     Terms,
@@ -70,11 +70,13 @@ __all__ = [
     "check",
     "check_callables",
     "check_data",
+    "check_density",
     "check_kinds",
     "check_observed",
     "draw_latents",
     "evaluation",
     "explained",
+    "factors_alone",
     "inspect",
     "is_table",
     "log_likelihood_of_all",

@@ -1,6 +1,6 @@
 """What a program is made of, and whether per-datum evidence can be had from it."""
 
-__all__ = ["Check", "check", "check_sites", "inspect"]
+__all__ = ["Check", "check", "check_density", "check_sites", "factors_alone", "inspect"]
 
 import contextlib
 import warnings
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
 
-from pyrovae.errors import GuideError
+from pyro.distributions import Unit
+
+from pyrovae.errors import GuideError, NoDensity
 from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
 from pyrovae.program.contexts import aside
+from pyrovae.program.data_plate import traced
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, on_all_rows
 from pyrovae.program.masks import check_masks
 from pyrovae.program.points import check_common, condition_on_points
-from pyrovae.program.sites import Site, base, vectorized
+from pyrovae.program.sites import Site, base, observes_data, vectorized
 from pyrovae.program.trials import check_own_values, check_rows, check_steady, choose_particles
 from pyrovae.threads import one_at_a_time
 
@@ -72,9 +75,11 @@ def validated(program: Program, block_size: int) -> Program:
 
     Raises:
         DataError: If an observed value lies outside its support.
+        NoDensity: If no data are observed, and factors stand in their place.
         ValueError: If the numbers would be wrong otherwise.
     """
     rows = program.blocks(block_size)[0]
+    _check_density(program)
     check_sites(program)
     check_common(program, rows)
     program = condition_on_points(program, rows)
@@ -100,6 +105,48 @@ def warn(message: str) -> None:
     while frame is not None and frame.f_code.co_filename.startswith((home, contextlib.__file__)):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def check_density(model: Callable[..., object], *data: object, plate: str | None = "data") -> None:
+    """Raises NoDensity where a model observes no data, and has factors in their place.
+
+    With `pyro.factor` a model adds any number to its log-density. Beside what is observed that may
+    be a part of a density; alone it is a function of x that nobody says integrates to 1.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: Its arguments, see `inspect`.
+        plate: Name of the plate over the data; `None` for the joint density of all data.
+
+    Raises:
+        Exception: As `inspect`, where the model does not run.
+    """
+    with aside(), explained(*data):
+        _check_density(first_run(model, None, data, plate))
+
+
+def _check_density(program: Program) -> None:
+    """Does what `check_density` says, of a program as its first run has shown it."""
+    if names := _factors_alone(program.sites.model):
+        raise NoDensity(names)
+
+
+def factors_alone(model: Callable[..., object], *data: object) -> tuple[str, ...]:
+    """Returns the names of a model's factors where it observes no data; none where it does.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        data: Its arguments, a few rows.
+    """
+    with aside(), explained(*data):
+        return _factors_alone(traced(model, *data))
+
+
+def _factors_alone(sites: tuple[Site, ...]) -> tuple[str, ...]:
+    """Returns the names of the factors among a model's sites, if none of those observes data."""
+    if any(observes_data(s) for s in sites):
+        return ()
+    return tuple(s["name"] for s in sites if isinstance(base(s["fn"]), Unit))
 
 
 def check_sites(program: Program) -> None:

@@ -13,10 +13,11 @@ from markupsafe import Markup
 from pyrovae import runs, storage
 from pyrovae.data import Split, Splits
 from pyrovae.data.rows import chosen
+from pyrovae.errors import NoDensity
 from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Model
 from pyrovae.plots.figures import signed
-from pyrovae.program import inspect
+from pyrovae.program import check_density, inspect
 from pyrovae.report import words
 from pyrovae.report.panel import Panel, Picture, Shown, arranged, filled
 from pyrovae.runs.saving import Pair
@@ -49,7 +50,7 @@ def write(
     """Writes `report.html` into a run folder, from what lies in it and its test data.
 
     Args:
-        folder: Of a run, with its evidence.
+        folder: Of a run, with its evidence; of one that has no log P(X), the page says why.
         root: Folder of the named data sets, if they are no longer where they were.
         splits: The run's data, where they are at hand; `None` loads them.
         program: The (model, guide) of a run of a program, for its diagram; the page goes without
@@ -57,22 +58,19 @@ def write(
         panels: Of the user's own, beside ours: subclasses of `Panel`, or instances.
 
     Raises:
-        StateError: If the folder holds no run with evidence, or the evidence is of another model
-            or other data than the run's.
+        StateError: If the folder holds no run, one without evidence that could have some, or the
+            evidence is of another model or other data than the run's.
     """
     folder = Path(folder)
-    run, evidence = runs.read_run(folder, program), runs.load_evidence(folder)
+    run = runs.read_run(folder, program)
     config, model = run.config, run.model
-    splits = splits or run.splits(root=root)
-    again = f"python -m pyrovae.evidence {folder} evaluates that"
-    if splits.protocol["sha256_test"] != evidence.protocol.get("sha256_test"):
-        raise storage.StateError(
-            f"the evidence in {folder} is of other data than the run's own test part; {again}"
-        )
-    if not _is_of(evidence, folder, model, splits):
-        raise storage.StateError(
-            f"the evidence in {folder} is of another model than the one that lies there; {again}"
-        )
+    if (folder / runs.EVIDENCE).exists() or not run.pair:
+        evidence = runs.load_evidence(folder)
+        splits = splits or run.splits(root=root)
+        _check_is_of(evidence, run, splits)
+    else:
+        splits = splits or run.splits(root=root)
+        evidence = _none(run, run.pair, splits)
     rows = evidence.protocol.get("rows_chosen", "all")
     rows = None if rows == "all" else rows
     y = splits.test.y
@@ -82,11 +80,51 @@ def write(
         tuple(chosen(x, rows) for x in splits.test.more),
     )
     about = splits.image_shape, evidence, runs.read_metrics(folder), config, str(folder)
-    day = date.fromtimestamp((folder / runs.EVIDENCE).stat().st_mtime)
+    made = folder / (runs.EVIDENCE if evidence.estimates else runs.MODEL)
+    day = date.fromtimestamp(made.stat().st_mtime)
     more: More = {"day": day, "notes": runs.read_notes(folder), "program": program}
     page = render(model, test, *about, **{**more, "panels": panels})
     storage.write_lines(folder / runs.REPORT, [page])
     return folder / runs.REPORT
+
+
+def _none(run: runs.Run, pair: Pair, splits: Splits) -> Evidence:
+    """Returns the evidence of a run that has no log P(X): none, and why.
+
+    Args:
+        run: The run.
+        pair: Its model and guide.
+        splits: Its data.
+
+    Raises:
+        StateError: If it has a log P(X), which nobody has asked for yet.
+    """
+    try:
+        check_density(pair[0], *(a[:64] for a in run.arrays(splits.test)))
+    except NoDensity as e:
+        about = runs.about_model(run.config) if run.model else {}
+        return Evidence.none(e, {**splits.protocol, **about, **runs.about_training(run.config)})
+    return runs.load_evidence(run.folder)
+
+
+def _check_is_of(evidence: Evidence, run: runs.Run, splits: Splits) -> None:
+    """Raises StateError where evidence is of other data or of another model than a run's.
+
+    Args:
+        evidence: In its folder.
+        run: The run.
+        splits: Its data.
+    """
+    again = f"python -m pyrovae.evidence {run.folder} evaluates that"
+    if splits.protocol["sha256_test"] != evidence.protocol.get("sha256_test"):
+        raise storage.StateError(
+            f"the evidence in {run.folder} is of other data than the run's own test part; {again}"
+        )
+    if not _is_of(evidence, run.folder, run.model, splits):
+        raise storage.StateError(
+            f"the evidence in {run.folder} is of another model than the one that lies there; "
+            f"{again}"
+        )
 
 
 def _is_of(evidence: Evidence, folder: Path, model: Model | None, splits: Splits) -> bool:

@@ -37,7 +37,7 @@ class Shown:
         model: The trained model; `None` of a program.
         test: The data that the evidence is of, in its order.
         image_shape: `(height, width)` of a row of x; `None` where rows are no images.
-        evidence: What `evaluate` found, nats.
+        evidence: What `evaluate` found, nats; of a program without a log P(X) no estimates.
         history: ELBOs of training by name, a value an epoch, nats per datum.
         config: The run's options.
         name: Of the run.
@@ -74,8 +74,13 @@ class Shown:
 
     @cached_property
     def best(self) -> Estimate:
-        """The estimate that answers the question."""
+        """The estimate that answers the question, where there are estimates."""
         return self.evidence.best()
+
+    @property
+    def num_data(self) -> int:
+        """N: data that the evidence is of; without any, of the test part."""
+        return len(self.best.value if self.evidence.estimates else self.test.x)
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -94,11 +94,14 @@ def training(history: Mapping[str, Sequence[float]], evidence: Evidence) -> Figu
 
     Args:
         history: By name, "elbo" and "valid_elbo".
-        evidence: Whose record names the objective.
+        evidence: Whose record names the objective; without estimates, what validation data are
+            judged by as well.
     """
     valid = history.get("valid_elbo") or []
     objective = str(evidence.protocol.get("objective", "elbo"))
-    return plots.training(history["elbo"], valid, best_epoch(history), objective)
+    judged = "elbo" if evidence.estimates else str(evidence.protocol.get("factors", "elbo"))
+    objective = judged if objective == "elbo" else objective
+    return plots.training(history["elbo"], valid, best_epoch(history), objective, judged)
 
 
 @torch.no_grad()
@@ -166,7 +169,7 @@ def of_run(
         means = model.encode(x).mean
         y = None if splits.test.y is None else splits.test.y[:SHOWN]
         figures["latent_space"] = plots.latent_space(means, y)
-        if shape and isinstance(model, Decodes) and means.shape[1] == 2:
-            decoder = model
+        decoder = model if isinstance(model, HasPrior) else None
+        if shape and isinstance(decoder, Decodes) and means.shape[1] == 2:
             figures["manifold"] = plots.manifold(lambda z: decoder.decode(z.to(means)), shape)
     return figures

@@ -41,9 +41,9 @@ from pyrovae.svi.distributed import Processes
 from pyrovae.svi.gradients import (
     Step,
     compiled_gradients,
-    find_parameters,
     gradients,
     largest_gradient,
+    looked_at,
 )
 from pyrovae.svi.objectives import ELBO, objective_of
 from pyrovae.svi.options import Options, Settings
@@ -123,7 +123,7 @@ def fit(
     processes = Processes.current()
     seed = _agreed(processes, train, how.seed)
     with _apart(seed if how.resume is None else 0):
-        model, named = find_parameters(objective, model, guide, train)
+        model, named, factors = looked_at(objective, model, guide, train)
         make = compiled_gradients if how.compile else gradients
         step = make(objective, model, guide, [p for p in named.values() if p.requires_grad])
         training = _begun(named, buffers_of(model, guide, named), how, train.num_steps, processes)
@@ -140,7 +140,7 @@ def fit(
                 bar.set_postfix(training.last(), refresh=False)
                 bar.update()
                 _save(training, how, processes)
-        return training.finish(stopped_early=training.epoch < how.num_epochs)
+        return training.finish(training.epoch < how.num_epochs, factors)
 
 
 def _batches(

@@ -1,6 +1,6 @@
 """The gradients of a loss: of which parameters, for a batch, and where they fail."""
 
-__all__ = ["Step", "compiled_gradients", "find_parameters", "gradients", "largest_gradient"]
+__all__ = ["Step", "compiled_gradients", "gradients", "largest_gradient", "looked_at"]
 
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from pyrovae.program import Captured, Parameters
+from pyrovae.program import Captured, Parameters, factors_alone
 from pyrovae.svi.batches import Batches
 from pyrovae.svi.objectives import Objective
 
@@ -67,10 +67,12 @@ def _gradients(
     return at
 
 
-def find_parameters(
+def looked_at(
     objective: Objective, model: Fn, guide: Fn | None, train: Batches
-) -> tuple[Fn, dict[str, Tensor]]:
+) -> tuple[Fn, dict[str, Tensor], tuple[str, ...]]:
     """Returns the model as the objective takes it, and all parameters of its loss by name.
+
+    Third come the names of the model's factors, where it observes no data and has those alone.
 
     A loss is computed once. Pyro tells of parameters as `pyro.param`, `pyro.module` and
     `PyroModule` meet them; autograd tells of tensors that would get a gradient. Both have to
@@ -91,6 +93,7 @@ def find_parameters(
         batch = train.first
         model = objective.prepared(model, guide, *batch)
         loss = objective.loss(model, guide, *batch)
+    factors = factors_alone(model, *batch)
     leaves = list(_leaves(loss))
     for leaf in leaves:
         leaf.grad = torch.zeros_like(leaf)
@@ -109,7 +112,7 @@ def find_parameters(
             "no parameter gets a gradient; register networks with pyro.module(name, net), or "
             "tensors with pyro.param, inside model or guide"
         )
-    return model, named
+    return model, named, factors
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:

@@ -36,6 +36,8 @@ class Fit:
             data.
         seconds: Wall time of each epoch.
         stopped_early: Whether `patience` ended it.
+        factors: Of a program that observes no data the names of its factors, whose sum the ELBOs
+            are then: no bound of log p(x), as there is none.
     """
 
     elbo: tuple[float, ...]
@@ -43,12 +45,14 @@ class Fit:
     best_epoch: int
     seconds: tuple[float, ...]
     stopped_early: bool
+    factors: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         valid = f", valid {self.valid_elbo[self.best_epoch - 1]:.3f}" if self.valid_elbo else ""
+        best = f"{', '.join(self.factors) or 'ELBO'} {self.elbo[self.best_epoch - 1]:.3f}"
         return (
             f"Fit({len(self.elbo)} epochs in {sum(self.seconds):.1f} s; best epoch "
-            f"{self.best_epoch}: ELBO {self.elbo[self.best_epoch - 1]:.3f}{valid} nats per datum)"
+            f"{self.best_epoch}: {best}{valid} nats per datum)"
         )
 
 
@@ -267,11 +271,12 @@ class Training:
                 if kept[name].shape != p.shape:
                     raise ValueError(f"{name} of shape {kept[name].shape} for one {p.shape}")
 
-    def finish(self, stopped_early: bool) -> Fit:
+    def finish(self, stopped_early: bool, factors: tuple[str, ...] = ()) -> Fit:
         """Sets the best parameters and returns what was done.
 
         Args:
             stopped_early: Whether epochs were left.
+            factors: Of a program that observes no data, by name.
 
         Raises:
             Diverged: If the validation ELBO was finite after no epoch: none is the best.
@@ -288,6 +293,7 @@ class Training:
             self.best_epoch,
             tuple(self.seconds),
             stopped_early,
+            factors,
         )
 
 

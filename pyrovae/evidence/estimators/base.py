@@ -1,9 +1,18 @@
 """What an estimator is: it holds its options, does its own work, and says what that is worth."""
 
-__all__ = ["Bound", "Effort", "Estimator", "inspecting", "known", "path_grid", "unnumbered"]
+__all__ = [
+    "Bound",
+    "Effort",
+    "Estimator",
+    "check_guide",
+    "inspecting",
+    "known",
+    "path_grid",
+    "unnumbered",
+]
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import log10
 from time import time
@@ -17,7 +26,7 @@ from pyrovae.evidence.estimators.reading import Exactness, Looseness, Reading, R
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Probe, Target, Work
 from pyrovae.evidence.reductions import Reductions
 from pyrovae.evidence.weights import LogWeights
-from pyrovae.program import Program, inspect
+from pyrovae.program import Program, check_density, inspect
 from pyrovae.registry import enter, import_all
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
@@ -135,7 +144,7 @@ class Estimator(Generic[W]):
         Raises:
             TypeError, ValueError: As `evaluate`.
         """
-        self.check_guide(guide)
+        check_guide([self], model, guide, data, plate)
         size = self.block_size(64)
         program = self.program(guide, inspecting(model, data, plate, size))
         seed = draw_seed(seed)
@@ -272,6 +281,30 @@ class Estimator(Generic[W]):
             f"the weights of {type(self).__name__} are a {type(weights).__name__}; return "
             "pv.LogWeights, or define columns, too"
         )
+
+
+def check_guide(
+    estimators: Iterable[Estimator],
+    model: Model,
+    guide: Guide,
+    data: Sequence[object],
+    plate: str | None,
+) -> None:
+    """Raises ValueError where estimators need a guide and none is given, or nobody needs any.
+
+    Args:
+        estimators: That are asked for.
+        model: A Pyro callable of `*data`; one without a log P(X) needs no guide either.
+        guide: Another; or `None`.
+        data: As `pyrovae.program.inspect` takes them.
+        plate: Name of the plate over the data; `None` for all data as one.
+    """
+    try:
+        for e in estimators:
+            e.check_guide(guide)
+    except ValueError:
+        check_density(model, *data, plate=plate)
+        raise
 
 
 def inspecting(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.evidence.estimators.base import Bound
+from pyrovae.evidence.estimators.base import Bound, check_guide
 from pyrovae.evidence.estimators.sampled import Sampled
 from pyrovae.evidence.estimators.work import Columns, Guide, Inspected, Target
 from pyrovae.evidence.samplers.adaptive import FIRST
@@ -71,7 +71,7 @@ class Importance(Sampled):
         Raises:
             TypeError, ValueError: As `importance_sampling`.
         """
-        self.check_guide(guide)
+        check_guide([self], model, guide, data, plate)
         assert guide is not None
         own = {f.name: getattr(self, f.name) for f in fields(Sampled)}
         return importance_sampling(model, guide, *data, **own, seed=seed, plate=plate)
@@ -116,7 +116,7 @@ class _OfImportance(Sampled):
             seed: Fixes the draws; `None` draws a seed.
             plate: Name of the plate over the data; `None` for all data as one, `(S,)`.
         """
-        self.check_guide(guide)
+        check_guide([self], model, guide, data, plate)
         return self.source(model, guide, *data, seed=seed, plate=plate)
 
 

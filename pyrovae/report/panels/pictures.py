@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrovae import plots
 from pyrovae.certificate import Certificate
-from pyrovae.evidence.estimate import Estimate
+from pyrovae.evidence.results import Evidence
 from pyrovae.models.base import Decodes, Encodes, HasPrior
 from pyrovae.plots.figures import Figure, signed
 from pyrovae.report.panel import Picture, Shown
@@ -74,7 +74,7 @@ class Reconstructions(Picture):
         """Returns two rows of images; the label has their log p(x) and labels."""
         assert shown.shape
         figure = reconstructions(shown.model, shown.x, shown.shape)
-        of_first = _of_first(shown.best, shown.y)
+        of_first = _of_first(shown.evidence, shown.y)
         figure.set_label(signed(f"{figure.get_label()}{of_first}"))
         return figure
 
@@ -106,22 +106,25 @@ class Program(Picture):
         return shown.pair is not None
 
     def figure(self, shown: Shown) -> Figure:
-        """Returns the diagram of a run on as many rows as the evidence is of."""
+        """Returns the diagram of a run on as many rows as the evidence is of, or would be."""
         assert shown.pair
         arrays = shown.model.arrays(shown.first) if shown.model else shown.first.arrays
-        n = len(shown.best.value)  # for the N of the plate
+        n = shown.num_data  # for the N of the plate
         data = (torch.as_tensor(a[:1]) for a in arrays)
         return plots.plates(*shown.pair, *(a.expand(n, *a.shape[1:]) for a in data))
 
 
-def _of_first(best: Estimate, y: Tensor | None) -> str:
+def _of_first(evidence: Evidence, y: Tensor | None) -> str:
     """Returns what is known of the first twelve data, in words: log p(x) in nats, and labels.
 
     Args:
-        best: The estimate to go by.
+        evidence: Whose best estimate is told, where there is one.
         y: Labels, `(n,)`, or `None`.
     """
-    text = f" Their log p(x): {', '.join(f'{v:.1f}' for v in best.value[:12].tolist())}."
+    text = ""
+    if evidence.estimates:
+        values = evidence.best().value[:12].tolist()
+        text = f" Their log p(x): {', '.join(f'{v:.1f}' for v in values)}."
     if y is not None:
         text += f" Their labels: {', '.join(map(str, y[:12].tolist()))}."
     return text

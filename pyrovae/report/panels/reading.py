@@ -16,6 +16,10 @@ class Reading(Panel):
     rank: ClassVar[int] = 10
     anchor: ClassVar[str] = "reading"
 
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether there are estimates."""
+        return bool(shown.evidence.estimates)
+
     def html(self, shown: Shown) -> str:
         """Returns the sentences, the table and the protocol."""
         lines = signed(shown.evidence.reading()).splitlines()[1:-1]  # the head says the others

@@ -29,6 +29,10 @@ class Table(Panel):
     key: ClassVar[str] = "table"
     anchor: ClassVar[str] = "data-heading"
 
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether there are estimates."""
+        return bool(shown.evidence.estimates)
+
     def html(self, shown: Shown) -> str:
         """Returns the table without its rows, which the script of the page fills in."""
         return filled("table.html", many=len(shown.best.value) > panel.ROWS, most=panel.ROWS)
