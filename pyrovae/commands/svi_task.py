@@ -58,7 +58,7 @@ class Task(NamedTuple):
         return self.model.arrays(split) if self.model else split.arrays
 
 
-SHARE = 0.1  # of the rows with labels in a batch, where some are hidden
+SHARE = 0.25  # of the rows with labels in a batch, where some are hidden
 
 
 def task_of(config: "Namespace") -> Task:
