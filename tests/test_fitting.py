@@ -5,9 +5,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule, PyroParam
-from scenarios import LinearGaussian
+from scenarios import GlobalMean, LinearGaussian
 
 import pyrovae as pv
 from pyrovae import storage
@@ -562,3 +563,31 @@ def test_looking_at_the_first_batch_moves_no_stream():
     fit(vae.model, vae.guide, x, num_epochs=1, batch_size=20, seed=0, transform=transform)
     _, found, trained = drawn
     assert found == trained
+
+
+def scaled_by_the_user(x):
+    """`GlobalMean`, each batch of 10 standing for 60 rows."""
+    m = pyro.sample("m", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)), poutine.scale(scale=60 / len(x)):
+        pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+
+@pytest.mark.parametrize("model", [GlobalMean().model, scaled_by_the_user])
+@pytest.mark.parametrize("batch_size", [10, 60])
+def test_latents_common_to_all_data_count_once_in_an_epoch(model, batch_size):
+    """Of whatever batches, Q becomes the posterior of all data."""
+    x = 0.5 + torch.randn(60)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(()))
+        scale = pyro.param("scale", torch.tensor(0.3), constraint=dist.constraints.positive)
+        pyro.sample("m", dist.Normal(loc, scale))
+
+    options = dict(num_epochs=150 if batch_size == 10 else 500, lr=0.03, lr_schedule="one-cycle")
+    fit = pv.svi.fit(model, guide, x, batch_size=batch_size, seed=0, progress=False, **options)
+    exact = 61**-0.5
+    loc, scale = (pyro.get_param_store()[name].item() for name in ("loc", "scale"))
+    assert abs(loc - x.sum() / 61) < 0.3 * exact
+    assert scale == pytest.approx(exact, rel=0.15)
+    if model is not scaled_by_the_user:
+        assert fit.elbo[-1] == pytest.approx(GlobalMean().log_evidence(x).item() / 60, abs=0.03)

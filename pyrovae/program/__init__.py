@@ -34,6 +34,7 @@ from pyrovae.program.parameters import CleanStore, Parameters
 from pyrovae.program.particles import SHARED_ROWS
 from pyrovae.program.path import GeometricPath
 from pyrovae.program.relations import Node, Relations, relations
+from pyrovae.program.shares import shared_out
 from pyrovae.program.sharing import (
     draw_latents,
     log_likelihood_of_all,
@@ -91,6 +92,7 @@ __all__ = [
     "relations",
     "reproducible",
     "scored_by_products",
+    "shared_out",
     "shares_latents",
     "simulate",
     "state_of",

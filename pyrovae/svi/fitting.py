@@ -71,10 +71,12 @@ def fit(
     .. math::
         \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
 
-    or another objective, see `pyrovae.svi.objectives`. The parameters are found by running the
-    program once, as `SVI.step` does: those of `pyro.module`, `pyro.param` and `PyroModule` train,
-    whatever else stands in Pyro's global store. They and the modules' buffers end at the epoch
-    whose validation ELBO is best. Random streams and global settings are left as found.
+    or another objective, see `pyrovae.svi.objectives`. A latent w common to all data, outside
+    their plate, counts in a batch of n of N rows by n / N of log p(w) - log q(w): an epoch adds up
+    to the ELBO of all data, whatever the size of its batches. The parameters are found by running
+    the program once, as `SVI.step` does: those of `pyro.module`, `pyro.param` and `PyroModule`
+    train, whatever else stands in Pyro's global store. They and the modules' buffers end at the
+    epoch whose validation ELBO is best. Random streams and global settings are left as found.
 
     Where `torch.distributed` is initialised (as `torchrun` and `python -m pyrovae.svi` do), every
     rank calls this with the same arguments. Each takes its share of a batch, and all take the
@@ -123,7 +125,7 @@ def fit(
     processes = Processes.current()
     seed = _agreed(processes, train, how.seed)
     with _apart(seed if how.resume is None else 0):
-        model, named, factors = looked_at(objective, model, guide, train)
+        model, guide, named, factors = looked_at(objective, model, guide, train)
         make = compiled_gradients if how.compile else gradients
         step = make(objective, model, guide, [p for p in named.values() if p.requires_grad])
         training = _begun(named, buffers_of(model, guide, named), how, train.num_steps, processes)

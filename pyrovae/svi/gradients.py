@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from pyrovae.program import Captured, Parameters, factors_alone
+from pyrovae.program import Captured, Parameters, factors_alone, shared_out
 from pyrovae.svi.batches import Batches
 from pyrovae.svi.objectives import Objective
 
@@ -69,14 +69,15 @@ def _gradients(
 
 def looked_at(
     objective: Objective, model: Fn, guide: Fn | None, train: Batches
-) -> tuple[Fn, dict[str, Tensor], tuple[str, ...]]:
-    """Returns the model as the objective takes it, and all parameters of its loss by name.
+) -> tuple[Fn, Fn | None, dict[str, Tensor], tuple[str, ...]]:
+    """Returns model and guide as the objective takes them, and the parameters of its loss by name.
 
-    Third come the names of the model's factors, where it observes no data and has those alone.
+    Last come the names of the model's factors, where it observes no data and has those alone.
 
-    A loss is computed once. Pyro tells of parameters as `pyro.param`, `pyro.module` and
-    `PyroModule` meet them; autograd tells of tensors that would get a gradient. Both have to
-    agree: what Pyro does not know would be left out of the optimizer, and silently never train.
+    Latents common to all data count by a batch's share, see `shared_out`. A loss is computed once.
+    Pyro tells of parameters as `pyro.param`, `pyro.module` and `PyroModule` meet them; autograd
+    tells of tensors that would get a gradient. Both have to agree: what Pyro does not know would
+    be left out of the optimizer, and silently never train.
 
     Args:
         objective: Whose loss is looked at.
@@ -91,6 +92,7 @@ def looked_at(
     """
     with torch.random.fork_rng(), Parameters() as parameters:
         batch = train.first
+        model, guide = shared_out(model, guide, batch, train.num_data)
         model = objective.prepared(model, guide, *batch)
         loss = objective.loss(model, guide, *batch)
     factors = factors_alone(model, *batch)
@@ -112,7 +114,7 @@ def looked_at(
             "no parameter gets a gradient; register networks with pyro.module(name, net), or "
             "tensors with pyro.param, inside model or guide"
         )
-    return model, named, factors
+    return model, guide, named, factors
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
