@@ -253,7 +253,8 @@ def _draw(axes: Axes, diagram: Diagram, left: float, bottom: float) -> None:
         )
         axes.add_patch(frame)
         place = left + box.right - 6, bottom + box.bottom + 6
-        axes.text(*place, box.text, fontsize=SMALL, ha="right", va="bottom", color=INK)
+        words = axes.text(*place, box.text, fontsize=SMALL, ha="right", va="bottom", color=INK)
+        words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # over arrows
     patches = {}
     for name, spot in diagram.spots.items():
         fill = {"parameter": INK, "latent": "white"}.get(spot.node.kind, SHADE)
