@@ -116,10 +116,12 @@ _MODULES = (
     "diagnostics",
     "evidence",
     "export",
+    "guides",
     "likelihoods",
     "models",
     "nn",
     "plots",
+    "priors",
     "program",
 )
 _MODULES += ("runs", "storage", "svi")

@@ -38,7 +38,7 @@ from torch.nn.functional import softplus
 
 from pyrovae import distributions
 from pyrovae.checks import check_positive, check_sizes
-from pyrovae.registry import enter, find
+from pyrovae.registry import called, enter, find, made
 
 Config: TypeAlias = dict[str, Any]  # arguments of a constructor, as JSON can hold them
 LEAST = 1e-6  # of what a log is taken of
@@ -492,7 +492,8 @@ def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) ->
     """Returns a likelihood from a family's name, its class, or an instance of it.
 
     Args:
-        likelihood: Which of the three; an instance is returned as it is.
+        likelihood: Which of the three, a name with options as in "student-t(df=3)"; an instance
+            is returned as it is.
         config: What the constructor of the family takes, such as `sigma`.
 
     Raises:
@@ -505,6 +506,10 @@ def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) ->
     """
     if isinstance(likelihood, Likelihood):
         return likelihood
+    if isinstance(likelihood, str) and "(" in likelihood:
+        asked = called(likelihood, "likelihood")
+        family = type(make(asked.name))
+        return made(family, asked._replace(kwargs={**asked.kwargs, **config}), "likelihood")
     if isinstance(likelihood, str):
         hint = "a family of your own is known once its module is imported"
         likelihood = find(families, likelihood, "likelihood", hint)

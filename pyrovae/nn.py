@@ -1,6 +1,7 @@
 """Encoders and decoders: ordinary torch modules, from X to Q(z|X) and from z to f(z)."""
 
 __all__ = [
+    "ACTIVATIONS",
     "MLP",
     "Bias",
     "ConvClassifier",
@@ -8,10 +9,13 @@ __all__ = [
     "ConvEncoder",
     "Distorted",
     "Encoder",
+    "Gated",
+    "Moved",
     "positive",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from math import pi
 
@@ -35,29 +39,72 @@ def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
     return softplus(raw) + floor
 
 
-class MLP(torch.nn.Sequential):
-    r"""A multilayer perceptron with tanh units, Glorot-uniform weights and zero biases.
+class Gated(torch.nn.Module):
+    r"""Units with a gate each: of twice as many numbers, the first half times sigma(the second).
 
     .. math::
-        h_0 = x, \quad h_l = \tanh(W_l h_{l-1} + b_l), \quad f(x) = W_L h_{L-1} + b_L
+        h = (W x + b) \odot \sigma(V x + c)
+
+    References:
+        Language modeling with gated convolutional networks (Dauphin et al., 2017),
+        https://arxiv.org/abs/1612.08083
+        VAE with a VampPrior (Tomczak and Welling, 2018), whose dense layers these are,
+        https://arxiv.org/abs/1705.07120
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Returns the gated half of h `(..., 2 n)`, `(..., n)`."""
+        value, gate = h.chunk(2, -1)
+        return value * gate.sigmoid()
+
+
+ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
+    "tanh": torch.nn.Tanh,
+    "relu": torch.nn.ReLU,
+    "silu": torch.nn.SiLU,
+    "gelu": torch.nn.GELU,
+    "softplus": torch.nn.Softplus,
+    "elu": torch.nn.ELU,
+    "gated": Gated,
+}
+
+
+class MLP(torch.nn.Sequential):
+    r"""A multilayer perceptron with Glorot-uniform weights and zero biases.
+
+    .. math::
+        h_0 = x, \quad h_l = a(W_l h_{l-1} + b_l), \quad f(x) = W_L h_{L-1} + b_L
 
     Args:
         in_dim: Size of the input, `(..., in_dim)`.
         hidden_dims: Widths of the hidden layers.
         out_dim: Size of the linear output, `(..., out_dim)`.
+        activation: a, by a name of `ACTIVATIONS`: tanh, or "gated" for gated dense layers.
+
+    Raises:
+        ValueError: If no activation has that name.
 
     References:
         Understanding the difficulty of training deep feedforward neural networks (Glorot and
         Bengio, 2010), https://proceedings.mlr.press/v9/glorot10a.html
     """
 
-    def __init__(self, in_dim: int, hidden_dims: Sequence[int], out_dim: int) -> None:
+    def __init__(
+        self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: str = "tanh"
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            near = get_close_matches(str(activation), ACTIVATIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ACTIVATIONS)}"
+            raise ValueError(f"there is no activation {activation!r}; {hint}")
+        unit = ACTIVATIONS[activation]
+        gates = 2 if unit is Gated else 1
+        widths = [*(gates * width for width in hidden_dims), out_dim]
         layers: list[torch.nn.Module] = []
-        for i, o in pairwise([in_dim, *hidden_dims, out_dim]):
+        for i, o in zip([in_dim, *hidden_dims], widths, strict=True):
             linear = torch.nn.Linear(i, o)
             torch.nn.init.xavier_uniform_(linear.weight)
             torch.nn.init.zeros_(linear.bias)
-            layers += [linear, torch.nn.Tanh()]
+            layers += [linear, unit()]
         super().__init__(*layers[:-1])
 
 
@@ -71,15 +118,18 @@ class Encoder(torch.nn.Module):
         x_dim: Dimensions of a datum, D.
         hidden_dims: Widths of the hidden layers.
         z_dim: Dimensions of the latent.
+        activation: Of the hidden layers, as of `MLP`.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), appendix C.2,
         https://arxiv.org/abs/1312.6114
     """
 
-    def __init__(self, x_dim: int, hidden_dims: Sequence[int], z_dim: int) -> None:
+    def __init__(
+        self, x_dim: int, hidden_dims: Sequence[int], z_dim: int, activation: str = "tanh"
+    ) -> None:
         super().__init__()
-        self.net = MLP(x_dim, hidden_dims, 2 * z_dim)
+        self.net = MLP(x_dim, hidden_dims, 2 * z_dim, activation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mu(x) and sigma(x) > 0, each `(..., z_dim)`."""

@@ -1,6 +1,6 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["called", "enter", "find", "import_all", "is_path", "made"]
+__all__ = ["called", "enter", "find", "import_all", "is_path", "made", "written"]
 
 from ast import Call, literal_eval, parse
 from collections.abc import Callable, Mapping
@@ -137,6 +137,21 @@ def called(text: str, kind: str) -> Called:
     return Called(name.strip(), args, kwargs)
 
 
+def written(name: str, options: Mapping[str, object]) -> str:
+    """Returns the text that `called` reads: a name with its options.
+
+    Args:
+        name: As a user writes it.
+        options: Numbers, words and lists of them, by name.
+
+    Example:
+        >>> written("flow", {"context": 32, "hidden_dims": [64]}), written("normal", {})
+        ('flow(context=32, hidden_dims=[64])', 'normal')
+    """
+    given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+    return f"{name}({given})" if given else name
+
+
 def made(fn: Callable[..., R], asked: Called, kind: str) -> R:
     """Returns what a class or function makes of the options that a text has.
 
@@ -152,9 +167,8 @@ def made(fn: Callable[..., R], asked: Called, kind: str) -> R:
     try:
         takes.bind(*asked.args, **asked.kwargs)
     except TypeError as e:
-        given = [*map(repr, asked.args), *(f"{k}={v!r}" for k, v in asked.kwargs.items())]
         raise ValueError(
-            f"the {kind} {asked.name}({', '.join(given)}) cannot be had; it takes "
-            f"{', '.join(takes.parameters) or 'nothing'}"
+            f"the {kind} {asked.name} cannot be had with these options ({e}); it takes "
+            f"{', '.join(takes.parameters) or 'none'}"
         ) from e
     return fn(*asked.args, **asked.kwargs)

@@ -461,7 +461,7 @@ def test_names():
     assert objective_of("beta-elbo(warmup=20)") == BetaELBO(warmup=20)
     assert objective_of(f"{__name__}.Renyi(3)") == Renyi(3)
     for wrong, words in {
-        "iwae(k=3)": r"the objective iwae\(k=3\) cannot be had; it takes num_particles",
+        "iwae(k=3)": r"the objective iwae cannot be had .*; it takes num_particles",
         "iwae(0)": "num_particles is 0; give a positive integer",
         "iwae(": r"cannot be read; write options as in 'name\(3, option=0.5\)'",
         "iwae(print)": "cannot be read",

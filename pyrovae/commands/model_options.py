@@ -181,9 +181,14 @@ def resolve(config: Namespace, options: Mapping[str, object]) -> None:
         found = VAE
     else:
         given = {**(config.model_options or {}), **short, **options}
-        found = model_options(model_class(config.model), given)
+        cls = model_class(config.model)
+        found = model_options(cls, given)
         if config.model != "vae":
             config.model_options, found = found, dict.fromkeys(VAE)
+        else:
+            plain = model_options(cls, {})
+            more = {n: v for n, v in found.items() if n not in VAE and v != plain[n]}
+            config.model_options, found = more or None, {name: found[name] for name in VAE}
     for name, value in found.items():
         config[name] = value
 
@@ -200,7 +205,8 @@ def options_of(config: Mapping[str, object]) -> dict[str, object]:
         ProgramError: If there is no such likelihood, or importing it fails.
     """
     options = config["model_options"]
-    found = dict(options) if isinstance(options, dict) else {name: config[name] for name in VAE}
+    found = {name: config[name] for name in VAE} if config["model"] == "vae" else {}
+    found |= options if isinstance(options, dict) else {}
     if isinstance(family := found.get("likelihood"), str):
         found["likelihood"] = likelihood_name(family)
     return found

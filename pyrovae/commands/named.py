@@ -74,7 +74,7 @@ def model_class(name: str) -> "type[Model]":
 
 
 def likelihood_name(name: str) -> str:
-    """Returns the name of a likelihood, that of a user's class once it is imported.
+    """Returns the name of a likelihood, that of a user's class once it is imported; options stay.
 
     Args:
         name: A name, which is not looked up here, or an import path.
@@ -86,7 +86,9 @@ def likelihood_name(name: str) -> str:
 
     if not is_path(name):
         return name
-    return _class("likelihood", name, Likelihood, "pyrovae.likelihoods.Likelihood").name
+    path, bracket, options = name.partition("(")
+    family = _class("likelihood", path, Likelihood, "pyrovae.likelihoods.Likelihood")
+    return f"{family.name}{bracket}{options}"
 
 
 def estimator_name(name: str) -> str:

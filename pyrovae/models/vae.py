@@ -12,13 +12,14 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrovae import likelihoods
+from pyrovae import guides, likelihoods, priors
 from pyrovae.checks import check_sizes
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.likelihoods import Config, Likelihood, Normal
 from pyrovae.models.base import Model
 from pyrovae.nn import MLP, Bias, Encoder
+from pyrovae.registry import written
 from pyrovae.rng import seeded
 
 
@@ -45,12 +46,17 @@ class VAE(Model):
         z_dim: Dimensions of its latent.
         hidden_dims: Hidden widths of the encoder; the decoder has them in reverse.
         likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
-        encoder: Any module from X `(N, x_dim)` to mu(X) and sigma(X) > 0, each `(N, z_dim)`;
-            default: a `pyrovae.nn.Encoder` of `hidden_dims`.
+        encoder: Any module from X `(N, x_dim)` to mu(X) and sigma(X) > 0, each `(N, z_dim)`, or
+            to what another `posterior` is made of, `(N, posterior.outputs)`; default: a
+            `pyrovae.nn.Encoder` of `hidden_dims`, or an `MLP`.
         decoder: Any module from z `(N, z_dim)` to f(z) `(N, likelihood.outputs * x_dim)`; default:
             a `pyrovae.nn.MLP`.
-        prior: P(z) in place of N(0, I): anything that gives it for X, batch shape `(N,)`, event
-            shape `(z_dim,)`; the parameters of a module are learned.
+        prior: P(z) in place of N(0, I): a name, with options as in "vamp(500)", or an object of
+            `pyrovae.priors`; or anything that gives it for X, batch shape `(N,)`, event shape
+            `(z_dim,)`; the parameters of a module are learned.
+        posterior: The family of Q(z|X), by name, with options as in "flow(8)", or an object of
+            `pyrovae.guides`.
+        activation: Of the hidden layers, a name of `pyrovae.nn.ACTIVATIONS`.
 
     Raises:
         TypeError: If `hidden_dims` is no list, or `likelihood` no family.
@@ -77,7 +83,9 @@ class VAE(Model):
         *,
         encoder: torch.nn.Module | None = None,
         decoder: torch.nn.Module | None = None,
-        prior: Callable[[Tensor], TorchDistribution] | None = None,
+        prior: str | Callable[..., TorchDistribution] | None = None,
+        posterior: str | guides.Family = "diagonal",
+        activation: str = "tanh",
     ) -> None:
         super().__init__()
         if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
@@ -93,12 +101,19 @@ class VAE(Model):
         self.image_shape = shape if len(shape) == 3 else None
         self.hidden_dims = tuple(map(int, hidden_dims))
         self.likelihood = likelihoods.make(likelihood)
+        self.activation = activation
         outputs = self.likelihood.outputs * x_dim
-        if encoder is None:
-            encoder = Encoder(x_dim, self.hidden_dims, z_dim)
+        if prior is None or isinstance(prior, str | priors.Prior):
+            prior = priors.make(prior, z_dim, x_dim)
+        self.own_prior = prior
+        self.posterior = guides.make(posterior, z_dim)
+        if encoder is None and isinstance(self.posterior, guides.Diagonal):
+            encoder = Encoder(x_dim, self.hidden_dims, z_dim, activation)
+        elif encoder is None:
+            encoder = MLP(x_dim, self.hidden_dims, self.posterior.outputs, activation)
         if decoder is None:
-            decoder = MLP(z_dim, self.hidden_dims[::-1], outputs)
-        self.encoder, self.decoder, self.own_prior = encoder, decoder, prior
+            decoder = MLP(z_dim, self.hidden_dims[::-1], outputs, activation)
+        self.encoder, self.decoder = encoder, decoder
 
     def model(self, x: Tensor) -> None:
         """Generative model: P(z) P(X|z), plated over the data.
@@ -112,6 +127,8 @@ class VAE(Model):
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         if isinstance(self.own_prior, torch.nn.Module):
             self.register(prior=self.own_prior)
+        if isinstance(self.own_prior, priors.Vamp):  # Q(z|u) is part of P(z)
+            self.register(encoder=self.encoder, posterior=self.posterior)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior(x))  # z ~ N(0, I), or another
             pyro.sample("x", self.decode(z), obs=self.checked(x))  # X ~ P(X|z)
@@ -122,7 +139,7 @@ class VAE(Model):
         Args:
             x: `(N, x_dim)`, or images `(N, C, H, W)`.
         """
-        self.register(encoder=self.encoder)
+        self.register(encoder=self.encoder, posterior=self.posterior)
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.encode(x))  # z ~ N(mu(X), diag sigma(X)^2)
 
@@ -131,10 +148,10 @@ class VAE(Model):
 
         Batch shape `(N,)`, event shape `(z_dim,)`.
         """
-        if self.own_prior is not None:
-            return self.own_prior(x)
-        zeros = x.new_zeros(len(x), self.z_dim)
-        return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
+        if isinstance(self.own_prior, priors.Prior):
+            return self.own_prior(x, self.encode)
+        assert callable(self.own_prior)
+        return self.own_prior(x)
 
     def encode(self, x: Tensor) -> TorchDistribution:
         """Returns Q(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`.
@@ -147,12 +164,14 @@ class VAE(Model):
         if self.image_shape and not isinstance(self.encoder, Encoder):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
-        if not (isinstance(q, tuple) and len(q) == 2):
-            raise TypeError(
-                f"the encoder returned a {type(q).__name__}; return (mu(x), sigma(x)), each of "
-                f"shape (N, {self.z_dim})"
-            )
-        return dist.Normal(*q).to_event(1)
+        if isinstance(q, tuple) and len(q) == 2:
+            return dist.Normal(*q).to_event(1)
+        if isinstance(q, Tensor) and q.shape[-1] == self.posterior.outputs:
+            return self.posterior(q)
+        raise TypeError(
+            f"the encoder returned a {type(q).__name__}; return (mu(x), sigma(x)), each of "
+            f"shape (N, {self.z_dim}), or what Q(z|x) is made of, (N, {self.posterior.outputs})"
+        )
 
     def decode(self, z: Tensor) -> TorchDistribution:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""
@@ -179,7 +198,7 @@ class VAE(Model):
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self.
 
-        SVI then need not first find the mean of the data.
+        SVI then need not first find the mean of the data. A prior made of data gets some of x.
 
         Args:
             x: The training data.
@@ -197,17 +216,27 @@ class VAE(Model):
             )
         mean = x.mean(0) if isinstance(x, Rows) else self.checked(x).mean(0)  # (x_dim,)
         last.bias.copy_(self.likelihood.start(mean).view_as(last.bias))
+        if isinstance(self.own_prior, priors.Prior):
+            self.own_prior.start_at(x if isinstance(x, Rows) else self.checked(x))
         return self
 
     def config(self) -> Config:
         """Returns what `VAE.from_config` needs to build the same architecture, fit for JSON."""
-        return {
+        config = {
             "x_dim": list(self.image_shape) if self.image_shape else self.x_dim,
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
             "likelihood": self.likelihood.name,
             "likelihood_config": self.likelihood.config(),
         }
+        if self.activation != "tanh":
+            config["activation"] = self.activation
+        own = self.own_prior
+        if isinstance(own, priors.Prior) and not isinstance(own, priors.Normal):
+            config["prior"] = written(own.name, own.config())
+        if not isinstance(self.posterior, guides.Diagonal):
+            config["posterior"] = written(self.posterior.name, self.posterior.config())
+        return config
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -224,6 +253,8 @@ class VAE(Model):
         hidden_dims: Sequence[int] = (256,),
         likelihood: str = "bernoulli",
         sigma: float | None = None,
+        prior: str = "normal",
+        posterior: str = "diagonal",
         **config: Any,
     ) -> Self:
         """Returns an untrained model that begins at the mean of the training data.
@@ -232,14 +263,18 @@ class VAE(Model):
             splits: The data set.
             z_dim: Latent dimensions.
             hidden_dims: Widths of the encoder's layers, the decoder's in reverse.
-            likelihood: P(X|z), by name.
+            likelihood: P(X|z), by name, with options as in "student-t(df=3)".
             sigma: Of the normal likelihood; `None` to learn it.
-            config: What the constructor of a subclass takes besides.
+            prior: P(z), by name: normal, mixture(100), vamp(500) or flow(4).
+            posterior: Q(z|X), by name: diagonal, full or flow(4).
+            config: What the constructor takes besides.
 
         Raises:
             ValueError: If sigma is given to another family.
         """
         x, family = splits.train.x, make_family(likelihood, sigma)
+        asked = {"prior": (prior, "normal"), "posterior": (posterior, "diagonal")}
+        config |= {name: given for name, (given, plain) in asked.items() if given != plain}
         return cls(x.shape[1], z_dim, hidden_dims, family, **config).start_at(x)
 
     def checked(self, x: Tensor) -> Tensor:
@@ -293,4 +328,4 @@ def make_family(name: str, sigma: float | None) -> Likelihood:
         return family
     if not isinstance(family, Normal):
         raise ValueError(f"--sigma is for normal, log-normal and student-t, not for {name}")
-    return type(family)(sigma=sigma)
+    return likelihoods.make(name, sigma=sigma)

@@ -41,7 +41,7 @@ class Config(TypedDict, total=False):
         likelihood: Of a VAE, by name or import path; `None` of other models.
         program: `package.module:make`; `None` of a model.
         model: Name or import path; "vae" of a program, too, which does not read it.
-        model_options: Of models other than the VAE, whose options have names of their own.
+        model_options: Of the model, but those of the VAE that have names of their own here.
         plate: Name of the plate over the data.
     """
 
