@@ -8,10 +8,12 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae import diagnostics as diagnostics
     from pyrovae import evidence as evidence
     from pyrovae import export as export
+    from pyrovae import guides as guides
     from pyrovae import likelihoods as likelihoods
     from pyrovae import models as models
     from pyrovae import nn as nn
     from pyrovae import plots as plots
+    from pyrovae import priors as priors
     from pyrovae import program as program
     from pyrovae import runs as runs
     from pyrovae import storage as storage

@@ -10,7 +10,6 @@ __all__ = [
     "Distorted",
     "Encoder",
     "Gated",
-    "Moved",
     "positive",
 ]
 

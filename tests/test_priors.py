@@ -9,6 +9,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae import guides, priors
+from pyrovae.__main__ import main
 from pyrovae.distributions import NormalMixture
 from pyrovae.flows import Flowed, couplings
 from pyrovae.nn import ACTIVATIONS, MLP
@@ -193,6 +194,9 @@ def test_what_is_no_prior_or_posterior():
             pv.VAE(6, 2, **wrong)
     with pytest.raises(TypeError, match="posterior is 3; give a name"):
         pv.VAE(6, 2, posterior=3)
+    full = pv.VAE(6, 2, posterior="full", encoder=pv.nn.Encoder(6, (5,), 2))
+    with pytest.raises(TypeError, match=r"returned a tuple; return what Q.*, \(N, 5\)"):
+        full.encode(torch.zeros(3, 6))
     with pytest.raises(ValueError, match="a flow of couplings needs two dimensions or more"):
         pv.VAE(6, 1, prior="flow")
     with pytest.raises(ValueError, match="weights was asked for; give smaller networks"):
@@ -220,3 +224,24 @@ def test_of_ones_own():
         assert pv.VAE.from_config(vae.config()).own_prior.scale == 2.5
     finally:
         del priors.families["test-wide"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = "--num-epochs 1 --num-particles 50 --z-dim 2 --hidden-dims 8 --no-progress".split()
+    asked = ["--model.prior", "vamp(5)", "--model.activation", "gated", "--objective", "iwae(3)"]
+    assert main(["svi", *short, *asked, "--estimators", "importance", "--out", "run"]) == 0
+    vae = pv.load("run")
+    assert vae.config()["prior"] == "vamp(num_components=5)"
+    assert vae.activation == "gated"
+    assert "likelihood bernoulli; prior vamp(5); activation gated; objective iwae(3)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    rows = "--rows 20 --estimators importance --num-particles 50 --no-progress".split()
+    assert main(["evidence", "run", *rows]) == 0
+    assert main(["svi", *short, "--out", "again", "--likelihood", "normal(floor=0.2)"]) == 0
+    assert pv.load("again").likelihood.floor == 0.2
+    assert main(["svi", *short, "--model.prior", "vmap"]) == 2
+    assert "there is no prior named 'vmap'; did you mean vamp?" in capsys.readouterr().err

@@ -85,10 +85,10 @@ def with_options_shown(parser: Parser, argv: Sequence[str]) -> Parser:
     names += [w.removeprefix("--model=") for w in argv if w.startswith("--model=")]
     if not asked or not names:
         return parser
-    of_model, _ = _parsed_as(model_class(names[-1]))
+    of_model, plain = _parsed_as(model_class(names[-1]))
     add = parser.add_argument_group(f"options of the model {names[-1]}").add_argument
     for action in of_model._actions:  # pyright: ignore[reportPrivateUsage]
-        if action.dest != "help":
+        if action.dest in plain:
             add(f"{PREFIX}{action.dest}", metavar="X", default=action.default, help=action.help)
     return parser
 

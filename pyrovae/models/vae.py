@@ -46,9 +46,9 @@ class VAE(Model):
         z_dim: Dimensions of its latent.
         hidden_dims: Hidden widths of the encoder; the decoder has them in reverse.
         likelihood: P(X|z): a family's name, a `Likelihood` class or an instance.
-        encoder: Any module from X `(N, x_dim)` to mu(X) and sigma(X) > 0, each `(N, z_dim)`, or
-            to what another `posterior` is made of, `(N, posterior.outputs)`; default: a
-            `pyrovae.nn.Encoder` of `hidden_dims`, or an `MLP`.
+        encoder: Any module from X `(N, x_dim)` to mu(X) and sigma(X) > 0, each `(N, z_dim)`;
+            of a `posterior` that is not diagonal, to what it is made of, `(N, outputs)`; default:
+            a `pyrovae.nn.Encoder` of `hidden_dims`, or an `MLP`.
         decoder: Any module from z `(N, z_dim)` to f(z) `(N, likelihood.outputs * x_dim)`; default:
             a `pyrovae.nn.MLP`.
         prior: P(z) in place of N(0, I): a name, with options as in "vamp(500)", or an object of
@@ -164,14 +164,14 @@ class VAE(Model):
         if self.image_shape and not isinstance(self.encoder, Encoder):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
-        if isinstance(q, tuple) and len(q) == 2:
+        if isinstance(self.posterior, guides.Diagonal) and isinstance(q, tuple) and len(q) == 2:
             return dist.Normal(*q).to_event(1)
-        if isinstance(q, Tensor) and q.shape[-1] == self.posterior.outputs:
+        if not isinstance(self.posterior, guides.Diagonal) and isinstance(q, Tensor):
             return self.posterior(q)
-        raise TypeError(
-            f"the encoder returned a {type(q).__name__}; return (mu(x), sigma(x)), each of "
-            f"shape (N, {self.z_dim}), or what Q(z|x) is made of, (N, {self.posterior.outputs})"
-        )
+        form = f"(mu(x), sigma(x)), each of shape (N, {self.z_dim})"
+        if not isinstance(self.posterior, guides.Diagonal):
+            form = f"what Q(z|x) is made of, (N, {self.posterior.outputs})"
+        raise TypeError(f"the encoder returned a {type(q).__name__}; return {form}")
 
     def decode(self, z: Tensor) -> TorchDistribution:
         """Returns P(X|z) for z `(..., z_dim)`: batch shape `(...)`, event shape `(x_dim,)`."""

@@ -184,5 +184,10 @@ def _described(fn: Distribution, region: Constraint, ends: Ends | None) -> str:
 
 
 def _words(region: Constraint) -> str:
-    """Returns a support in words."""
-    return "{0, 1}" if region is constraints.boolean else str(region)
+    """Returns a support in words, also where its ends are tensors."""
+    if region is constraints.boolean:
+        return "{0, 1}"
+    if isinstance(region, constraints.integer_interval):
+        low, high = (torch.as_tensor(end) for end in (region.lower_bound, region.upper_bound))
+        return f"{{{low.min():g}, ..., {high.max():g}}}"
+    return str(region)

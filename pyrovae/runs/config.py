@@ -102,13 +102,18 @@ def read_config(folder: Path) -> Config:
 
 
 def about_model(config: Mapping[str, object]) -> dict[str, object]:
-    """Returns what the protocol says of the model of these options: its likelihood, else its name.
+    """Returns what the protocol says of the model of these options.
+
+    Of a VAE that is its likelihood, with prior, posterior and activation where they are others
+    than most have; of another model its name.
 
     Args:
         config: Of the run.
     """
-    named = "likelihood" if config.get("likelihood") else "model"
-    return {named: config.get(named)}
+    if not config.get("likelihood"):
+        return {"model": config.get("model")}
+    options = config.get("model_options")
+    return {"likelihood": config["likelihood"], **(options if isinstance(options, dict) else {})}
 
 
 def about_training(config: Mapping[str, object]) -> dict[str, object]:
