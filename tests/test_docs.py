@@ -1,6 +1,6 @@
 """README and docs: what they show runs as it stands, and what they name is there."""
 
-import importlib
+import importlib.util
 import re
 import shlex
 import struct
@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from matplotlib import pyplot
 
@@ -93,6 +95,29 @@ def mnist(folder):
             file.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
+class SummaryWriter:
+    """What takes the place of TensorBoard's where that is not installed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def add_scalar(self, tag, scalar, step):
+        assert isinstance(scalar, float), tag
+        assert isinstance(step, int)
+
+    def add_histogram(self, tag, values, step):
+        assert isinstance(values, torch.Tensor), tag
+        assert isinstance(step, int)
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    if not importlib.util.find_spec("tensorboard"):
+        stub = ModuleType("torch.utils.tensorboard")
+        monkeypatch.setattr(stub, "SummaryWriter", SummaryWriter, raising=False)
+        monkeypatch.setitem(sys.modules, stub.__name__, stub)
+
+
 RUNS = [
     pytest.param(page, True, id=f"{relative(page)}, small")
     for page in RUN
@@ -102,7 +127,7 @@ RUNS += [pytest.param(page, False, id=relative(page), marks=pytest.mark.slow) fo
 
 
 @pytest.mark.parametrize(("page", "small"), RUNS)
-@pytest.mark.usefixtures("float32")
+@pytest.mark.usefixtures("float32", "tensorboard")
 def test_runs(page, small, tmp_path, monkeypatch):
     """The blocks of a page run in order, Python's in one namespace, all from one folder.
 

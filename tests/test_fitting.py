@@ -14,6 +14,7 @@ import pyrovae as pv
 from pyrovae import storage
 from pyrovae.rng import seeded
 from pyrovae.svi.training import Training
+from pyrovae.svi.validation import Scores
 
 fit = partial(pv.svi.fit, progress=False)
 
@@ -533,14 +534,14 @@ def test_a_validation_elbo_that_is_not_finite_is_never_the_best():
 
     first = training()
     first.plan("constant", 0.1, 9)
-    first.advance(-1.0, math.nan, 1.0)
+    first.advance(-1.0, Scores(math.nan), 1.0)
     assert first.best_epoch == 0
     with pytest.raises(pv.svi.Diverged, match="ELBO is nan after the last .* lower lr"):
         first.finish(stopped_early=False)
     resumed = training()
     resumed.restore(first.state())
     for elbo, best in ((-math.inf, 0), (-3.0, 3), (math.nan, 3), (-4.0, 3)):
-        resumed.advance(-1.0, elbo, 1.0)
+        resumed.advance(-1.0, Scores(elbo), 1.0)
         assert resumed.best_epoch == best
     assert resumed.finish(stopped_early=False).best_epoch == 3
 

@@ -188,6 +188,11 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
         (["--estimators.elbo.leap", "3"], 2, "the estimator elbo has no option leap; it takes"),
         (["--sigma", "0.3"], 2, "--sigma is for normal, log-normal and student-t"),
         (["--lr", "-1"], 2, "lr"),
+        (["--criterion", "imporance(9)"], 2, "did you mean importance"),
+        (["--criterion", "importance(9, k=3)"], 2, "but importance takes num_particles, toleran"),
+        (["--criterion", "iwae(128)"], 2, "k is 128, more than the 100 particles"),
+        (["--ema", "1"], 2, "--ema is '1'; give a number above 0 and below 1"),
+        (["--optimizer", "mun"], 2, "--optimizer is 'mun'; did you mean muon?"),
         (["--hidden-dims", str(10**12)], 2, "memory does not hold that ("),
         (["--z-dim", "two"], 2, "--z-dim is 'two'; give a whole number above 0; python -m"),
         (["--nonsense", "1"], 2, "nonsense"),
@@ -290,6 +295,33 @@ def test_options(args, tmp_path):
     assert (tmp_path / "run" / "figures" / "evidence.png").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_what_chooses_the_epoch_and_what_is_averaged_stand_in_the_run(tmp_path, capsys):
+    folder = tmp_path / "run"
+    how = ["--criterion", "iwae(4)", "--criterion-rows", 30, "--ema", 0.9, "--optimizer", "muon"]
+    job(*how, "--estimators", "elbo", "--patience", 5, "--out", folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert [config[k] for k in ("criterion", "criterion_rows", "ema", "optimizer")] == [
+        "iwae(4)", 30, 0.9, "muon",
+    ]  # fmt: skip
+    metrics = runs.read_metrics(folder)
+    assert len(metrics["criterion"]) == 3
+    valid = pv.data.load("digits").valid.x[:30]
+    vae = pv.load(folder)  # of the averages, or this would be another number
+    values = pv.IWAE(4, num_particles=100).values(vae.model, vae.guide, valid, seed=0)
+    assert values.mean().item() == pytest.approx(max(metrics["criterion"]), abs=1e-3)
+    state = pv.storage.load_state(folder / runs.CHECKPOINT)
+    assert len(state["optimizer"]["param_groups"]) == 2
+    page = (folder / runs.REPORT).read_text()
+    assert "was kept by iwae(4) of the first 30, parameters averaged by 0.9" in page
+    for args in (["--criterion", "elbo"], ["--criterion-rows", 9], ["--optimizer", "adam"]):
+        again = [*args, "--out", folder, "--resume", "-n", 4]
+        assert main([*map(str, again)]) == 5
+        assert "resume with that" in capsys.readouterr().err
+    assert main(["--out", str(folder), "--resume", "-n", "4", "--ema", "0.5"]) == 0
+    assert runs.read_notes(folder) == ["up to epoch 3: ema 0.9"]
+
+
 def test_a_command_line_may_be_empty_or_end_in_an_option():
     assert configured([]).data == "digits"
     with pytest.raises(SystemExit):
@@ -328,7 +360,16 @@ def test_help(capsys):
     assert pyrovae_main(["svi", "--help"]) == 0
     text = capsys.readouterr().out
     assert "bernoulli, continuous-bernoulli, normal, student-t" in " ".join(text.split())
-    groups = ["data", "model", "training", "evidence", "run folder", "computing", "examples"]
+    groups = [
+        "data",
+        "model",
+        "training",
+        "validation",
+        "evidence",
+        "run folder",
+        "computing",
+        "examples",
+    ]
     assert [g for g in groups if f"\n{g}:\n" in text] == groups
     assert pyrovae_main(["svi", "--version"]) == 0
     assert capsys.readouterr().out == f"pyrovae {pv.__version__}\n"

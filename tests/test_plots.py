@@ -78,6 +78,9 @@ def test_training():
     assert labels[0].startswith("iwae, training")
     assert labels[1].startswith("ELBO, validation")
     assert axes.get_ylabel() == "nats per datum"
+    [axes] = plots.training([-3.0, -2.0], [-2.5, -2.6], 2, criterion=[-2.4, -2.2]).axes
+    assert (axes.get_lines()[-1].get_xdata()[0], axes.get_lines()[-1].get_ydata()[0]) == (2, -2.2)
+    assert "highest −2.500, their criterion from −2.40" in axes.figure.get_label()
 
 
 def test_latent_space():

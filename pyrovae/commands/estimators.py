@@ -1,10 +1,12 @@
 """Which estimators a command line asks for: by name or import path, with options of their own."""
 
-__all__ = ["add_estimators", "estimators_asked", "on_record"]
+__all__ = ["add_estimators", "criterion_asked", "estimators_asked", "on_record"]
 
 import json
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from pyrovae.commands.named import estimator_name, written_names
@@ -13,8 +15,11 @@ from pyrovae.registry import is_path
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
+    from torch import Tensor
 
     from pyrovae.evidence.estimators.base import Estimator
+
+CRITERION = 100  # particles of an estimator that is taken after every epoch
 
 
 def add_estimators(
@@ -64,6 +69,35 @@ def estimators_asked(config: "Namespace", shared: Sequence[str]) -> "list[Estima
         )
     common = {name: config[name] for name in shared}
     return [estimator(name, options.get(name), **common) for name in names]
+
+
+def criterion_asked(text: str | None, plate: str | None) -> "Callable[..., Tensor] | None":
+    """Returns what `fit` takes as criterion, of an estimator with options; `None` of nothing.
+
+    Args:
+        text: A name or import path, with options as in "importance(500)"; particles are 100 where
+            it says nothing of them.
+        plate: Name of the plate over the data.
+
+    Raises:
+        ValueError: If there is no such estimator, or option of it.
+        ProgramError: If a user's own cannot be had.
+    """
+    if text is None:
+        return None
+    from pyrovae.evidence.estimators.names import estimator, kind
+    from pyrovae.registry import called
+
+    asked = called(text, "criterion")
+    name = estimator_name(asked.name)
+    takes = signature(kind(name))
+    try:
+        own = takes.bind(*asked.args, **asked.kwargs).arguments
+    except TypeError as e:
+        raise ValueError(
+            f"--criterion is {text!r}, but {name} takes {', '.join(takes.parameters) or 'nothing'}"
+        ) from e
+    return partial(estimator(name, own, num_particles=CRITERION).values, plate=plate)
 
 
 def on_record(config: "Namespace") -> dict[str, str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.svi.objectives import Objective
 
 T = TypeVar("T")
-NAMING = "program", "model", "likelihood", "data", "objective", "estimators"  # options that may
+NAMING = "program", "model", "likelihood", "data", "objective", "criterion", "estimators"
 
 
 def written_names(place: str) -> list[str]:

@@ -3,6 +3,7 @@
 __all__ = [
     "AMOUNT",
     "COUNT",
+    "FACTOR",
     "SEED",
     "Parser",
     "add_common",
@@ -20,17 +21,19 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 
 import pyrovae
 
 COUNT = cast(type[int], PositiveInt)
 AMOUNT = cast(type[float], PositiveFloat)
 SEED = cast(type[int], NonNegativeInt)
+FACTOR = cast(type[float], OpenUnitInterval)
 EXPECTED = {
     "PositiveInt": "a whole number above 0",
     "PositiveFloat": "a number above 0",
     "NonNegativeInt": "a whole number, 0 or more",
+    "OpenUnitInterval": "a number above 0 and below 1",
 }
 
 

@@ -278,7 +278,11 @@ def _fitted(
         objective=task.objective,
         lr=config.lr,
         lr_schedule=config.lr_schedule,
+        optimizer=config.optimizer,
         clip_norm=config.clip_norm,
+        ema=config.ema,
+        criterion=task.criterion,
+        criterion_rows=config.criterion_rows,
         patience=config.patience,
         transform=_transform(task),
         device=config.device,
@@ -328,7 +332,8 @@ def _writer(task: Task, folder: "Folder", notes: list[str]) -> "Callable[[State]
         if state["best_epoch"] == epoch and model:
             runs.write_model(path, model, epoch=epoch)
         elif state["best_epoch"] == epoch:
-            runs.write_state(path, state["parameters"], state["buffers"], epoch=epoch)
+            parameters = state["averages"] or state["parameters"]
+            runs.write_state(path, parameters, state["buffers"], epoch=epoch)
         storage.save_state(path / runs.CHECKPOINT, {**state, **known, "program": task.program})
         runs.write_config(path, task.kept, notes)
         runs.write_metrics(path, state)

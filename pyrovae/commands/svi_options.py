@@ -48,6 +48,7 @@ def parser() -> "Parser":
         _add_labels,
         _add_program,
         _add_training,
+        _add_validation,
         _add_evidence,
         _add_folder,
         add_common,
@@ -128,7 +129,7 @@ def _add_training(p: "Parser") -> None:
     Args:
         p: The parser.
     """
-    from pyrovae.commands.options import AMOUNT, COUNT, SEED
+    from pyrovae.commands.options import AMOUNT, COUNT, FACTOR, SEED
 
     add = p.add_argument_group("training").add_argument
     add(
@@ -154,14 +155,48 @@ def _add_training(p: "Parser") -> None:
         help="learning rate; the highest one of one-cycle",
     )
     add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
+    add("--optimizer", default="adam", choices=["adam", "muon"], help="muon is for matrices alone")
     add("--clip-norm", type=AMOUNT | None, metavar="X", help="largest norm of the gradient")
+    add(
+        "--ema",
+        type=FACTOR | None,
+        metavar="X",
+        help="decay of an exponential moving average of the parameters, such as 0.999, which is "
+        "validated and kept (default: the parameters themselves)",
+    )
+    add("--seed", type=SEED, default=0, metavar="N", help="of weights, training and evaluation")
+
+
+def _add_validation(p: "Parser") -> None:
+    """Adds which epoch is the best, and when there will be no better one.
+
+    Args:
+        p: The parser.
+    """
+    from pyrovae.commands.options import COUNT
+
+    add = p.add_argument_group("validation").add_argument
+    add(
+        "--criterion",
+        type=str | None,
+        metavar="NAME",
+        help="what is highest at the best epoch: an estimator, with options as in importance(500) "
+        "or iwae(64), else of 100 particles; or package.module.Class of your own (default: the "
+        "validation ELBO)",
+    )
+    add(
+        "--criterion-rows",
+        type=COUNT,
+        default=500,
+        metavar="N",
+        help="first validation rows, at most, that it is taken of",
+    )
     add(
         "--patience",
         type=COUNT | None,
         metavar="N",
-        help="epochs to wait for a better validation ELBO",
+        help="epochs to wait for a better validation ELBO, or criterion",
     )
-    add("--seed", type=SEED, default=0, metavar="N", help="of weights, training and evaluation")
 
 
 def _add_evidence(p: "Parser") -> None:

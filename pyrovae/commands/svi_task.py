@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrovae.commands.common import check_device
+from pyrovae.commands.estimators import criterion_asked
 from pyrovae.commands.named import (
     data_source,
     model_class,
@@ -15,6 +16,8 @@ from pyrovae.commands.svi_options import GUIDED, UNGUIDED, Config, kept
 from pyrovae.commands.users import check_takes, make_program, program_sha256
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from collections.abc import Callable
+
     from jsonargparse import Namespace
     from torch import Tensor
 
@@ -36,6 +39,7 @@ class Task(NamedTuple):
         pair: Model and guide, as callables.
         program: Digest of a program that is no model, else "".
         objective: What is maximised.
+        criterion: What chooses the best epoch; `None` for the validation ELBO.
     """
 
     config: "Namespace"
@@ -45,6 +49,7 @@ class Task(NamedTuple):
     pair: "Pair"
     program: str
     objective: "Objective"
+    criterion: "Callable[..., Tensor] | None"
 
     def arrays(self, split: "Split") -> "tuple[Tensor | Rows, ...]":
         """Returns what model and guide take of a split, `(N, ...)` each.
@@ -74,11 +79,12 @@ def task_of(config: "Namespace") -> Task:
     splits = _splits(config)
     check_device(config.device)
     objective = objective_named(config.objective)
+    criterion = criterion_asked(config.criterion, config.plate)
     model = None if config.program else _model(kept(config), splits)
     pair = (model.model, model.guide) if model else _program(config, splits)
     config.estimators = config.estimators or list(GUIDED if pair[1] else UNGUIDED)
     digest = "" if model else program_sha256(pair)
-    return Task(config, kept(config), splits, model, pair, digest, objective)
+    return Task(config, kept(config), splits, model, pair, digest, objective, criterion)
 
 
 def _splits(config: "Namespace") -> "Splits":

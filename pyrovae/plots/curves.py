@@ -110,6 +110,7 @@ def training(
     best_epoch: int,
     objective: str = "elbo",
     judged: str = "elbo",
+    criterion: Sequence[float] = (),
 ) -> Figure:
     """Returns the curve: ELBO against epoch, nats per datum, training and validation data.
 
@@ -122,6 +123,7 @@ def training(
         best_epoch: Whose parameters were kept, from 1.
         objective: Name of what was maximised.
         judged: Name of what `valid_elbo` is, where that is no ELBO.
+        criterion: What chose that epoch in place of `valid_elbo`, likewise; or empty.
     """
     names = ["ELBO" if name == "elbo" else name for name in (objective, judged)]
     whose = ("", "") if objective == judged else (f"{names[0]}, ", f"{names[1]}, ")
@@ -132,14 +134,14 @@ def training(
         axes.plot(
             epochs, valid_elbo, color=ORANGE, label=f"{whose[1]}validation data, after the epoch"
         )
-        axes.plot(
-            best_epoch,
-            valid_elbo[best_epoch - 1],
-            "o",
-            color=ORANGE,
-            label=f"kept: epoch {best_epoch}",
-        )
-    both = np.concatenate([elbo, valid_elbo])
+    if len(criterion):
+        axes.plot(epochs, criterion, color=GREEN, label="criterion, of validation data")
+    for chosen, color in ((criterion, GREEN), (valid_elbo, ORANGE)):
+        if len(chosen):
+            label = f"kept: epoch {best_epoch}"
+            axes.plot(best_epoch, chosen[best_epoch - 1], "o", color=color, label=label)
+            break
+    both = np.concatenate([elbo, valid_elbo, criterion])
     both = both[np.isfinite(both)]
     low, high = np.quantile(both, (0.02 if len(elbo) > 20 else 0, 1))
     if high > low:
@@ -153,5 +155,8 @@ def training(
     text += f"{elbo[0]:.2f} to {elbo[-1]:.2f}"
     if len(valid_elbo):
         text += f", validation data from {valid_elbo[0]:.2f} to {valid_elbo[-1]:.2f}, highest "
-        text += f"{valid_elbo[best_epoch - 1]:.3f}"
+        text += f"{np.nanmax(valid_elbo):.3f}"
+    if len(criterion):
+        text += f", their criterion from {criterion[0]:.2f} to {criterion[-1]:.2f}, highest "
+        text += f"{criterion[best_epoch - 1]:.3f}"
     return told(figure, f"{text}; kept: epoch {best_epoch}.")

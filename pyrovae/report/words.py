@@ -62,6 +62,11 @@ def trained(
         text += f" with the objective {objective}"
     if rows["valid"]:
         text += f", validated on {rows['valid']:,}; epoch {runs.best_epoch(history)} was kept"
+    if criterion := config.get("criterion"):
+        few = min(rows["valid"], int(str(config.get("criterion_rows"))))
+        text += f" by {criterion} of the first {few:,}"
+    if ema := config.get("ema"):
+        text += f", parameters averaged by {ema}"
     return f"{text}."
 
 
@@ -137,7 +142,7 @@ def commands(
     protocol, path = evidence.protocol, quote(str(Path(name) / runs.CONFIG))
     named = _named(config, ("program", "model", "likelihood", "data"))
     lines = [*(f"# {note}" for note in notes)]
-    again = _named(config, ("objective", "estimators"))
+    again = _named(config, ("objective", "criterion", "estimators"))
     lines.append(f"python -m pyrovae.svi --config {path}{named}{again}")
     if rows := protocol.get("rows_chosen"):  # what pyrovae.evidence writes down
         names = ("num_particles", "tolerance", "max_particles", "num_temperatures", "num_chains")

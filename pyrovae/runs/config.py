@@ -121,8 +121,12 @@ def about_training(config: Mapping[str, object]) -> dict[str, object]:
 
     Args:
         config: Of the run; one of before there were objectives says nothing.
+
+    Returns:
+        The objective, and of how the best epoch was found what is no default.
     """
-    return {name: config[name] for name in ("objective",) if name in config}
+    kept = {name: config[name] for name in ("criterion", "ema") if config.get(name) is not None}
+    return {name: config[name] for name in ("objective",) if name in config} | kept
 
 
 def write_config(folder: Path, config: Mapping[str, object], notes: Iterable[str] = ()) -> None:
@@ -161,13 +165,14 @@ def write_metrics(folder: Path, history: Mapping[str, Sequence[float]]) -> None:
 
     Args:
         folder: Of the run.
-        history: "elbo", "valid_elbo" and "seconds", a number an epoch each; one that is empty, as
-            without validation data, is left out.
+        history: "elbo", "valid_elbo", "criterion" and "seconds", a number an epoch each; one that
+            is empty, as without validation data, is left out.
 
     Raises:
         OSError: If it cannot be written.
     """
-    columns = {k: history[k] for k in ("elbo", "valid_elbo", "seconds") if history[k]}
+    names = ("elbo", "valid_elbo", "criterion", "seconds")
+    columns = {k: history[k] for k in names if history.get(k)}
     lines = (
         json.dumps({"epoch": i + 1, **dict(zip(columns, row, strict=True))})
         for i, row in enumerate(zip(*columns.values(), strict=True))

@@ -4,7 +4,7 @@ A finished run of the main job has these files, beside `manifest.json`, see `Fol
 
     config.yaml             every option that decides the numbers; notes as comments above
     metrics.jsonl           a JSON object a line, one an epoch: "epoch", "elbo", "valid_elbo" (nats
-                            per datum), "seconds"
+                            per datum), "criterion" (likewise, where one is asked for), "seconds"
     model.safetensors       what was learned, see `pyrovae.runs.saving`
     checkpoint.safetensors  the state that training goes on from, see `read_checkpoint`
     evidence.nc             estimates of each datum, see `pyrovae.evidence.stored`
@@ -178,6 +178,6 @@ def write_figures(
     Raises:
         OSError: If a file cannot be written.
     """
-    history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo}
+    history = {"elbo": fit.elbo, "valid_elbo": fit.valid_elbo, "criterion": fit.criterion}
     for name, figure in pictures.of_run(model, splits, history, evidence, device).items():
         plots.save(figure, folder / _picture(name))

@@ -64,13 +64,13 @@ def best_epoch(history: Mapping[str, Sequence[float]]) -> int:
     """Returns the epoch that is kept: of the highest validation ELBO, without any the last.
 
     Args:
-        history: "valid_elbo" and "elbo", nats per datum, a number an epoch; of ELBOs that are not
-            finite none is the highest.
+        history: "valid_elbo" and "elbo", nats per datum, a number an epoch, or the "criterion"
+            that chooses it; of those that are not finite none is the highest.
 
     Returns:
         Its number from 1; 0 where none is done.
     """
-    valid = history.get("valid_elbo")
+    valid = history.get("criterion") or history.get("valid_elbo")
     if not valid:
         return len(history.get("elbo", ()))
     return 1 + max(range(len(valid)), key=lambda i: valid[i] if isfinite(valid[i]) else -inf)
@@ -93,7 +93,7 @@ def training(history: Mapping[str, Sequence[float]], evidence: Evidence) -> Figu
     """Returns the curves of a training, what was maximised by epoch in nats per datum.
 
     Args:
-        history: By name, "elbo" and "valid_elbo".
+        history: By name, "elbo", "valid_elbo" and "criterion".
         evidence: Whose record names the objective; without estimates, what validation data are
             judged by as well.
     """
@@ -101,7 +101,8 @@ def training(history: Mapping[str, Sequence[float]], evidence: Evidence) -> Figu
     objective = str(evidence.protocol.get("objective", "elbo"))
     judged = "elbo" if evidence.estimates else str(evidence.protocol.get("factors", "elbo"))
     objective = judged if objective == "elbo" else objective
-    return plots.training(history["elbo"], valid, best_epoch(history), objective, judged)
+    criterion, epoch = history.get("criterion") or [], best_epoch(history)
+    return plots.training(history["elbo"], valid, epoch, objective, judged, criterion)
 
 
 @torch.no_grad()

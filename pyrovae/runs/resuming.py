@@ -6,7 +6,8 @@ when. All else, such as the estimators of the evidence, is what is asked for now
 
 The file `checkpoint.safetensors` holds, in the form of `pyrovae.storage`, the state of training
 after the last epoch that was finished ("parameters", "buffers", "best", "optimizer", "schedule",
-"random", "elbo", "valid_elbo", "seconds" and "best_epoch") and, beside it, what it is compared by:
+"averages", "averaged_steps", "random", "elbo", "valid_elbo", "criterion", "seconds" and
+"best_epoch") and, beside it, what it is compared by:
 "data" (the protocol of the data), "config" (the options as in config.yaml), "notes" (a list of
 sentences) and "program" (the digest of a program that is no model, else "").
 """
@@ -25,9 +26,9 @@ from pyrovae.svi.training import State
 
 # data and binarization, which stay too, are in the protocol
 FIXED = "model", "model_options", "likelihood", "sigma", "z_dim", "hidden_dims", "seed"
-FIXED += ("objective",)
+FIXED += "objective", "optimizer", "criterion", "criterion_rows"
 Config = Mapping[str, Any]  # of values as YAML has them
-CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm"  # what takes effect from then on
+CHANGING = "lr", "lr_schedule", "batch_size", "clip_norm", "ema"  # in effect from then on
 
 
 class Checkpoint(NamedTuple):

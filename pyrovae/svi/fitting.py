@@ -24,11 +24,11 @@ from pyrovae.program import (
     CleanStore,
     buffers_of,
     check_callables,
-    evaluation,
     explained,
 )
 from pyrovae.progress import Bar
 from pyrovae.rng import draw_seed, seeded
+from pyrovae.svi.averaging import Average
 from pyrovae.svi.batches import (
     Batches,
     Data,
@@ -45,9 +45,10 @@ from pyrovae.svi.gradients import (
     largest_gradient,
     looked_at,
 )
-from pyrovae.svi.objectives import ELBO, objective_of
+from pyrovae.svi.objectives import objective_of
 from pyrovae.svi.options import Options, Settings
 from pyrovae.svi.training import Fit, Training
+from pyrovae.svi.validation import Validation
 from pyrovae.threads import one_at_a_time
 
 Fn = Callable[..., object]  # a Pyro callable
@@ -76,7 +77,8 @@ def fit(
     to the ELBO of all data, whatever the size of its batches. The parameters are found by running
     the program once, as `SVI.step` does: those of `pyro.module`, `pyro.param` and `PyroModule`
     train, whatever else stands in Pyro's global store. They and the modules' buffers end at the
-    epoch whose validation ELBO is best. Random streams and global settings are left as found.
+    epoch whose validation ELBO is best, or `criterion`; with `ema`, at their average then. Random
+    streams and global settings are left as found.
 
     Where `torch.distributed` is initialised (as `torchrun` and `python -m pyrovae.svi` do), every
     rank calls this with the same arguments. Each takes its share of a batch, and all take the
@@ -95,9 +97,9 @@ def fit(
         batch_size: Rows of a step; the last batch of an epoch is short.
         lr: Learning rate; the highest one under "one-cycle".
         seed: Fixes order and draws; `None` takes torch's current stream.
-        options: `objective`, `lr_schedule`, `optimizer`, `clip_norm`, `patience`, `transform`,
-            `device`, `compile`, `progress`, `callback` and `resume`, as
-            `pyrovae.svi.options.Options` says.
+        options: `objective`, `lr_schedule`, `optimizer`, `clip_norm`, `ema`, `criterion`,
+            `criterion_rows`, `patience`, `transform`, `device`, `compile`, `progress`, `callback`
+            and `resume`, as `pyrovae.svi.options.Options` says.
 
     Raises:
         TypeError: If there is no such option, or no guide for a latent that has to be guessed.
@@ -105,7 +107,7 @@ def fit(
             of, data are empty, unequal in length, not finite or outside a site's support, an
             option is out of range, the guide does not draw a latent that cannot be summed out,
             or `resume` is the state of another program, optimizer or schedule.
-        Diverged: If a loss or gradient is not finite, or the validation ELBO after every epoch.
+        Diverged: If a loss or gradient is not finite, or what chooses the best epoch after all.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -125,10 +127,13 @@ def fit(
     processes = Processes.current()
     seed = _agreed(processes, train, how.seed)
     with _apart(seed if how.resume is None else 0):
+        own = model, guide
         model, guide, named, factors = looked_at(objective, model, guide, train)
         make = compiled_gradients if how.compile else gradients
         step = make(objective, model, guide, [p for p in named.values() if p.requires_grad])
         training = _begun(named, buffers_of(model, guide, named), how, train.num_steps, processes)
+        validation = Validation(model, guide, held_out, processes)
+        _check_scored(training, validation, own, how)
         if how.resume is None:
             _save(training, how, processes)
         bar = Bar("training", how.num_epochs, training.epoch, "epoch", _shown(how, processes))
@@ -137,8 +142,9 @@ def fit(
                 start = perf_counter()
                 objective.begin(training.epoch)
                 elbo = _epoch(training, train, processes, seed, step, how.clip_norm)
-                valid_elbo = _valid_elbo(model, guide, held_out, processes)
-                training.advance(elbo, valid_elbo, perf_counter() - start)
+                with training.kept():
+                    scores = validation()
+                training.advance(elbo, scores, perf_counter() - start)
                 bar.set_postfix(training.last(), refresh=False)
                 bar.update()
                 _save(training, how, processes)
@@ -158,10 +164,11 @@ def _batches(
 
     Raises:
         ValueError: (mostly a `DataError`) If they are empty, unequal in length, not finite or
-            outside a site's support, or `patience` waits for validation data that are not there.
+            outside a site's support, or `patience` or `criterion` has no validation data.
     """
-    if how.patience is not None and valid is None:
-        raise ValueError("patience needs validation data; pass valid=...")
+    for name in ("patience", "criterion"):
+        if getattr(how, name) is not None and valid is None:
+            raise ValueError(f"{name} needs validation data; pass valid=...")
     rows, missing = without_constants(data), may_be_missing(model)
     train = batches(rows, how.batch_size, how.transform, how.device, missing)
     with explained(*arguments(data)):
@@ -189,7 +196,8 @@ def _begun(
         processes: That train together; all begin with the tensors of rank 0.
     """
     params = list(named.values())
-    training = Training(named, buffers, how.optimizer(params, lr=how.lr))
+    average = None if how.ema is None else Average(named, how.ema)
+    training = Training(named, buffers, how.optimizer_class(params, lr=how.lr), average)
     if how.resume is not None:
         training.restore(how.resume)
     processes.broadcast(params)
@@ -197,10 +205,33 @@ def _begun(
     return training
 
 
+def _check_scored(
+    training: Training, validation: Validation, pair: tuple[Fn, Fn | None], how: Settings
+) -> None:
+    """Has the best epoch chosen as the settings say, and as it was before.
+
+    Args:
+        training: As it begins, or goes on.
+        validation: What scores held-out data.
+        pair: Model and guide as the user gave them, of a batch.
+        how: The settings.
+
+    Raises:
+        StateError: If earlier epochs were scored by something else.
+        TypeError, ValueError: If the criterion cannot be had of this program.
+    """
+    training.check_scored(validation.possible, how.criterion is not None)
+    if how.criterion is not None:
+        with training.kept():
+            validation.choose_by(how.criterion, how.criterion_rows, pair)
+
+
 def _save(training: Training, how: Settings, processes: Processes) -> None:
-    """Gives the state to the callback, on rank 0."""
+    """Gives the state to the callback, on rank 0, with the parameters that would be kept."""
     if how.callback is not None and not processes.rank:
-        how.callback(training.state())
+        state = training.state()
+        with training.kept():
+            how.callback(state)
 
 
 def _shown(how: Settings, processes: Processes) -> bool | None:
@@ -275,32 +306,7 @@ def _epoch(
             raise Diverged(what, at, training.epoch + 1, rows, largest_gradient(training.named))
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
-        training.optim.step()
-        training.schedule.step()
+        training.step()
         total -= loss.item() * len(rows)
         num_data += len(rows)
     return total / num_data
-
-
-def _valid_elbo(
-    model: Fn, guide: Fn | None, held_out: Batches | None, processes: Processes
-) -> float | None:
-    """Returns the ELBO of held-out data, nats per datum, as rank 0 has it; `None` without any.
-
-    Modules are in `eval()` mode and nothing learns. The draws are the same after every epoch, so
-    that epochs are compared on one footing.
-
-    Args:
-        model: As the objective takes it.
-        guide: Another, or `None`.
-        held_out: Batches of validation data, or `None`.
-        processes: That train together.
-    """
-    elbo = None
-    if held_out is None:
-        return elbo
-    if not processes.rank:
-        with evaluation(), seeded(0):
-            elbos = (ELBO().value(model, guide, *x) for _, x in held_out.in_order())
-            elbo = sum(elbos) / held_out.num_data
-    return processes.broadcast_object(elbo)

@@ -3,7 +3,7 @@
 __all__ = ["Training", "Fit", "State"]
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from pyrovae.errors import Diverged, StateError
 from pyrovae.program import check_kinds
+from pyrovae.svi.averaging import Average, assign, copied
+from pyrovae.svi.validation import Scores
 
 State = dict[str, Any]
 # of an optimizer's groups: what the schedule sets, and how the step is computed, not what
@@ -34,6 +36,8 @@ class Fit:
             without any.
         best_epoch: The epoch, from 1, whose parameters were kept; the last without validation
             data.
+        criterion: What chose it, an estimate of log p(x) of the first validation data after each
+            epoch; empty where `valid_elbo` did.
         seconds: Wall time of each epoch.
         stopped_early: Whether `patience` ended it.
         factors: Of a program that observes no data the names of its factors, whose sum the ELBOs
@@ -46,9 +50,11 @@ class Fit:
     seconds: tuple[float, ...]
     stopped_early: bool
     factors: tuple[str, ...] = ()
+    criterion: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
-        valid = f", valid {self.valid_elbo[self.best_epoch - 1]:.3f}" if self.valid_elbo else ""
+        shown = {"valid": self.valid_elbo, "criterion": self.criterion}
+        valid = "".join(f", {k} {v[self.best_epoch - 1]:.3f}" for k, v in shown.items() if v)
         best = f"{', '.join(self.factors) or 'ELBO'} {self.elbo[self.best_epoch - 1]:.3f}"
         return (
             f"Fit({len(self.elbo)} epochs in {sum(self.seconds):.1f} s; best epoch "
@@ -66,15 +72,17 @@ class Training:
         named: The parameters by name, unconstrained, as the optimizer has them in this order.
         buffers: What else the program's modules keep, such as running means, by name.
         optim: Of the parameters.
+        average: Of the parameters over steps, what is validated and kept; `None` for themselves.
 
     Attributes:
-        named, buffers, optim: As given; tensors are changed in place.
+        named, buffers, optim, average: As given; tensors are changed in place.
         schedule: Of the learning rate; one step of it a step of the optimizer.
         begun: The state that this went on from; `None` of a training from its start.
         elbo, valid_elbo: What was met in each epoch so far, nats per datum, higher is better.
         seconds: What each epoch took.
-        best_epoch: The one of the highest finite validation ELBO, from 1, the last one without
-            validation data; 0 before there is any.
+        criterion: What chooses the best epoch, likewise; empty where `valid_elbo` does.
+        best_epoch: The one of the highest finite criterion or validation ELBO, from 1, the last
+            one without validation data; 0 before there is any.
         best: Parameters and buffers after that epoch, by name; empty without validation data.
     """
 
@@ -83,12 +91,14 @@ class Training:
         named: dict[str, Tensor],
         buffers: dict[str, Tensor],
         optim: torch.optim.Optimizer,
+        average: Average | None = None,
     ) -> None:
-        self.named, self.buffers, self.optim = named, buffers, optim
+        self.named, self.buffers, self.optim, self.average = named, buffers, optim, average
         self.schedule: LRScheduler
         self.begun: State | None = None
         self.elbo: list[float] = []
         self.valid_elbo: list[float] = []
+        self.criterion: list[float] = []
         self.seconds: list[float] = []
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
@@ -103,49 +113,71 @@ class Training:
         """Epochs since the best one."""
         return self.epoch - self.best_epoch
 
-    def advance(self, elbo: float, valid_elbo: float | None, seconds: float) -> None:
+    def step(self) -> None:
+        """Takes a step along the gradients; the schedule and the average go along."""
+        self.optim.step()
+        self.schedule.step()
+        if self.average:
+            self.average.update()
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Runs its body with the parameters that would be kept now: their average, if asked."""
+        return self.average.in_place() if self.average else nullcontext()
+
+    def advance(self, elbo: float, scores: Scores, seconds: float) -> None:
         """Takes down an epoch's results, and its parameters where they are the best so far.
 
-        A validation ELBO that is not finite never counts as the best: the steps went too far.
+        A score that is not finite never counts as the best: the steps went too far.
 
         Args:
             elbo: Mean over the epoch's steps, nats per datum.
-            valid_elbo: Of the validation data after it, likewise; `None` without such.
+            scores: Of the validation data after it.
             seconds: That it took.
         """
-        best = self.valid_elbo[self.best_epoch - 1] if self.best else None
+        by = self.criterion or self.valid_elbo
+        best = by[self.best_epoch - 1] if self.best else None
         self.elbo.append(elbo)
         self.seconds.append(seconds)
-        if valid_elbo is not None:
-            self.valid_elbo.append(valid_elbo)
-        if valid_elbo is None or (isfinite(valid_elbo) and (best is None or valid_elbo > best)):
+        for history, score in zip((self.valid_elbo, self.criterion), scores, strict=True):
+            history += [] if score is None else [score]
+        score = scores.elbo if scores.criterion is None else scores.criterion
+        if score is None or (isfinite(score) and (best is None or score > best)):
             self.best_epoch = self.epoch
-            self.best = {} if valid_elbo is None else _copy(self.named | self.buffers)
+            self.best = {} if score is None else copied(self._means | self.buffers)
+
+    @property
+    def _means(self) -> dict[str, Tensor]:
+        """The parameters that would be kept now, by name."""
+        return self.average.means if self.average else self.named
 
     def last(self) -> dict[str, str]:
         """Returns the newest ELBOs, for the progress bar."""
-        shown = {"elbo": self.elbo, "valid": self.valid_elbo}
+        shown = {"elbo": self.elbo, "valid": self.valid_elbo, "criterion": self.criterion}
         return {k: f"{v[-1]:.2f}" for k, v in shown.items() if v}
 
     def state(self) -> State:
         """Returns a copy of all `restore` needs: nested dictionaries of tensors and numbers.
 
-        Its keys are "parameters", "buffers" and "best" (tensors by name); "optimizer" and
-        "schedule" (their own `state_dict`); "random" (the streams of CPU and CUDA); "elbo",
-        "valid_elbo" and "seconds" (numbers by epoch); and "best_epoch".
+        Its keys are "parameters", "buffers" and "best" (tensors by name); "averages" (likewise,
+        empty without) and "averaged_steps" (a number); "optimizer" and "schedule" (their own
+        `state_dict`); "random" (the streams of CPU and CUDA); "elbo", "valid_elbo", "criterion"
+        and "seconds" (numbers by epoch); and "best_epoch".
         """
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
         return {
-            "parameters": _copy(self.named),
-            "buffers": _copy(self.buffers),
+            "parameters": copied(self.named),
+            "buffers": copied(self.buffers),
             "best": self.best,
+            "averages": copied(self.average.means) if self.average else {},
+            "averaged_steps": self.average.steps if self.average else 0,
             "optimizer": deepcopy(self.optim.state_dict()),
             "schedule": self.schedule.state_dict(),
             "random": random,
             "elbo": list(self.elbo),
             "valid_elbo": list(self.valid_elbo),
+            "criterion": list(self.criterion),
             "seconds": list(self.seconds),
             "best_epoch": self.best_epoch,
         }
@@ -161,24 +193,41 @@ class Training:
         with _read_from(state):
             held = self.named | self.buffers
             saved = {**state["parameters"], **state.get("buffers", {})}
-            for kept in filter(None, (saved, state["best"])):
-                advice = "resume with the model that was trained"
-                check_kinds(held, kept, "the parameters in resume", advice)
-            elbo, valid, seconds = (list(state[k]) for k in ("elbo", "valid_elbo", "seconds"))
-            epochs, best = len(elbo), state["best_epoch"]
-            if not all(type(v) in (int, float) for v in (*elbo, *valid, *seconds)):
-                raise TypeError("its history is not of numbers")
-            if len(seconds) != epochs or len(valid) not in (0, epochs):
-                raise ValueError("its history is of different lengths")
-            if type(best) is not int or not bool(epochs and not valid) <= best <= epochs:
-                raise ValueError(f"its best epoch is {best} of {epochs}")
+            averages, steps = dict(state.get("averages", {})), state.get("averaged_steps", 0)
+            for ours, kept in ((held, saved), (held, state["best"]), (self.named, averages)):
+                if kept:
+                    advice = "resume with the model that was trained"
+                    check_kinds(ours, kept, "the parameters in resume", advice)
+            if type(steps) is not int or steps < bool(averages):
+                raise ValueError(f"its averages are over {steps} steps")
+            histories = _histories(state)
             torch.set_rng_state(state["random"]["cpu"])
             if "cuda" in state["random"]:
                 torch.cuda.set_rng_state(state["random"]["cuda"])
             self.begun = state
-            self.elbo, self.valid_elbo, self.seconds = elbo, valid, seconds
-            self.best_epoch, self.best = best, state["best"]
-            _assign(held, saved)
+            self.elbo, self.valid_elbo, self.criterion, self.seconds = histories
+            self.best_epoch, self.best = state["best_epoch"], state["best"]
+            assign(held, saved)
+            if self.average:
+                self.average.restore(averages, steps)
+
+    def check_scored(self, valid: bool, criterion: bool) -> None:
+        """Raises StateError where earlier epochs were scored by other things than later ones.
+
+        Args:
+            valid: Whether there are validation data from here on.
+            criterion: Whether a criterion chooses the best epoch.
+        """
+        for what, now, before in (
+            ("validation data", valid, self.valid_elbo),
+            ("a criterion", criterion, self.criterion),
+        ):
+            if self.epoch and now != bool(before):
+                had, has = ("with" if b else "without" for b in (before, now))
+                raise StateError(
+                    f"resume was trained {had} {what}, and this run is {has}; resume with what it "
+                    "was begun with, so that its epochs can be compared"
+                )
 
     def plan(self, name: str, lr: float, num_steps: int) -> None:
         """Sets the learning rates of the steps left: goes on with a schedule or begins one.
@@ -279,14 +328,16 @@ class Training:
             factors: Of a program that observes no data, by name.
 
         Raises:
-            Diverged: If the validation ELBO was finite after no epoch: none is the best.
+            Diverged: If what chooses the best epoch was finite after none.
         """
         if not self.best_epoch:
+            what = "criterion" if self.criterion else "validation ELBO"
+            last = (self.criterion or self.valid_elbo)[-1]
             raise Diverged(
-                f"training diverged: the validation ELBO is {self.valid_elbo[-1]} after the last "
-                "epoch, and was finite after none"
+                f"training diverged: the {what} is {last} after the last epoch, and was finite "
+                "after none"
             )
-        _assign(self.named | self.buffers, self.best)
+        assign(self.named | self.buffers, self.best or self._means)
         return Fit(
             tuple(self.elbo),
             tuple(self.valid_elbo),
@@ -294,19 +345,28 @@ class Training:
             tuple(self.seconds),
             stopped_early,
             factors,
+            tuple(self.criterion),
         )
 
 
-def _copy(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns tensors by name that stay as these are now."""
-    return {name: p.detach().clone() for name, p in named.items()}
+def _histories(state: State) -> list[list[float]]:
+    """Returns a state's numbers by epoch: ELBOs, validation ELBOs, criterion, seconds.
 
-
-@torch.no_grad()
-def _assign(named: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    """Copies values into the tensors of their names, in place."""
-    for name, value in values.items():
-        named[name].copy_(value)
+    Raises:
+        TypeError, ValueError: If they are no numbers, or do not go together.
+    """
+    names = ("elbo", "valid_elbo", "seconds")
+    elbo, valid, seconds = (list(state[name]) for name in names)
+    criterion = list(state.get("criterion", []))
+    epochs, best = len(elbo), state["best_epoch"]
+    if not all(type(v) in (int, float) for v in (*elbo, *valid, *criterion, *seconds)):
+        raise TypeError("its history is not of numbers")
+    lengths = {len(valid), len(criterion)}
+    if len(seconds) != epochs or lengths - {0, epochs} or len(criterion) > len(valid):
+        raise ValueError("its history is of different lengths")
+    if type(best) is not int or not bool(epochs and not valid) <= best <= epochs:
+        raise ValueError(f"its best epoch is {best} of {epochs}")
+    return [elbo, valid, criterion, seconds]
 
 
 def _plain(value: object) -> object:
