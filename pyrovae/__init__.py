@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.base import Model as Model
     from pyrovae.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
     from pyrovae.models.conv import ConvVAE as ConvVAE
+    from pyrovae.models.cvae import CVAE as CVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
@@ -73,6 +74,7 @@ _NAMES = {
     "Best": "evidence.estimators.best",
     "Bounds": "evidence.samplers.bdmc",
     "Calibration": "evidence.calibration",
+    "CVAE": "models.cvae",
     "ConvVAE": "models.conv",
     "Defensive": "evidence.samplers.proposals",
     "Certificate": "certificate",

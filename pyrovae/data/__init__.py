@@ -3,6 +3,7 @@
 from pyrovae.data.base import DataSet
 from pyrovae.data.binarization import binarize
 from pyrovae.data.files import read_tensors
+from pyrovae.data.images import quadrants
 from pyrovae.data.labels import hide_labels
 from pyrovae.data.sets import load, load_arrays, load_rows
 from pyrovae.data.splits import Split, Splits, check_finite
@@ -19,5 +20,6 @@ __all__ = [
     "load",
     "load_arrays",
     "load_rows",
+    "quadrants",
     "read_tensors",
 ]

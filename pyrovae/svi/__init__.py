@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyrovae.errors import Diverged as Diverged
+    from pyrovae.svi import objectives as objectives
     from pyrovae.svi.fitting import Fit as Fit
     from pyrovae.svi.fitting import fit as fit
 
-__all__ = ["Diverged", "Fit", "fit"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["Diverged", "Fit", "fit", "objectives"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
     """Loads `fit` when asked for: the command line's `--help` must not wait for torch."""
+    if name == "objectives":
+        return import_module("pyrovae.svi.objectives")
     if name in __all__:
         return getattr(import_module("pyrovae.svi.fitting"), name)
     raise AttributeError(f"module 'pyrovae.svi' has no attribute {name!r}")
