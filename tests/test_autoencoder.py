@@ -156,7 +156,8 @@ def test_grey_pixels_have_no_probability():
 
 def test_diagram_has_its_factor():
     found = pv.plots.plates(made().model, None, bits())
-    assert "reconstruction" in found.get_label()
+    assert "exp reconstruction(x)" in " ".join(t.get_text() for t in found.axes[0].texts)
+    assert "P(" not in found.get_label()
 
 
 def test_curve_is_of_the_reconstruction():

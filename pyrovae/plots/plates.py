@@ -213,7 +213,8 @@ def _formula(title: str, nodes: Sequence[Node]) -> str:
     """Returns the product of the conditional densities, as P(z) P(x|z).
 
     What stands behind the bar are the random variables that the density was seen to depend on.
-    Factors without a distribution, such as data given as a condition, do not appear.
+    Factors without a distribution, such as data given as a condition, do not appear; those of
+    `pyro.factor` are no densities, and stand as exp f(x).
 
     Args:
         title: "model", whose densities are P; or "guide", whose are Q.
@@ -225,6 +226,9 @@ def _formula(title: str, nodes: Sequence[Node]) -> str:
     for n in nodes:
         if n.fn:
             given = ", ".join(p for p in n.parents if p in known)
+            if n.fn == "factor":
+                factors.append(f"exp {n.name}({given})")
+                continue
             factors.append(f"{letter}({n.name}|{given})" if given else f"{letter}({n.name})")
     return " ".join(factors)
 

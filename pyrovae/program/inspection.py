@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from inspect import currentframe
 from pathlib import Path
 
-from pyro.distributions import Unit
-
 from pyrovae.errors import GuideError, NoDensity
 from pyrovae.program.arguments import check_callables, explained
 from pyrovae.program.auxiliaries import check_auxiliaries
@@ -20,7 +18,7 @@ from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run, on_all_rows
 from pyrovae.program.masks import check_masks
 from pyrovae.program.points import check_common, condition_on_points
-from pyrovae.program.sites import Site, base, observes_data, vectorized
+from pyrovae.program.sites import Site, base, is_factor, observes_data, vectorized
 from pyrovae.program.trials import check_own_values, check_rows, check_steady, choose_particles
 from pyrovae.threads import one_at_a_time
 
@@ -146,7 +144,7 @@ def _factors_alone(sites: tuple[Site, ...]) -> tuple[str, ...]:
     """Returns the names of the factors among a model's sites, if none of those observes data."""
     if any(observes_data(s) for s in sites):
         return ()
-    return tuple(s["name"] for s in sites if isinstance(base(s["fn"]), Unit))
+    return tuple(s["name"] for s in sites if is_factor(s))
 
 
 def check_sites(program: Program) -> None:

@@ -21,7 +21,7 @@ from pyrovae.program.contexts import aside
 from pyrovae.program.densities import Program
 from pyrovae.program.first import first_run
 from pyrovae.program.inspection import check_sites
-from pyrovae.program.sites import Site, Values, base
+from pyrovae.program.sites import Site, Values, base, is_factor
 from pyrovae.threads import one_at_a_time
 
 Sources = frozenset[str | int]  # sites by name and arguments by number
@@ -34,7 +34,7 @@ class Node:
     Attributes:
         name: Of its site, or of the argument that it is.
         kind: "latent", "observed" or "given" (an argument of the program).
-        fn: Name of its distribution; "" for what is given.
+        fn: Name of its distribution; "factor" of a `pyro.factor`, "" for what is given.
         plates: Names of the plates around it, the outermost first.
         parents: Names of the nodes that its distribution depends on directly.
         parameters: Names of the parameters that its distribution depends on directly.
@@ -176,7 +176,7 @@ def _nodes(
         node = Node(
             site["name"],
             "observed" if site["is_observed"] else "latent",
-            type(base(site["fn"])).__name__,
+            "factor" if is_factor(site) else type(base(site["fn"])).__name__,
             tuple(plates),
             parameters=_shaping(detach_provenance(log_p), program.parameters),
         )

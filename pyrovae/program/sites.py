@@ -7,6 +7,7 @@ __all__ = [
     "Values",
     "base",
     "bijection",
+    "is_factor",
     "is_subsample",
     "observes_data",
     "remasked",
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NotRequired, TypedDict, cast
 
-from pyro.distributions import Delta, TorchDistribution
+from pyro.distributions import Delta, TorchDistribution, Unit
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import InferDict, Message
 from pyro.poutine.trace_struct import Trace
@@ -189,6 +190,11 @@ def observes_data(site: Site) -> bool:
     """Returns whether a site observes data, unlike those of `deterministic` and `factor`."""
     made_up = site["infer"].get("_deterministic") or not site["value"].numel()
     return site["is_observed"] and not made_up
+
+
+def is_factor(site: Site) -> bool:
+    """Returns whether a site is a `pyro.factor`, which adds a number and has no value."""
+    return isinstance(base(site["fn"]), Unit)
 
 
 def summable(site: Site) -> bool:
