@@ -57,7 +57,7 @@ def test_joint_evidence_is_that_of_quadrature():
 @pytest.mark.parametrize("sweeps", [0, 1, 1000])
 def test_elbo_and_kl_are_log_p(sweeps):
     """Of Q as it was drawn, on its way, and at its best; KL by enumeration, of both parts."""
-    x, m = blobs(6), mixture(sigma=0.8)
+    x, m = blobs(5), mixture(sigma=0.8)
     if sweeps:
         m.cavi(x, max_sweeps=sweeps)
     log_phi = m.responsibilities(x).log()
@@ -107,7 +107,7 @@ def test_a_sweep_is_that_of_plain_loops():
 
 def test_is_scikit_learns_with_weights_and_precisions_held():
     """There both have priors, here so narrow that they are as good as fixed at 1/K and 1."""
-    x, sigma, tau, much = blobs(300).numpy(), 0.9, 2.0, 1e9
+    x, sigma, tau, much = blobs(300, apart=1.5).numpy(), 0.9, 2.0, 1e9
     theirs = BayesianGaussianMixture(
         n_components=3,
         covariance_type="spherical",
@@ -132,6 +132,7 @@ def test_is_scikit_learns_with_weights_and_precisions_held():
     assert np.abs(theirs.predict_proba(x)[:, order[0]] - phi).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_svi_goes_beyond_cavi_and_not_far():
     """Its Q has c summed out: that bound is higher, and it is raised; theirs of Q(c) is not."""
     x, m = blobs(90), mixture()
@@ -163,7 +164,7 @@ def test_svi_finds_the_posterior_where_the_components_lie_apart():
 
 
 def test_evidence_of_held_out_data_is_the_predictive_density():
-    x, m = blobs(12), mixture()
+    x, m = blobs(90, apart=1.5), mixture()
     m.start_at(x).cavi(x)
     held_out = m.sample(40, seed=1)
     found = pv.evaluate(m.model, m.guide, held_out, num_particles=4_000, **QUIET)["importance"]
@@ -184,8 +185,10 @@ def test_exact_predictive_density_is_one():
 
 def test_evidence_of_the_whole_set_needs_all_orders_of_the_components():
     """Far apart Q is the posterior in one order: each weight of the other guide is the answer."""
-    x, m = blobs(12, apart=5), mixture(prior_scale=6.0)
-    m.start_at(x).cavi(x)
+    x, m = blobs(12, apart=6), mixture(prior_scale=6.0)
+    with torch.no_grad():
+        m.means.locs.copy_(6 * CENTRES)
+    m.cavi(x)
     exact, options = m.joint_log_evidence(x), {"num_particles": 50, "plate": None, "seed": 0}
     assert abs(m.elbo(x) + log(factorial(3)) - exact) < 1e-8
     for guide, missed in ((m.guide, log(factorial(3))), (m.exchangeable_guide, 0)):
@@ -202,13 +205,17 @@ def test_one_order_of_the_components_is_not_ok():
     assert found["importance"].verdict() == ["not contradicted"]
 
 
-def test_evidence_of_the_whole_set_where_components_overlap():
-    x, m = blobs(12, apart=1.5), mixture(prior_scale=6.0)
-    m.start_at(x).cavi(x)
-    options = {"num_particles": 20_000, "plate": None, "seed": 0}
+def test_evidence_of_the_whole_set_by_weights_that_differ():
+    x, m = blobs(14, apart=4), mixture(prior_scale=6.0)
+    with torch.no_grad():
+        m.means.locs.copy_(4 * CENTRES)
+        m.cavi(x)
+        m.means.log_scales.add_(0.2)
+        m.means.locs.add_(0.1)
+    options = {"num_particles": 4_000, "plate": None, "seed": 0}
     w = pv.importance_sampling(m.model, m.exchangeable_guide, x, **options)
     assert abs(w.log_evidence() - m.joint_log_evidence(x)) < 4 * w.std_error()
-    assert w.std_error() < 0.1
+    assert 0.005 < w.std_error() < 0.05
 
 
 def test_draws_are_of_the_predictive_density():

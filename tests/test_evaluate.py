@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from pyro.infer import Trace_ELBO
-from scenarios import BernoulliDecoder, LinearGaussian
+from scenarios import BernoulliDecoder, GlobalMean, LinearGaussian
 
 import pyrovae as pv
 from pyrovae.evidence.estimators import base
@@ -155,6 +155,17 @@ def test_reading_of_naive_sampling_in_ten_dimensions():
     alone = pv.evaluate(scenario.model, None, x, estimators=["prior"], seed=0, num_particles=1000)
     assert "cannot be trusted" in alone.reading()
     assert alone.rows()[0]["bad_khat"] > 0.9
+
+
+def test_reading_of_all_data_as_one():
+    """Their estimates have errors of samples alone, and are compared by those."""
+    scenario, x = GlobalMean(), torch.randn(40)
+    asked = {"estimators": ["importance", "prior"], "num_particles": 300, "seed": 0}
+    found = pv.evaluate(scenario.model, scenario.exact, x - 4, plate=None, **asked)
+    text = found.reading()
+    assert text.startswith("log P(X) of this 1 datum by importance sampling, K = 300: ")
+    assert "nan" not in text
+    assert "Naive sampling, K = 300, falls" in text
 
 
 def test_reading_of_a_guide_worse_than_the_prior():

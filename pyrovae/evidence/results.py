@@ -103,7 +103,9 @@ class Evidence(ByContent):
         """Returns how many data these are, and of how many where rows were chosen."""
         n = len(next(iter(self.estimates.values())).value)
         there = self.protocol.get("rows_available", n)
-        return f"{n:,} data" if n == there else f"{n:,} of {there:,} rows"
+        if n != there:
+            return f"{n:,} of {there:,} rows"
+        return f"{n:,} data" if n > 1 else "1 datum"
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns the table, one dict an estimator, `None` where a number is undefined.
@@ -170,10 +172,12 @@ class Evidence(ByContent):
         if not self.ranked():
             return self._only_bounds()
         best = self.best()
+        one = len(best.value) == 1
         lines = [
-            f"log P(X) of these {self.count()} by {best.label}{self._spent(best)}: "
-            f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples) "
-            f"+- {best.data_error:.3f} (data)."
+            f"log P(X) of {'this' if one else 'these'} {self.count()} by "
+            f"{best.label}{self._spent(best)}: "
+            f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples)"
+            + ("." if one else f" +- {best.data_error:.3f} (data).")
         ]
         if common := self.protocol.get("common_latents"):
             lines.append(
@@ -245,7 +249,7 @@ class Evidence(ByContent):
         return -e.mean / (dims * log(2)) if dims and self.protocol.get("discrete") else None
 
     def _difference(self, one: str, other: str) -> tuple[float, float]:
-        r"""Returns mean(one - other) and its standard error over data, nats.
+        r"""Returns mean(one - other) and its standard error, nats: over data, of one of samples.
 
         .. math::
             \bar d = \tfrac1N \sum_n d_n, \quad \mathrm{se} = \mathrm{std}(d) / \sqrt N
@@ -257,10 +261,12 @@ class Evidence(ByContent):
             other: Another's.
 
         Returns:
-            Mean and error; the error of one datum is NaN.
+            Mean and error; that of one datum is of both estimates' samples.
         """
         d = self[one].value - self[other].value
-        return d.mean().item(), d.std().item() / sqrt(len(d)) if len(d) > 1 else torch.nan
+        if len(d) > 1:
+            return d.mean().item(), d.std().item() / sqrt(len(d))
+        return d.item(), torch.hypot(self[one].std_error, self[other].std_error).item()
 
     def budget(self, e: Estimate) -> str:
         """Returns what was spent on each datum: "K = 5,000", "100 temperatures x 8 particles".
