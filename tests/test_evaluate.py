@@ -97,6 +97,10 @@ def test_deterministic_and_factor_sites_are_no_data():
     for name in ("elbo", "importance", "prior"):
         torch.testing.assert_close(ours[name].value, plain[name].value + math.log(2))
     assert ours.protocol["dims"] == 6
+    assert ours.protocol["factors"] == "twice"
+    assert "has factors beside what it observes (twice): where with them" in ours.reading()
+    assert "factors" not in plain.protocol
+    assert "factors" not in plain.reading()
     assert ours.rows()[0]["bits_per_dim"] is not None
 
 

@@ -20,6 +20,7 @@ from pyrovae.evidence.estimators.work import Columns, Guide
 from pyrovae.evidence.planning import DEFAULT, Data, Options, Plan
 from pyrovae.evidence.planning import plan as make_plan
 from pyrovae.evidence.results import Evidence
+from pyrovae.program import is_factor
 from pyrovae.progress import Bar
 from pyrovae.threads import one_at_a_time
 
@@ -160,6 +161,8 @@ def _facts(plan: Plan) -> dict[str, object]:
     options = {**_options(plan), "seed": plan.seed, "block_size": plan.block_size}
     if program.sites.common_latents:
         common = {"common_latents": ", ".join(program.sites.common_latents)}
+    if factors := ", ".join(s["name"] for s in program.sites.model if is_factor(s)):
+        common["factors"] = factors
     return {
         "rows": len(program),
         "dims": program.event_size * (1 if program.plate else program.block_size),

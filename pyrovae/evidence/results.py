@@ -184,6 +184,11 @@ class Evidence(ByContent):
                 "The estimate is the predictive density, given what the guide knows of "
                 f"{common}, common to all data; naive sampling draws that from the prior."
             )
+        if factors := self.protocol.get("factors"):
+            lines.append(
+                f"The model has factors beside what it observes ({factors}): where with them it "
+                "does not integrate to 1 over x, the numbers are log P(X) but for a constant."
+            )
         for bound in self._means():
             gap, error = self._difference(best.name, bound.name)
             text = f"The {bound.label} lies {gap:.3f} +- {error:.3f} nats below the estimate."

@@ -42,7 +42,7 @@ from pyrovae.program.sharing import (
     shares_latents,
 )
 from pyrovae.program.simulation import predict, simulate
-from pyrovae.program.sites import Distribution, Site, Values, base, observes_data
+from pyrovae.program.sites import Distribution, Site, Values, base, is_factor, observes_data
 from pyrovae.program.state import buffers_of, check_kinds, put_back, state_of
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "explained",
     "factors_alone",
     "inspect",
+    "is_factor",
     "is_table",
     "log_likelihood_of_all",
     "log_weights",
