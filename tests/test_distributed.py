@@ -46,13 +46,16 @@ def make():
 def data():
     return torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
 
-def train(batch_size, num_epochs, loader=False):
+def criterion(model, guide, x, seed):
+    return -(pyro.param("s") - 0.9).abs().expand(len(x))
+
+def train(batch_size, num_epochs, loader=False, **options):
     model, guide, net = make()
     x = data()
     if loader:
         x = torch.utils.data.DataLoader(x, batch_size=batch_size, shuffle=True)
     fit = pv.svi.fit(model, guide, x, num_epochs=num_epochs, batch_size=batch_size, lr=0.1,
-                     optimizer=torch.optim.SGD, seed=0, progress=False)
+                     seed=0, progress=False, **{"optimizer": torch.optim.SGD, **options})
     learned = torch.cat([*(p.detach().flatten() for p in net.parameters()), pyro.param("s")[None]])
     return learned.detach().numpy(), fit
 '''
@@ -81,9 +84,12 @@ with joined("cpu") as (ranks, _):
     later, _ = train(batch_size=3, num_epochs=4)
     loaded, _ = train(batch_size=7, num_epochs=1, loader=True)
     loaded_later, _ = train(batch_size=3, num_epochs=4, loader=True)
+    chosen, by = train(batch_size=7, num_epochs=3, optimizer="muon", ema=0.5, valid=data(),
+                       criterion=criterion)
     order = ranks.order(10, 0, 1)
     np.savez(f"{sys.argv[1]}/{ranks.rank}.npz", learned=learned, later=later, elbo=fit.elbo,
-             loaded=loaded, loaded_later=loaded_later, order=order, noise=torch.randn(3))
+             loaded=loaded, loaded_later=loaded_later, chosen=chosen, criterion=by.criterion,
+             order=order, noise=torch.randn(3))
 """,
     )
     assert code == 0, output
@@ -110,6 +116,20 @@ def test_gradients_are_those_of_one_process_and_the_batch(ranks, alone):
     np.testing.assert_allclose(zero["learned"][-1], learned[-1], rtol=1e-6)
     np.testing.assert_allclose(zero["elbo"], fit.elbo, rtol=1e-6)
     assert not np.allclose(zero["later"], zero["learned"])
+
+
+def test_ranks_agree_on_averages_criterion_and_epoch(ranks):
+    """As one process has them, whose steps are the same; rank 0 scores for all."""
+    space = {}
+    exec(PROGRAM, space)
+    learned, fit = space["train"](
+        7, 3, optimizer="muon", ema=0.5, valid=space["data"](), criterion=space["criterion"]
+    )
+    zero, one = ranks
+    assert np.array_equal(zero["chosen"], one["chosen"])
+    assert np.array_equal(zero["criterion"], one["criterion"])
+    np.testing.assert_allclose(zero["chosen"], learned, rtol=1e-3)  # bfloat16 rounds inside
+    np.testing.assert_allclose(zero["criterion"], fit.criterion, rtol=1e-3)
 
 
 def test_ranks_share_the_batches_of_a_loader(ranks, alone):
