@@ -490,6 +490,38 @@ def test_clip_norm_bounds_the_step():
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_norms_of_gradients_are_told_as_they_were_before_clipping():
+    """Of an optimizer that takes no step, so that they are the same with and without clipping."""
+    x, steps = data(10), []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            params = self.param_groups[0]["params"]
+            steps.append(torch.cat([p.grad.flatten() for p in params]).norm().item())
+
+    vae, states = pv.VAE(4, 2), []
+    result = fit(
+        vae.model, vae.guide, x, num_epochs=2, batch_size=4, optimizer=Watched,
+        callback=states.append, seed=0,
+    )  # fmt: skip
+    means = [
+        sum(n * s for n, s in zip((4, 4, 2), part, strict=True)) / 10
+        for part in (steps[:3], steps[3:])
+    ]
+    assert result.grad_norm == pytest.approx(means)
+    assert states[-1]["grad_norm"] == list(result.grad_norm)
+    again = fit(
+        vae.model, vae.guide, x, num_epochs=2, batch_size=4, optimizer=Watched, clip_norm=1e-6,
+        seed=0,
+    )  # fmt: skip
+    assert again.grad_norm == result.grad_norm
+    old = {k: v for k, v in states[-1].items() if k != "grad_norm"}
+    resumed = fit(
+        vae.model, vae.guide, x, num_epochs=3, batch_size=4, optimizer=Watched, resume=old
+    )
+    assert [math.isnan(n) for n in resumed.grad_norm] == [True, True, False]
+
+
 def test_one_cycle_rises_to_lr_and_falls():
     rates = []
 
@@ -534,14 +566,14 @@ def test_a_validation_elbo_that_is_not_finite_is_never_the_best():
 
     first = training()
     first.plan("constant", 0.1, 9)
-    first.advance(-1.0, Scores(math.nan), 1.0)
+    first.advance(-1.0, 1.0, Scores(math.nan), 1.0)
     assert first.best_epoch == 0
     with pytest.raises(pv.svi.Diverged, match="ELBO is nan after the last .* lower lr"):
         first.finish(stopped_early=False)
     resumed = training()
     resumed.restore(first.state())
     for elbo, best in ((-math.inf, 0), (-3.0, 3), (math.nan, 3), (-4.0, 3)):
-        resumed.advance(-1.0, Scores(elbo), 1.0)
+        resumed.advance(-1.0, 1.0, Scores(elbo), 1.0)
         assert resumed.best_epoch == best
     assert resumed.finish(stopped_early=False).best_epoch == 3
 

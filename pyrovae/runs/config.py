@@ -165,13 +165,13 @@ def write_metrics(folder: Path, history: Mapping[str, Sequence[float]]) -> None:
 
     Args:
         folder: Of the run.
-        history: "elbo", "valid_elbo", "criterion" and "seconds", a number an epoch each; one that
-            is empty, as without validation data, is left out.
+        history: "elbo", "valid_elbo", "criterion", "grad_norm" and "seconds", a number an epoch
+            each; one that is empty, as without validation data, is left out.
 
     Raises:
         OSError: If it cannot be written.
     """
-    names = ("elbo", "valid_elbo", "criterion", "seconds")
+    names = ("elbo", "valid_elbo", "criterion", "grad_norm", "seconds")
     columns = {k: history[k] for k in names if history.get(k)}
     lines = (
         json.dumps({"epoch": i + 1, **dict(zip(columns, row, strict=True))})

@@ -4,7 +4,8 @@ A finished run of the main job has these files, beside `manifest.json`, see `Fol
 
     config.yaml             every option that decides the numbers; notes as comments above
     metrics.jsonl           a JSON object a line, one an epoch: "epoch", "elbo", "valid_elbo" (nats
-                            per datum), "criterion" (likewise, where one is asked for), "seconds"
+                            per datum), "criterion" (likewise, where one is asked for),
+                            "grad_norm", "seconds"
     model.safetensors       what was learned, see `pyrovae.runs.saving`
     checkpoint.safetensors  the state that training goes on from, see `read_checkpoint`
     evidence.nc             estimates of each datum, see `pyrovae.evidence.stored`

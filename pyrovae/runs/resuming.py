@@ -6,8 +6,8 @@ when. All else, such as the estimators of the evidence, is what is asked for now
 
 The file `checkpoint.safetensors` holds, in the form of `pyrovae.storage`, the state of training
 after the last epoch that was finished ("parameters", "buffers", "best", "optimizer", "schedule",
-"averages", "averaged_steps", "random", "elbo", "valid_elbo", "criterion", "seconds" and
-"best_epoch") and, beside it, what it is compared by:
+"averages", "averaged_steps", "random", "elbo", "valid_elbo", "criterion", "grad_norm",
+"seconds" and "best_epoch") and, beside it, what it is compared by:
 "data" (the protocol of the data), "config" (the options as in config.yaml), "notes" (a list of
 sentences) and "program" (the digest of a program that is no model, else "").
 """

@@ -141,10 +141,10 @@ def fit(
             while training.epoch < how.num_epochs and training.waited < (how.patience or inf):
                 start = perf_counter()
                 objective.begin(training.epoch)
-                elbo = _epoch(training, train, processes, seed, step, how.clip_norm)
+                met = _epoch(training, train, processes, seed, step, how.clip_norm)
                 with training.kept():
                     scores = validation()
-                training.advance(elbo, scores, perf_counter() - start)
+                training.advance(*met, scores, perf_counter() - start)
                 bar.set_postfix(training.last(), refresh=False)
                 bar.update()
                 _save(training, how, processes)
@@ -273,10 +273,11 @@ def _epoch(
     seed: int | None,
     step: Step,
     clip_norm: float | None,
-) -> float:
-    """Takes a step on each batch; returns the mean objective met on the way, nats per datum.
+) -> tuple[float, float]:
+    """Takes a step on each batch; returns what was met on the way, on average.
 
-    A step that would not be finite is not taken: parameters, and what the optimizer knows of them,
+    That is the objective, nats per datum, and the norm of the gradient before it is clipped. A
+    step that would not be finite is not taken: parameters, and what the optimizer knows of them,
     stay as they were before it.
 
     Args:
@@ -292,7 +293,7 @@ def _epoch(
     """
     params = list(training.named.values())
     trained = [p for p in params if p.requires_grad]
-    total, num_data = 0.0, 0
+    total, norms, num_data = 0.0, 0.0, 0
     for i, (rows, x) in enumerate(train.epoch(processes, seed, training.epoch)):
         if isinstance(step, Captured) and i == 0:
             step.check(*x)
@@ -308,5 +309,6 @@ def _epoch(
             torch.nn.utils.clip_grads_with_norm_(params, clip_norm, norm)
         training.step()
         total -= loss.item() * len(rows)
+        norms += norm.item() * len(rows)
         num_data += len(rows)
-    return total / num_data
+    return total / num_data, norms / num_data

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class Fit:
             epoch; empty where `valid_elbo` did.
         seconds: Wall time of each epoch.
         stopped_early: Whether `patience` ended it.
+        grad_norm: Norm of the gradient of the loss per datum, before it is clipped, averaged over
+            the epoch's steps.
         factors: Of a program that observes no data the names of its factors, whose sum the ELBOs
             are then: no bound of log p(x), as there is none.
     """
@@ -51,6 +53,7 @@ class Fit:
     stopped_early: bool
     factors: tuple[str, ...] = ()
     criterion: tuple[float, ...] = ()
+    grad_norm: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         shown = {"valid": self.valid_elbo, "criterion": self.criterion}
@@ -79,6 +82,7 @@ class Training:
         schedule: Of the learning rate; one step of it a step of the optimizer.
         begun: The state that this went on from; `None` of a training from its start.
         elbo, valid_elbo: What was met in each epoch so far, nats per datum, higher is better.
+        grad_norm: Norm of the gradient of each epoch's steps, on average, before it is clipped.
         seconds: What each epoch took.
         criterion: What chooses the best epoch, likewise; empty where `valid_elbo` does.
         best_epoch: The one of the highest finite criterion or validation ELBO, from 1, the last
@@ -99,6 +103,7 @@ class Training:
         self.elbo: list[float] = []
         self.valid_elbo: list[float] = []
         self.criterion: list[float] = []
+        self.grad_norm: list[float] = []
         self.seconds: list[float] = []
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
@@ -124,19 +129,21 @@ class Training:
         """Runs its body with the parameters that would be kept now: their average, if asked."""
         return self.average.in_place() if self.average else nullcontext()
 
-    def advance(self, elbo: float, scores: Scores, seconds: float) -> None:
+    def advance(self, elbo: float, grad_norm: float, scores: Scores, seconds: float) -> None:
         """Takes down an epoch's results, and its parameters where they are the best so far.
 
         A score that is not finite never counts as the best: the steps went too far.
 
         Args:
             elbo: Mean over the epoch's steps, nats per datum.
+            grad_norm: Likewise, of the gradients.
             scores: Of the validation data after it.
             seconds: That it took.
         """
         by = self.criterion or self.valid_elbo
         best = by[self.best_epoch - 1] if self.best else None
         self.elbo.append(elbo)
+        self.grad_norm.append(grad_norm)
         self.seconds.append(seconds)
         for history, score in zip((self.valid_elbo, self.criterion), scores, strict=True):
             history += [] if score is None else [score]
@@ -160,8 +167,8 @@ class Training:
 
         Its keys are "parameters", "buffers" and "best" (tensors by name); "averages" (likewise,
         empty without) and "averaged_steps" (a number); "optimizer" and "schedule" (their own
-        `state_dict`); "random" (the streams of CPU and CUDA); "elbo", "valid_elbo", "criterion"
-        and "seconds" (numbers by epoch); and "best_epoch".
+        `state_dict`); "random" (the streams of CPU and CUDA); "elbo", "valid_elbo", "criterion",
+        "grad_norm" and "seconds" (numbers by epoch); and "best_epoch".
         """
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
@@ -178,6 +185,7 @@ class Training:
             "elbo": list(self.elbo),
             "valid_elbo": list(self.valid_elbo),
             "criterion": list(self.criterion),
+            "grad_norm": list(self.grad_norm),
             "seconds": list(self.seconds),
             "best_epoch": self.best_epoch,
         }
@@ -205,7 +213,7 @@ class Training:
             if "cuda" in state["random"]:
                 torch.cuda.set_rng_state(state["random"]["cuda"])
             self.begun = state
-            self.elbo, self.valid_elbo, self.criterion, self.seconds = histories
+            self.elbo, self.valid_elbo, self.criterion, self.grad_norm, self.seconds = histories
             self.best_epoch, self.best = state["best_epoch"], state["best"]
             assign(held, saved)
             if self.average:
@@ -346,11 +354,14 @@ class Training:
             stopped_early,
             factors,
             tuple(self.criterion),
+            tuple(self.grad_norm),
         )
 
 
 def _histories(state: State) -> list[list[float]]:
-    """Returns a state's numbers by epoch: ELBOs, validation ELBOs, criterion, seconds.
+    """Returns a state's numbers by epoch: ELBOs, validation ELBOs, criterion, norms, seconds.
+
+    Of a state from before there were norms, these are NaN.
 
     Raises:
         TypeError, ValueError: If they are no numbers, or do not go together.
@@ -359,14 +370,20 @@ def _histories(state: State) -> list[list[float]]:
     elbo, valid, seconds = (list(state[name]) for name in names)
     criterion = list(state.get("criterion", []))
     epochs, best = len(elbo), state["best_epoch"]
-    if not all(type(v) in (int, float) for v in (*elbo, *valid, *criterion, *seconds)):
+    norms = list(state.get("grad_norm", [nan] * epochs))
+    histories = [elbo, valid, criterion, norms, seconds]
+    if not all(type(v) in (int, float) for history in histories for v in history):
         raise TypeError("its history is not of numbers")
     lengths = {len(valid), len(criterion)}
-    if len(seconds) != epochs or lengths - {0, epochs} or len(criterion) > len(valid):
+    if (
+        {len(seconds), len(norms)} != {epochs}
+        or lengths - {0, epochs}
+        or len(criterion) > len(valid)
+    ):
         raise ValueError("its history is of different lengths")
     if type(best) is not int or not bool(epochs and not valid) <= best <= epochs:
         raise ValueError(f"its best epoch is {best} of {epochs}")
-    return [elbo, valid, criterion, seconds]
+    return histories
 
 
 def _plain(value: object) -> object:
