@@ -261,6 +261,7 @@ def test_a_run_with_few_labels(tmp_path, capsys):
     found = pv.runs.load_evidence(tmp_path / "run")
     assert found.protocol["accuracy"] == share
     assert abs(found["importance"].mean - again["elbo"].mean) < 1
+    assert (pv.runs.read_run(tmp_path / "run").arrays(test)[1] == -1).all()
     assert evidence.main(f"{tmp_path}/run --rows 20 --estimators elbo".split()) == 0
     assert f"accuracy {share}"[:15] in " ".join(capsys.readouterr().out.split())
     assert svi.main(["--num-labels", "100", "--out", f"{tmp_path}/other"]) == 2
