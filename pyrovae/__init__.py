@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
     from pyrovae.models.conv import ConvVAE as ConvVAE
     from pyrovae.models.cvae import CVAE as CVAE
+    from pyrovae.models.hierarchical import HierarchicalVAE as HierarchicalVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
@@ -84,6 +85,7 @@ _NAMES = {
     "Evidence": "evidence.results",
     "Exact": "evidence.estimators.exact",
     "GaussianMixture": "models.mixture",
+    "HierarchicalVAE": "models.hierarchical",
     "IWAE": "evidence.estimators.importance",
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",

@@ -125,9 +125,9 @@ def test_options_of_another_kind():
     for seconds in (float("nan"), -1, "1", True):
         with pytest.raises(ValueError, match="max_seconds is .*; give a number, 0 or more"):
             pv.importance_sampling(*program, x, max_seconds=seconds, num_particles="auto")
-    for name in ("optimizer", "transform", "callback"):
-        with pytest.raises(TypeError, match=f"{name} is 'adam'; give a callable"):
-            pv.svi.fit(*program, x, **{name: "adam"})
+    for name, value in (("optimizer", 3), ("transform", "adam"), ("callback", "adam")):
+        with pytest.raises(TypeError, match=f"{name} is {value!r}; give"):
+            pv.svi.fit(*program, x, **{name: value})
     for state in (3, {}):
         with pytest.raises(pv.storage.StateError, match="resume is no state of a training"):
             pv.svi.fit(*program, x, resume=state)

@@ -24,7 +24,7 @@ def linear(**options):
 
 def log_evidence(model, x, y):
     """Exactly, of `linear`."""
-    weight, vectors, prior = model.decoder[-1].weight, model.vectors(y), model.prior(y)
+    weight, vectors, prior = model.decoder[-1].weight, model.vectors(y), model.p_z(y)
     a, b = weight.tensor_split((2,), 1)
     loc = prior.mean @ a.T + vectors @ b.T + model.decoder[-1].bias
     cov = a @ prior.variance.diag_embed() @ a.T + 0.25 * torch.eye(5)
@@ -59,7 +59,7 @@ def test_draws_on_a_condition():
     model = linear()
     y = torch.full((20_000,), 2)
     x = model.generate(y, seed=0)
-    prior, (a, b) = model.prior(y[:1]), model.decoder[-1].weight.tensor_split((2,), 1)
+    prior, (a, b) = model.p_z(y[:1]), model.decoder[-1].weight.tensor_split((2,), 1)
     loc = prior.mean @ a.T + b[:, 2] + model.decoder[-1].bias
     error = (x.mean(0) - loc) / (x.std(0) / len(x) ** 0.5)
     assert error.abs().max() < 4.5
@@ -98,7 +98,7 @@ def test_saved_and_read_again(tmp_path):
     model, x = pv.CVAE(4, 3, 2, (6,), conditional_prior=False, activation="relu"), torch.ones(6, 4)
     pv.save(model, tmp_path / "run")
     again = pv.load(tmp_path / "run")
-    torch.testing.assert_close(again.encode(x, Y).mean, model.encode(x, Y).mean)
+    torch.testing.assert_close(again.q_z(x, Y).mean, model.q_z(x, Y).mean)
     assert again.config() == model.config()
 
 

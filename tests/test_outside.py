@@ -468,7 +468,7 @@ def test_a_process_that_has_not_imported_it(folder):
         (["--likelihood", "outside_models.Mine"], "is no subclass of pyrovae.likelihoods.Like"),
         (["--model", "conv-va"], "did you mean conv-vae"),
         (["--model", "linear-gaussian"], "the model linear-gaussian needs --model.z_dim"),
-        (["--model.prior", "os.system"], "the model vae has no option prior"),
+        (["--model.prior", "os.system"], "there is no prior named 'os.system'"),
         (
             ["--model", "vae", "--program", "a:b", "--model.z_dim", "3"],
             "give --program or --model",

@@ -13,7 +13,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.__main__ import main
 from pyrovae.models import base
-from pyrovae.svi import objectives
+from pyrovae.svi import objective
 
 pytestmark = pytest.mark.usefixtures("float32", "undrawn")
 MODULE = '''
@@ -151,7 +151,7 @@ def place(tmp_path_factory):
         patch.setattr(sys, "path", ["", *sys.path])
         yield folder
     sys.modules.pop("outside_training", None)
-    for known in (base._known, objectives._known):
+    for known in (base._known, objective.known):
         for name in [n for n, c in known.items() if c.__module__ == "outside_training"]:
             del known[name]
 

@@ -93,6 +93,7 @@ def models() -> None:
     auto = pv.AutoEncoder.for_data(splits, z_dim=2)
     assert_type(auto.reconstruct(splits.test.x[:]), Tensor)
     assert_type(pv.CVAE(x_dim=64, y_dim=10, z_dim=2).generate(torch.arange(10)), torch.Tensor)
+    assert_type(pv.HierarchicalVAE(x_dim=64, z_dims=(8, 2)).sample(3), Tensor)
     semi = pv.SemiSupervisedVAE.for_data(splits, z_dim=2, y_dim=10)
     assert_type(semi.classify(splits.test.x[:]), Tensor)
     pv.save(Mine(64), "runs/mine")

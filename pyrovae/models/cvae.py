@@ -100,8 +100,8 @@ class CVAE(Model):
         if self.prior_net is not None:
             self.register(prior_net=self.prior_net)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.prior(y))  # z ~ P(z|Y)
-            pyro.sample("x", self.decode(z, y), obs=self.checked(x))  # X ~ P(X|z, Y)
+            z = pyro.sample("z", self.p_z(y))  # z ~ P(z|Y)
+            pyro.sample("x", self.p_x(z, y), obs=self.checked(x))  # X ~ P(X|z, Y)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
         """Variational posterior: Q(z|X, Y), plated over the data.
@@ -112,9 +112,9 @@ class CVAE(Model):
         """
         self.register(encoder=self.encoder)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", self.encode(x, y))  # z ~ N(mu(X, Y), diag sigma(X, Y)^2)
+            pyro.sample("z", self.q_z(x, y))  # z ~ N(mu(X, Y), diag sigma(X, Y)^2)
 
-    def prior(self, y: Tensor) -> TorchDistribution:
+    def p_z(self, y: Tensor) -> TorchDistribution:
         """Returns P(z|Y), batch shape `(N,)`, event shape `(z_dim,)`.
 
         Args:
@@ -126,7 +126,7 @@ class CVAE(Model):
         zeros = y.new_zeros(len(y), self.z_dim)
         return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
 
-    def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
+    def q_z(self, x: Tensor, y: Tensor) -> TorchDistribution:
         """Returns Q(z|X, Y), batch shape `(N,)`, event shape `(z_dim,)`.
 
         Args:
@@ -136,7 +136,7 @@ class CVAE(Model):
         both = torch.cat([self.checked(x), self.vectors(y)], -1)
         return dist.Normal(*self.encoder(both)).to_event(1)
 
-    def decode(self, z: Tensor, y: Tensor) -> TorchDistribution:
+    def p_x(self, z: Tensor, y: Tensor) -> TorchDistribution:
         """Returns P(X|z, Y), batch shape `(..., N)`, event shape `(x_dim,)`.
 
         Args:
@@ -155,7 +155,7 @@ class CVAE(Model):
             seed: Fixes them; `None` goes on with torch's random stream.
         """
         with seeded(seed):
-            return self.decode(self.prior(y).sample(), y).sample()
+            return self.p_x(self.p_z(y).sample(), y).sample()
 
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:

@@ -26,7 +26,6 @@ LOG1P = [
     .coef
 ]
 TOLERANCE = 1e-4  # of a graph's results, relative to the largest
-ROUNDING = 1e-2  # likewise, of a compiled one that is right uncompiled
 # files whose lines are no program's
 MACHINERY = (
     *(str(Path(m.__file__ or "").parent) for m in (torch, pyro)),
@@ -53,14 +52,21 @@ class Captured(Generic[R]):
         fn: Takes tensors, or dictionaries of them, and returns such.
         what: What it computes, in the warning's words.
         record: What the graph is taken from, where the function itself, equal to it, reads values.
+        rounding: By how much compiled results may be off, relative to the largest, where those
+            of the graph as it was taken down are not.
     """
 
     def __init__(
-        self, fn: Callable[..., R], what: str, record: Callable[..., R] | None = None
+        self,
+        fn: Callable[..., R],
+        what: str,
+        record: Callable[..., R] | None = None,
+        rounding: float = TOLERANCE,
     ) -> None:
         self._fn, self._what, self._record = fn, what, record or fn
         self._graph: Callable[..., R] | None = None
         self._uncompiled: Callable[..., R] = fn
+        self._rounding = rounding
         self._shapes: list[Shape] | None = None
 
     def __call__(self, *args: object) -> R:
@@ -77,9 +83,8 @@ class Captured(Generic[R]):
     def check(self, *args: object) -> None:
         """Gives the graph up where it and the function differ on these inputs, same draws.
 
-        By more than 1e-4 of the largest result, or of 1 where that is less; compiled, by 1e-2,
-        where the same graph does not differ before: sums of many float32 numbers, as batch
-        normalisation has them, are rounded otherwise.
+        By more than 1e-4 of the largest result, or of 1 where that is less; or compiled by
+        `rounding`, where the same graph does not differ before that.
 
         Args:
             args: Inputs of the function; of other shapes than the first ones, nothing is compared.
@@ -90,7 +95,7 @@ class Captured(Generic[R]):
             expected = self._fn(*args)
         with torch.random.fork_rng():
             off, relative = _difference(self(*args), expected)
-        if TOLERANCE < relative < ROUNDING:
+        if TOLERANCE < relative < self._rounding:
             with torch.random.fork_rng(), torch.no_grad():
                 off, relative = _difference(self._uncompiled(*tree_flatten(args)[0]), expected)
         if relative > TOLERANCE:

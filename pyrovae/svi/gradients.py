@@ -12,6 +12,7 @@ from pyrovae.program import Captured, Parameters, factors_alone, shared_out
 from pyrovae.svi.batches import Batches
 from pyrovae.svi.objectives import Objective
 
+ROUNDING = 1e-2  # of a step: batch normalisation's sums in float32 are rounded otherwise
 Fn = Callable[..., object]
 Step = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
 
@@ -51,7 +52,8 @@ def compiled_gradients(
         params: What the gradients are with respect to.
     """
     record = _gradients(objective.graph_loss, model, guide, params)
-    return Captured(gradients(objective, model, guide, params), "the SVI step", record)
+    step = gradients(objective, model, guide, params)
+    return Captured(step, "the SVI step", record, ROUNDING)
 
 
 def _gradients(
