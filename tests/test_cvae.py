@@ -1,6 +1,5 @@
 """The conditional VAE: log P(X|Y) against closed forms, classes, vectors and parts of images."""
 
-import math
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -144,4 +143,4 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     rows = "--rows 20 --estimators importance --num-particles 50 --no-progress".split()
     assert main(["evidence", "run", *rows]) == 0
     assert main(["report", "run"]) == 0
-    assert math.isfinite(pv.load("run").decoder[-1].bias.sum())
+    assert pv.load("run").decoder[-1].bias.isfinite().all()
