@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyrovae.commands.common import check_device
-from pyrovae.commands.estimators import criterion_asked
 from pyrovae.commands.named import (
     data_source,
     model_class,
@@ -76,6 +75,8 @@ def task_of(config: "Namespace") -> Task:
         DataError: If the data cannot be had, or are not what the model takes.
         ValueError: If there is no such device, model or objective.
     """
+    from pyrovae.commands.estimators import criterion_asked
+
     splits = _splits(config)
     check_device(config.device)
     objective = objective_named(config.objective)
