@@ -7,6 +7,7 @@ __all__ = [
     "check_seconds",
     "check_seed",
     "check_sizes",
+    "check_widths",
     "is_at_least",
     "may_be_missing",
     "nan_is_missing",
@@ -35,6 +36,24 @@ def check_sizes(**sizes: object) -> None:
             raise ValueError(f"{name} is {size}; give a positive integer below 2^63")
         if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name} is {size!r}; give a positive integer")
+
+
+def check_widths(**given: object) -> tuple[int, ...]:
+    """Returns a list of sizes as a tuple of integers.
+
+    Args:
+        given: What a user gave, by the name of the argument; one of them.
+
+    Raises:
+        TypeError: If it is no list.
+        ValueError: If a size is no positive integer.
+    """
+    ((name, widths),) = given.items()
+    if isinstance(widths, str) or not isinstance(widths, Iterable):
+        raise TypeError(f"{name} is {widths!r}; give a list of widths, such as [256]")
+    for width in (widths := tuple(widths)):
+        check_sizes(**{name: width})
+    return tuple(map(int, widths))  # not of a parser's types
 
 
 def check_positive(**numbers: object) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyrovae.checks import check_sizes
 from pyrovae.flows import Flowed, couplings
 from pyrovae.nn import positive
-from pyrovae.registry import called, enter, find, made
+from pyrovae.registry import asked_for, enter
 
 Config = dict[str, Any]
 families: dict[str, type["Family"]] = {}
@@ -201,7 +201,5 @@ def make(posterior: "str | Family", z_dim: int) -> Family:
         return posterior
     if not isinstance(posterior, str):
         raise TypeError(f"posterior is {posterior!r}; give a name or a pyrovae.guides.Family")
-    asked = called(posterior, "posterior")
     hint = "one of your own is known once its module is imported"
-    family = find(families, asked.name, "posterior", hint)
-    return made(family, asked._replace(args=(z_dim, *asked.args)), "posterior")
+    return asked_for(families, posterior, "posterior", hint, z_dim)

@@ -506,13 +506,14 @@ def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) ->
     """
     if isinstance(likelihood, Likelihood):
         return likelihood
-    if isinstance(likelihood, str) and "(" in likelihood:
-        asked = called(likelihood, "likelihood")
-        family = type(make(asked.name))
-        return made(family, asked._replace(kwargs={**asked.kwargs, **config}), "likelihood")
     if isinstance(likelihood, str):
+        asked = called(likelihood, "likelihood")
         hint = "a family of your own is known once its module is imported"
-        likelihood = find(families, likelihood, "likelihood", hint)
+        likelihood = find(families, asked.name, "likelihood", hint)
+        if asked.args or asked.kwargs:
+            return made(
+                likelihood, asked._replace(kwargs={**asked.kwargs, **config}), "likelihood"
+            )
     if isinstance(likelihood, type) and issubclass(likelihood, Likelihood):
         return likelihood(**config)
     raise TypeError(

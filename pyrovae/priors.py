@@ -11,6 +11,7 @@ __all__ = ["Flow", "Mixture", "Normal", "Prior", "Vamp", "make"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from math import expm1, log
 from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
@@ -23,7 +24,7 @@ from pyrovae.data.rows import Rows
 from pyrovae.distributions import NormalMixture
 from pyrovae.flows import Flowed, couplings
 from pyrovae.nn import positive
-from pyrovae.registry import called, enter, find, made
+from pyrovae.registry import asked_for, enter
 
 Config = dict[str, Any]
 Encode = Callable[[Tensor], TorchDistribution]
@@ -128,7 +129,7 @@ class Mixture(Prior):
         self.num_components = num_components
         self.logits = torch.nn.Parameter(torch.zeros(num_components))
         self.locs = torch.nn.Parameter(torch.randn(num_components, z_dim))
-        self.raw_scales = torch.nn.Parameter(torch.full((num_components, z_dim), 0.5413))
+        self.raw_scales = torch.nn.Parameter(torch.full((num_components, z_dim), log(expm1(1.0))))
 
     def config(self) -> Config:
         """Returns K."""
@@ -281,7 +282,5 @@ def make(prior: "str | Prior | None", z_dim: int, x_dim: int) -> Prior:
         return Normal(z_dim, x_dim)
     if not isinstance(prior, str):
         raise TypeError(f"prior is {prior!r}; give a name, a pyrovae.priors.Prior or a callable")
-    asked = called(prior, "prior")
     hint = "one of your own is known once its module is imported"
-    family = find(families, asked.name, "prior", hint)
-    return made(family, asked._replace(args=(z_dim, x_dim, *asked.args)), "prior")
+    return asked_for(families, prior, "prior", hint, z_dim, x_dim)

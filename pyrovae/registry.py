@@ -1,6 +1,6 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["called", "enter", "find", "import_all", "is_path", "made", "written"]
+__all__ = ["called", "asked_for", "enter", "find", "import_all", "is_path", "made", "written"]
 
 from ast import Call, literal_eval, parse
 from collections.abc import Callable, Mapping
@@ -150,6 +150,24 @@ def written(name: str, options: Mapping[str, object]) -> str:
     """
     given = ", ".join(f"{option}={value!r}" for option, value in options.items())
     return f"{name}({given})" if given else name
+
+
+def asked_for(known: Mapping[str, type[T]], text: str, kind: str, hint: str, *sizes: int) -> T:
+    """Returns what a text asks for: an object of the class of its name, with its options.
+
+    Args:
+        known: The classes of this kind by name.
+        text: A name, with options as in "vamp(500)".
+        kind: Of the thing, in a word.
+        hint: Where one of the user's own becomes known.
+        sizes: What the class takes before its options.
+
+    Raises:
+        ValueError: If there is no such class, or it does not take the options.
+    """
+    asked = called(text, kind)
+    cls = find(known, asked.name, kind, hint)
+    return made(cls, asked._replace(args=(*sizes, *asked.args)), kind)
 
 
 def made(fn: Callable[..., R], asked: Called, kind: str) -> R:

@@ -119,14 +119,13 @@ def objective_named(text: str) -> "Objective":
         ProgramError: If there is no such class, or importing it fails.
     """
     from pyrovae.registry import called, made
-    from pyrovae.svi.objectives import Objective, named, objective_of
+    from pyrovae.svi.objectives import Objective, objective_of
 
     asked = called(text, "objective")
-    own = "." in asked.name
-    cls = _class("objective", asked.name, Objective, "pyrovae.Objective") if own else None
-    if "(" not in text:
-        return objective_of(cls or text)
-    return made(cls or named(asked.name), asked, "objective")
+    if "." not in asked.name:
+        return objective_of(text)
+    cls = _class("objective", asked.name, Objective, "pyrovae.Objective")
+    return made(cls, asked, "objective") if "(" in text else objective_of(cls)
 
 
 def data_source(name: str) -> "Source":

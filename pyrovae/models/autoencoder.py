@@ -12,13 +12,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, check_widths
 from pyrovae.data.splits import Splits
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.vae import make_family
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP
+from pyrovae.registry import written
 
 
 class AutoEncoder(Model):
@@ -76,10 +77,8 @@ class AutoEncoder(Model):
     ) -> None:
         super().__init__()
         check_sizes(x_dim=x_dim, z_dim=z_dim)
-        for width in hidden_dims:
-            check_sizes(hidden_dims=width)
         self.x_dim, self.z_dim = int(x_dim), int(z_dim)
-        self.hidden_dims = widths = tuple(map(int, hidden_dims))
+        self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * self.x_dim
         self.encoder = encoder or MLP(self.x_dim, widths, self.z_dim)
@@ -119,12 +118,7 @@ class AutoEncoder(Model):
         Raises:
             ValueError: If x is of another shape, or no floats.
         """
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this autoencoder takes floating "
-                f"(N, {self.x_dim})"
-            )
-        return self.encoder(x)
+        return self.encoder(rows_of(x, self.x_dim, "autoencoder"))
 
     def encode(self, x: Tensor) -> TorchDistribution:
         """Returns the code as a distribution, a point: batch shape `(N,)`, event shape `(z_dim,)`.
@@ -151,16 +145,8 @@ class AutoEncoder(Model):
             "x_dim": self.x_dim,
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
-            "likelihood": self.likelihood.name,
-            "likelihood_config": self.likelihood.config(),
+            "likelihood": written(self.likelihood.name, self.likelihood.config()),
         }
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        """Returns an untrained model of that `config()`."""
-        config = dict(config)
-        family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
-        return cls(**config, likelihood=family)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own
@@ -185,8 +171,5 @@ class AutoEncoder(Model):
         """
         x = splits.train.x
         model = cls(x.shape[1], z_dim, hidden_dims, make_family(likelihood, sigma))
-        last = [*model.decoder.children()][-1]
-        assert isinstance(last, torch.nn.Linear)
-        with torch.no_grad():
-            last.bias.copy_(model.likelihood.start(x.mean(0)))
+        begin(model.decoder, model.likelihood, x.mean(0))
         return model

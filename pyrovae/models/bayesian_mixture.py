@@ -17,6 +17,7 @@ from pyrovae.distributions import ExchangeableNormal
 from pyrovae.likelihoods import Config
 from pyrovae.models.base import Model
 from pyrovae.models.mixture import nearest
+from pyrovae.models.parts import rows_of
 from pyrovae.rng import seeded
 
 MOST_ROWS = 14  # whose 3^N pairs of disjoint subsets are summed over, in seconds
@@ -270,12 +271,7 @@ class BayesianGaussianMixture(Model):
 
     def checked(self, x: Tensor) -> Tensor:
         """Returns x `(N, x_dim)` as it is; ValueError if it is of another shape, or no floats."""
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this mixture takes floating "
-                f"(N, {self.x_dim})"
-            )
-        return x
+        return rows_of(x, self.x_dim, "mixture")
 
     def _log_joint(self, x: Tensor, m: Tensor, s: Tensor) -> Tensor:
         """Returns E_Q(mu)[log P(X_n, c_n = k | mu)], `(N, K)`, nats.

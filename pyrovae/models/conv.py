@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Self
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_widths
 from pyrovae.data.splits import Splits
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config, Likelihood
-from pyrovae.models.vae import VAE, make_family
+from pyrovae.models.parts import make_family
+from pyrovae.models.vae import VAE
 from pyrovae.nn import ConvDecoder, ConvEncoder
 
 
@@ -56,9 +57,7 @@ class ConvVAE(VAE):
         channels: Sequence[int] = (16, 32),
         likelihood: str | type[Likelihood] | Likelihood = "bernoulli",
     ) -> None:
-        for width in channels:
-            check_sizes(channels=width)
-        widths, shape = tuple(map(int, channels)), tuple(image_shape)
+        widths, shape = check_widths(channels=channels), tuple(image_shape)
         family = likelihoods.make(likelihood)
         super().__init__(
             shape,

@@ -12,14 +12,15 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, check_widths
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.vae import make_family
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP, Encoder
+from pyrovae.registry import written
 from pyrovae.rng import seeded
 
 
@@ -74,10 +75,8 @@ class CVAE(Model):
     ) -> None:
         super().__init__()
         check_sizes(x_dim=x_dim, y_dim=y_dim, z_dim=z_dim)
-        for width in hidden_dims:
-            check_sizes(hidden_dims=width)
         self.x_dim, self.y_dim, self.z_dim = int(x_dim), int(y_dim), int(z_dim)
-        self.hidden_dims = widths = tuple(map(int, hidden_dims))
+        self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
         self.likelihood, self.activation = likelihoods.make(likelihood), activation
         outputs = self.likelihood.outputs * self.x_dim
         self.encoder = Encoder(self.x_dim + self.y_dim, widths, self.z_dim, activation)
@@ -160,9 +159,7 @@ class CVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        last = self.decoder[-1]
-        assert isinstance(last, torch.nn.Linear)
-        last.bias.copy_(self.likelihood.start(x.mean(0)))
+        begin(self.decoder, self.likelihood, x.mean(0))
         return self
 
     def vectors(self, y: Tensor) -> Tensor:
@@ -195,12 +192,7 @@ class CVAE(Model):
         Raises:
             ValueError: If it is of another shape, or no floats.
         """
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this CVAE takes floating "
-                f"(N, {self.x_dim})"
-            )
-        return x
+        return rows_of(x, self.x_dim, "CVAE")
 
     def config(self) -> Config:
         """Returns what `from_config` needs to build the same architecture, fit for JSON."""
@@ -209,18 +201,10 @@ class CVAE(Model):
             "y_dim": self.y_dim,
             "z_dim": self.z_dim,
             "hidden_dims": list(self.hidden_dims),
-            "likelihood": self.likelihood.name,
-            "likelihood_config": self.likelihood.config(),
+            "likelihood": written(self.likelihood.name, self.likelihood.config()),
             "conditional_prior": self.prior_net is not None,
             "activation": self.activation,
         }
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        """Returns an untrained model of that `config()`."""
-        config = dict(config)
-        family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
-        return cls(**config, likelihood=family)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own

@@ -2,7 +2,7 @@
 
 __all__ = ["HierarchicalVAE"]
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
@@ -13,13 +13,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, check_widths
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.vae import make_family
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP, Encoder
+from pyrovae.registry import written
 from pyrovae.rng import seeded
 
 Direction = Literal["ladder", "bottom-up"]
@@ -79,8 +80,8 @@ class HierarchicalVAE(Model):
         activation: str = "tanh",
     ) -> None:
         super().__init__()
-        self.z_dims = _widths(z_dims=z_dims)
-        self.hidden_dims = hidden = _widths(hidden_dims=hidden_dims)
+        self.z_dims = check_widths(z_dims=z_dims)
+        self.hidden_dims = hidden = check_widths(hidden_dims=hidden_dims)
         check_sizes(x_dim=x_dim)
         if len(self.z_dims) < 2:
             raise ValueError(f"z_dims is {list(self.z_dims)}; give two layers or more, as (32, 8)")
@@ -186,9 +187,7 @@ class HierarchicalVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        last = self.decoder[-1]
-        assert isinstance(last, torch.nn.Linear)
-        last.bias.copy_(self.likelihood.start(x.mean(0)))
+        begin(self.decoder, self.likelihood, x.mean(0))
         return self
 
     def checked(self, x: Tensor) -> Tensor:
@@ -197,12 +196,7 @@ class HierarchicalVAE(Model):
         Raises:
             ValueError: If it is of another shape, or no floats.
         """
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this model takes floating "
-                f"(N, {self.x_dim})"
-            )
-        return x
+        return rows_of(x, self.x_dim, "model")
 
     def config(self) -> Config:
         """Returns what `from_config` needs to build the same architecture, fit for JSON."""
@@ -210,18 +204,10 @@ class HierarchicalVAE(Model):
             "x_dim": self.x_dim,
             "z_dims": list(self.z_dims),
             "hidden_dims": list(self.hidden_dims),
-            "likelihood": self.likelihood.name,
-            "likelihood_config": self.likelihood.config(),
+            "likelihood": written(self.likelihood.name, self.likelihood.config()),
             "direction": self.direction,
             "activation": self.activation,
         }
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        """Returns an untrained model of that `config()`."""
-        config = dict(config)
-        family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
-        return cls(**config, likelihood=family)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own
@@ -267,11 +253,3 @@ def weighed(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> TorchDi
     a, b = one[1].pow(-2), other[1].pow(-2)
     loc = (one[0] * a + other[0] * b) / (a + b)
     return dist.Normal(loc, (a + b).rsqrt()).to_event(1)
-
-
-def _widths(**given: Iterable[int]) -> tuple[int, ...]:
-    """Returns sizes as a tuple of integers, checked by the argument's name."""
-    ((name, widths),) = given.items()
-    for width in widths:
-        check_sizes(**{name: width})
-    return tuple(map(int, widths))

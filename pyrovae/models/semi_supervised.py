@@ -15,15 +15,16 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_not_negative, check_sizes, nan_is_missing
+from pyrovae.checks import check_not_negative, check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import Label
 from pyrovae.errors import DataError
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.vae import make_family, shape_of
+from pyrovae.models.parts import begin, make_family, rows_of, shape_of
 from pyrovae.nn import MLP, ConvClassifier, positive
+from pyrovae.registry import written
 from pyrovae.rng import seeded
 
 
@@ -100,12 +101,10 @@ class SemiSupervisedVAE(Model):
         shape = shape_of(x_dim)
         check_sizes(y_dim=y_dim, z_dim=z_dim)
         check_not_negative(distortion=distortion)
-        for width in (*hidden_dims, *channels):
-            check_sizes(hidden_dims=width)
         self.x_dim, self.y_dim, self.z_dim = prod(shape), int(y_dim), int(z_dim)
         self.image_shape = shape if len(shape) == 3 else None
-        self.hidden_dims = widths = tuple(map(int, hidden_dims))
-        self.channels, self.distortion = tuple(map(int, channels)), float(distortion)
+        self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
+        self.channels, self.distortion = check_widths(channels=channels), float(distortion)
         self.likelihood = likelihoods.make(likelihood)
         outputs = self.likelihood.outputs * self.x_dim
         if classifier is None and self.image_shape:
@@ -195,7 +194,7 @@ class SemiSupervisedVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        self.decoder.last.bias.copy_(self.likelihood.start(x.mean(0)))
+        begin(self.decoder.net, self.likelihood, x.mean(0))
         return self
 
     def checked(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -208,13 +207,7 @@ class SemiSupervisedVAE(Model):
         Raises:
             ValueError: If one is of another shape, or x is no floats.
         """
-        if self.image_shape and x.ndim == 4 and x.shape[1:] == self.image_shape:
-            x = x.flatten(1)
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; this model takes floating "
-                f"(N, {self.x_dim})"
-            )
+        x = rows_of(x, self.x_dim, "model", self.image_shape)
         if y is None:
             return x, torch.full((len(x),), -1, device=x.device)
         if y.shape != x.shape[:1]:
@@ -233,16 +226,8 @@ class SemiSupervisedVAE(Model):
             "hidden_dims": list(self.hidden_dims),
             "channels": list(self.channels),
             "distortion": self.distortion,
-            "likelihood": self.likelihood.name,
-            "likelihood_config": self.likelihood.config(),
+            "likelihood": written(self.likelihood.name, self.likelihood.config()),
         }
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        """Returns an untrained model of that `config()`."""
-        config = dict(config)
-        family = likelihoods.make(config.pop("likelihood"), **config.pop("likelihood_config"))
-        return cls(**config, likelihood=family)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own

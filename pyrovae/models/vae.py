@@ -1,8 +1,8 @@
 """The variational autoencoder as a probabilistic program."""
 
-__all__ = ["VAE", "make_family", "shape_of"]
+__all__ = ["VAE"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Self
 
@@ -13,12 +13,13 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import guides, likelihoods, priors
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, check_widths
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
-from pyrovae.likelihoods import Config, Likelihood, Normal
+from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.nn import MLP, Bias, Encoder
+from pyrovae.models.parts import begin, make_family, rows_of, shape_of
+from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
 
@@ -88,18 +89,12 @@ class VAE(Model):
         activation: str = "tanh",
     ) -> None:
         super().__init__()
-        if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
-            raise TypeError(
-                f"hidden_dims is {hidden_dims!r}; give a list of widths, such as [256]"
-            )
-        for width in hidden_dims:
-            check_sizes(hidden_dims=width)
+        self.hidden_dims = check_widths(hidden_dims=hidden_dims)
         shape = shape_of(x_dim)
         check_sizes(z_dim=z_dim)
         self.x_dim = x_dim = prod(shape)
         self.z_dim = z_dim = int(z_dim)  # not of a parser's types
         self.image_shape = shape if len(shape) == 3 else None
-        self.hidden_dims = tuple(map(int, hidden_dims))
         self.likelihood = likelihoods.make(likelihood)
         self.activation = activation
         outputs = self.likelihood.outputs * x_dim
@@ -164,13 +159,13 @@ class VAE(Model):
         if self.image_shape and not isinstance(self.encoder, Encoder):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
-        if isinstance(self.posterior, guides.Diagonal) and isinstance(q, tuple) and len(q) == 2:
-            return dist.Normal(*q).to_event(1)
-        if not isinstance(self.posterior, guides.Diagonal) and isinstance(q, Tensor):
+        form = f"what Q(z|x) is made of, (N, {self.posterior.outputs})"
+        if isinstance(self.posterior, guides.Diagonal):
+            if isinstance(q, tuple) and len(q) == 2:
+                return dist.Normal(*q).to_event(1)
+            form = f"(mu(x), sigma(x)), each of shape (N, {self.z_dim})"
+        elif isinstance(q, Tensor):
             return self.posterior(q)
-        form = f"(mu(x), sigma(x)), each of shape (N, {self.z_dim})"
-        if not isinstance(self.posterior, guides.Diagonal):
-            form = f"what Q(z|x) is made of, (N, {self.posterior.outputs})"
         raise TypeError(f"the encoder returned a {type(q).__name__}; return {form}")
 
     def decode(self, z: Tensor) -> TorchDistribution:
@@ -208,16 +203,10 @@ class VAE(Model):
             TypeError: If the decoder is one of your own that does not end in a linear layer, or a
                 `pyrovae.nn.Bias`.
         """
-        last = [self.decoder, *self.decoder.children()][-1]
-        if not isinstance(last, torch.nn.Linear | Bias):
-            raise TypeError(
-                f"the decoder ends in a {type(last).__name__}, not a Linear layer; set its first "
-                "bias yourself, to vae.likelihood.start(x.mean(0))"
-            )
-        mean = x.mean(0) if isinstance(x, Rows) else self.checked(x).mean(0)  # (x_dim,)
-        last.bias.copy_(self.likelihood.start(mean).view_as(last.bias))
+        rows = x if isinstance(x, Rows) else self.checked(x)
+        begin(self.decoder, self.likelihood, rows.mean(0))
         if isinstance(self.own_prior, priors.Prior):
-            self.own_prior.start_at(x if isinstance(x, Rows) else self.checked(x))
+            self.own_prior.start_at(rows)
         return self
 
     def config(self) -> Config:
@@ -286,46 +275,8 @@ class VAE(Model):
         Raises:
             ValueError: If it is of another shape, or no floats.
         """
-        if self.image_shape and x.ndim == 4 and x.shape[1:] == self.image_shape:
-            x = x.flatten(1)
-        if x.ndim != 2 or x.shape[1] != self.x_dim or not x.is_floating_point():
-            images = (
-                f" or (N, {', '.join(map(str, self.image_shape))})" if self.image_shape else ""
-            )
-            raise ValueError(
-                f"x is {x.dtype} of shape {tuple(x.shape)}; "
-                f"this VAE takes floating (N, {self.x_dim}){images}"
-            )
-        return x
+        return rows_of(x, self.x_dim, "VAE", self.image_shape)
 
     def _like(self, n: int) -> Tensor:
         """Returns n rows of no numbers, `(n, 0)`, of the decoder's type and device."""
         return next(self.decoder.parameters()).new_empty(n, 0)
-
-
-def shape_of(x_dim: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of a datum, `(D,)` or `(C, H, W)`; ValueError if it is neither."""
-    shape = tuple(x_dim) if isinstance(x_dim, Sequence) else (x_dim,)
-    for size in shape:
-        check_sizes(x_dim=size)
-    if len(shape) not in (1, 3):
-        raise ValueError(f"x_dim is {shape}; give one size, or (C, H, W) of an image")
-    return tuple(map(int, shape))
-
-
-def make_family(name: str, sigma: float | None) -> Likelihood:
-    """Returns the likelihood of a name, with sigma where it is given.
-
-    Args:
-        name: Of the family.
-        sigma: Of a normal, log-normal or Student-t one; `None` to learn it, and for all others.
-
-    Raises:
-        ValueError: If sigma is given to another family.
-    """
-    family = likelihoods.make(name)
-    if sigma is None:
-        return family
-    if not isinstance(family, Normal):
-        raise ValueError(f"--sigma is for normal, log-normal and student-t, not for {name}")
-    return likelihoods.make(name, sigma=sigma)

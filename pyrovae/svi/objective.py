@@ -1,6 +1,6 @@
 """What SVI maximises: an objective of one's own is one class."""
 
-__all__ = ["Fn", "Loss", "Objective", "known"]
+__all__ = ["Fn", "Loss", "Objective", "known", "risen"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -152,3 +152,13 @@ class Loss(Objective):
         if guide is None and isinstance(self.given, pyro.infer.ELBO):
             summing_out(model, guide, *data)
         return model
+
+
+def risen(epoch: int, warmup: int) -> float:
+    """Returns how far a weight has risen, from 0 in epoch 0 to 1 after `warmup` epochs.
+
+    Args:
+        epoch: Its number, from 0 on.
+        warmup: Epochs in which it rises in equal steps; 0: it is 1 at once.
+    """
+    return min(1.0, epoch / warmup) if warmup else 1.0

@@ -39,12 +39,26 @@ from pyrovae.program import (
     terms,
 )
 from pyrovae.registry import called, find, made
-from pyrovae.svi.objective import Fn, Loss, Objective, known
+from pyrovae.svi.objective import Fn, Loss, Objective, known, risen
 from pyrovae.svi.semi_supervised import SemiSupervised
 
 
 @dataclass(frozen=True)
-class ELBO(Objective):
+class _OfDraws(Objective):
+    """What S draws of each datum say.
+
+    Attributes:
+        num_particles: S.
+    """
+
+    num_particles: int = 1
+
+    def __post_init__(self) -> None:
+        check_sizes(num_particles=self.num_particles)
+
+
+@dataclass(frozen=True)
+class ELBO(_OfDraws):
     r"""The evidence lower bound of each datum, `(N,)`, nats: in expectation at most log p(x).
 
     .. math::
@@ -67,10 +81,6 @@ class ELBO(Objective):
     """
 
     name: ClassVar[str] = "elbo"
-    num_particles: int = 1
-
-    def __post_init__(self) -> None:
-        check_sizes(num_particles=self.num_particles)
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the mean of S log-weights for each datum, `(N,)`, nats.
@@ -128,7 +138,7 @@ class ELBO(Objective):
 
 
 @dataclass(frozen=True)
-class AnalyticELBO(ELBO):
+class AnalyticELBO(_OfDraws):
     r"""The ELBO with its KL integrated where it can be: the same in expectation, less noise.
 
     .. math::
@@ -148,7 +158,6 @@ class AnalyticELBO(ELBO):
     """
 
     name: ClassVar[str] = "analytic-elbo"
-    loss = graph_loss = Objective.loss
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the mean of S terms for each datum, `(N,)`, nats.
@@ -214,8 +223,7 @@ class BetaELBO(Objective):
         Args:
             epoch: t, from 0 on.
         """
-        risen = min(1.0, epoch / self.warmup) if self.warmup else 1.0
-        self._weight.fill_(self.beta * risen)
+        self._weight.fill_(self.beta * risen(epoch, self.warmup))
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the objective for each datum, `(N,)`, nats.
@@ -241,7 +249,7 @@ def _not_below(least: float, kl: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class STL(Objective):
+class STL(_OfDraws):
     r"""The ELBO of each datum, `(N,)`, nats, with a gradient that vanishes at the exact guide.
 
     .. math::
@@ -261,10 +269,6 @@ class STL(Objective):
     """
 
     name: ClassVar[str] = "stl"
-    num_particles: int = 1
-
-    def __post_init__(self) -> None:
-        check_sizes(num_particles=self.num_particles)
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the mean of S log-weights for each datum, `(N,)`, nats.
@@ -279,7 +283,7 @@ class STL(Objective):
 
 
 @dataclass(frozen=True)
-class IWAE(Objective):
+class IWAE(_OfDraws):
     r"""The bound of S particles for each datum, `(N,)`, nats: tighter than the ELBO.
 
     .. math::
@@ -302,9 +306,6 @@ class IWAE(Objective):
 
     name: ClassVar[str] = "iwae"
     num_particles: int = 5
-
-    def __post_init__(self) -> None:
-        check_sizes(num_particles=self.num_particles)
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the log of the mean of S weights for each datum, `(N,)`, nats.

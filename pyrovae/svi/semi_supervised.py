@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.checks import check_not_negative
 from pyrovae.program import log_weights_by_class
-from pyrovae.svi.objective import Fn, Objective
+from pyrovae.svi.objective import Fn, Objective, risen
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SemiSupervised(Objective):
         Args:
             epoch: Its number, from 0 on.
         """
-        self._weight.fill_(min(1.0, epoch / self.warmup) if self.warmup else 1.0)
+        self._weight.fill_(risen(epoch, self.warmup))
 
     def per_datum(self, model: Fn, guide: Fn | None, *data: Tensor) -> Tensor:
         """Returns the objective of each datum, `(N,)`, nats, by one draw of z for each class.
