@@ -1,6 +1,7 @@
 """The conditional VAE: log P(X|Y) against closed forms, classes, vectors and parts of images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
@@ -8,7 +9,10 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import pyrovae as pv
+from pyrovae import report, runs
 from pyrovae.__main__ import main
+from pyrovae.data import Split
+from pyrovae.models.base import Generates
 from pyrovae.rng import seeded
 
 
@@ -139,8 +143,58 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = "--model cvae --model.z_dim 2 --model.hidden_dims 16 --num-epochs 2 --num-particles 50"
     assert main(["svi", *asked.split(), "--out", "run", "--no-progress"]) == 0
-    assert "log P(X" in capsys.readouterr().out
+    assert "log P(X|Y) of these" in capsys.readouterr().out
     rows = "--rows 20 --estimators importance --num-particles 50 --no-progress".split()
     assert main(["evidence", "run", *rows]) == 0
     assert main(["report", "run"]) == 0
+    page = Path("run/report.html").read_text()
+    assert "log P(X|Y): run" in page
+    assert "what is drawn given their Y" in page
+    assert Path("run/figures/conditions.png").exists()
     assert pv.load("run").decoder[-1].bias.isfinite().all()
+
+
+def test_its_evidence_says_that_it_is_given_y():
+    model, x = linear(), torch.randn(6, 5)
+    run = {"estimators": ["elbo", "importance"], "num_particles": 20, "seed": 0}
+    evidence = pv.evaluate(model.model, model.guide, x, Y, **run)
+    assert evidence.protocol["target"] == evidence.target == "log P(X|Y)"
+    text = evidence.reading()
+    assert text.startswith("log P(X|Y) of these 6 data by importance sampling")
+    assert "KL(q(z|x, y) || p(z|x, y))" in text
+    only = pv.evaluate(model.model, model.guide, x, Y, **{**run, "estimators": "elbo"})
+    assert "a lower bound of log P(X|Y), by KL(q(z|x, y) || p(z|x, y))" in only.reading()
+    assert evidence.protocol["dims"] == 5  # y is none of them
+    again = type(evidence).from_xarray(evidence.to_xarray())
+    for figure in (pv.plots.convergence(again), pv.plots.histogram(again)):
+        words = [axes.get_title() for axes in figure.axes]
+        assert any("(X|Y)" in w or "(x|y)" in w for w in words), words
+    page = report.render(model, Split(x, Y), None, evidence, {}, {}, "a run")
+    assert "<title>log P(X|Y): a run</title>" in page
+    assert "What is log P(X|Y) of 6 data that" in page
+    assert '"value": "log p(x|y)"' in page
+    assert "log p(x)" not in page.lower()
+    vae = pv.VAE(5, 2, likelihood="normal")
+    assert "target" not in pv.evaluate(vae.model, vae.guide, x, **run).protocol
+
+
+@pytest.mark.parametrize("y", [torch.tensor([2, -1, 0, 2, 0, 1]), torch.randn(6, 3)])
+def test_data_are_shown_beside_draws_on_their_condition(y, monkeypatch):
+    """Of each class that is known the first datum, or all data; the mean is that of the draws."""
+    model, x, drawn = linear(), torch.randn(6, 5), []
+    monkeypatch.setattr(pv.plots, "images", lambda rows, *words: drawn.append((rows, words)))
+    runs.pictures.conditions(model, x, y, (1, 5))
+    [(rows, (_, shape, title))] = drawn
+    few = [2, 5, 0] if y.ndim == 1 else [*range(6)]
+    assert ("Y = 0, 1, 2" in title) == (y.ndim == 1)
+    assert torch.equal(rows[0], x[few])
+    prior, (a, b) = model.p_z(y[few]), model.decoder[-1].weight.tensor_split((2,), 1)
+    exact = prior.mean @ a.T + model.vectors(y[few]) @ b.T + model.decoder[-1].bias
+    spread = (prior.variance @ a.square().T + 0.25).sqrt()
+    assert ((rows[1] - exact) / spread * 200**0.5).abs().max() < 4.5
+    assert not torch.equal(rows[2], rows[3])
+    assert all(r.shape == (len(few), 5) for r in rows)
+    vae = pv.VAE(5, 2, likelihood="normal")
+    assert runs.pictures.can(model, Generates)
+    assert not runs.pictures.can(model)
+    assert not runs.pictures.can(vae, Generates)

@@ -19,7 +19,7 @@ from pyrovae.data import Split, Splits
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.samplers.annealing import AnnealedWeights
 from pyrovae.export import Groups
-from pyrovae.models.base import Decodes, Encodes, HasPrior, Samples, named
+from pyrovae.models.base import Decodes, Encodes, Generates, HasPrior, Samples, named
 from pyrovae.program import log_weights
 from pyrovae.svi import Fit
 
@@ -92,7 +92,8 @@ def models() -> None:
     assert_type(bayesian.log_predictive(splits.test.x[:]), Tensor)
     auto = pv.AutoEncoder.for_data(splits, z_dim=2)
     assert_type(auto.reconstruct(splits.test.x[:]), Tensor)
-    assert_type(pv.CVAE(x_dim=64, y_dim=10, z_dim=2).generate(torch.arange(10)), torch.Tensor)
+    generates: Generates = pv.CVAE(x_dim=64, y_dim=10, z_dim=2)
+    assert_type(generates.generate(torch.arange(10)), torch.Tensor)
     assert_type(pv.HierarchicalVAE(x_dim=64, z_dims=(8, 2)).sample(3), Tensor)
     semi = pv.SemiSupervisedVAE.for_data(splits, z_dim=2, y_dim=10)
     assert_type(semi.classify(splits.test.x[:]), Tensor)

@@ -102,7 +102,8 @@ def evaluate(
     for name, e in estimates.items():
         if plan.estimators[name].bound in ("exact", "lower"):
             estimates[name] = contradicted(e, every)
-    return Evidence(estimates, plan.grid, {**_facts(plan), **(protocol or {})})
+    facts = {**_facts(plan), **_target(model)}
+    return Evidence(estimates, plan.grid, {**facts, **(protocol or {})})
 
 
 def _computed(plan: Plan, done: Blocks, progress: bool | None) -> Plan:
@@ -175,6 +176,17 @@ def _facts(plan: Plan) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")},
     }
+
+
+def _target(model: Callable[..., object]) -> dict[str, object]:
+    """Returns what the evidence is, as a program says it of itself, where that is no log P(X).
+
+    Args:
+        model: A method of what has a `target`, as a `pv.Model` has, or any other callable.
+    """
+    said = getattr(getattr(model, "__self__", None), "target", None)
+    other = isinstance(said, str) and said.startswith("log P(") and said != "log P(X)"
+    return {"target": said} if other else {}
 
 
 def _options(plan: Plan) -> dict[str, object]:

@@ -99,6 +99,16 @@ class Evidence(ByContent):
         """Returns the bounds that are means of logs: ELBO and IWAE."""
         return [e for e in self.estimates.values() if e.kind.bound == "mean"]
 
+    @property
+    def target(self) -> str:
+        """What was estimated, as the model says it: "log P(X)", or "log P(X|Y)"."""
+        return str(self.protocol.get("target", "log P(X)"))
+
+    def _divergence(self) -> str:
+        """Returns what an ELBO lacks: "KL(q(z|x) || p(z|x))", given y as well where that is."""
+        given = self.target.lower().removeprefix("log p(").removesuffix(")").replace("|", ", ")
+        return f"KL(q(z|{given}) || p(z|{given}))"
+
     def count(self) -> str:
         """Returns how many data these are, and of how many where rows were chosen."""
         n = len(next(iter(self.estimates.values())).value)
@@ -174,7 +184,7 @@ class Evidence(ByContent):
         best = self.best()
         one = len(best.value) == 1
         lines = [
-            f"log P(X) of {'this' if one else 'these'} {self.count()} by "
+            f"{self.target} of {'this' if one else 'these'} {self.count()} by "
             f"{best.label}{self._spent(best)}: "
             f"{best.mean:.3f} nats per datum, +- {best.monte_carlo_error:.4f} (samples)"
             + ("." if one else f" +- {best.data_error:.3f} (data).")
@@ -187,14 +197,15 @@ class Evidence(ByContent):
         if factors := self.protocol.get("factors"):
             lines.append(
                 f"The model has factors beside what it observes ({factors}): where with them it "
-                "does not integrate to 1 over x, the numbers are log P(X) but for a constant."
+                "does not integrate to 1 over x, the numbers are "
+                f"{self.target} but for a constant."
             )
         for bound in self._means():
             gap, error = self._difference(best.name, bound.name)
             text = f"The {bound.label} lies {gap:.3f} +- {error:.3f} nats below the estimate."
             if bound.name == "elbo":
                 least = "" if best.share("ok") >= 1 - FEW else "at least "
-                text += f" The guide costs {least}that much: the mean of KL(q(z|x) || p(z|x))."
+                text += f" The guide costs {least}that much: the mean of {self._divergence()}."
             lines.append(text)
         lines += [self._beside(other, best) for other in self.ranked() if other is not best]
         return "\n".join([*lines, self._trust(best)])
@@ -203,11 +214,12 @@ class Evidence(ByContent):
         """Returns what is to be said where nothing but bounds was asked for, or no bounds."""
         if set(self.estimates) == {"elbo"}:
             return (
-                "Only the ELBO was asked for: a lower bound of log P(X), by KL(q(z|x) || p(z|x)) "
-                f"too low ({self.count()})."
+                f"Only the ELBO was asked for: a lower bound of {self.target}, by "
+                f"{self._divergence()} too low ({self.count()})."
             )
         best = self.best()
-        what = "a lower bound of log P(X), by an unknown gap" if self._means() else "no bound"
+        bound = f"a lower bound of {self.target}, by an unknown gap"
+        what = bound if self._means() else "no bound"
         return f"The {best.label}, {best.mean:.3f} nats per datum, is {what} ({self.count()})."
 
     def to_csv(self) -> list[str]:

@@ -1,6 +1,15 @@
 """What a model is: a module with `model` and `guide`, known by its name."""
 
-__all__ = ["Classifies", "Decodes", "Encodes", "HasPrior", "Model", "Samples", "named"]
+__all__ = [
+    "Classifies",
+    "Decodes",
+    "Encodes",
+    "Generates",
+    "HasPrior",
+    "Model",
+    "Samples",
+    "named",
+]
 
 from collections.abc import Callable
 from itertools import count
@@ -44,7 +53,7 @@ class Model(torch.nn.Module):
     A new model is one subclass with a `name`; it is then known by that name everywhere: to
     `pv.save` and `pv.load`, and to the commands. A subclass without a name of its own is known to
     none of them. What else it can do is said by its methods: see `Encodes`, `Decodes`, `HasPrior`,
-    `Classifies` and `Samples`.
+    `Classifies`, `Samples` and `Generates`.
 
     The constructor is also run under `torch.device("meta")`, where tensors have shapes and no
     numbers: `pv.load` tells so, before memory is taken, that a file's sizes are those of its
@@ -55,6 +64,8 @@ class Model(torch.nn.Module):
         name: The name a user writes.
         inputs: What of a split of the data it takes, in order: ("x", "y") for labels as well.
         objective: What its command maximises where nobody says otherwise, by name.
+        target: What its evidence is, as tables and pages write it: "log P(X|Y)" where all that it
+            is given besides is a condition.
         model: A method `model(self, *data)`, the Pyro program.
         guide: Likewise; `None` where nothing is left to guess.
 
@@ -65,6 +76,7 @@ class Model(torch.nn.Module):
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ("x",)
     objective: ClassVar[str] = "elbo"
+    target: ClassVar[str] = "log P(X)"
     model: Callable[..., None] = _no_model
     guide: Callable[..., None] | None = None
 
@@ -174,6 +186,20 @@ class Samples(Protocol):
 
         Args:
             n: How many.
+            seed: Fixes them; `None` goes on with torch's random stream.
+        """
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A model of X given Y that draws X ~ P(X|Y): data are then shown beside draws on their Y."""
+
+    def generate(self, y: Tensor, /, *, seed: int | None = None) -> Tensor:
+        """Returns a draw of X `(N, x_dim)` for each row of Y, a class each or a vector.
+
+        Args:
+            y: `(N,)`, or `(N, y_dim)`.
             seed: Fixes them; `None` goes on with torch's random stream.
         """
         ...

@@ -62,6 +62,7 @@ class CVAE(Model):
 
     name = "cvae"
     inputs: ClassVar[tuple[str, ...]] = ("x", "y")
+    target: ClassVar[str] = "log P(X|Y)"
 
     def __init__(
         self,

@@ -77,7 +77,9 @@ def convergence(evidence: "Evidence") -> Figure:
             else:
                 axes.axhline(e.mean, color=color, linestyle="--", label=label)
         axes.set_xscale("log")
-        axes.set(xlabel="number of samples per datum", ylabel="log P(X) (nats per datum)")
+        axes.set(
+            xlabel="number of samples per datum", ylabel=f"{evidence.target} (nats per datum)"
+        )
         axes.spines[["top", "right"]].set_visible(False)
     means = [e.mean for e, _ in shown if not e.kind.blind] or [e.mean for e, _ in shown]
     margin = max(max(means) - min(means), 0.01)
@@ -85,7 +87,8 @@ def convergence(evidence: "Evidence") -> Figure:
         ylim=(min(means) - margin / 2, max(means) + margin / 2), title="the same, near the ELBO"
     )
     whole.set_title(
-        f"Held-out log P(X), mean of {len(evidence[next(iter(evidence.estimates))].value):,} data"
+        f"Held-out {evidence.target}, mean of "
+        f"{len(evidence[next(iter(evidence.estimates))].value):,} data"
     )
     whole.legend(frameon=False, loc="lower right", title="band: 2 Monte Carlo standard errors")
     return told(figure, _courses(evidence))
@@ -103,7 +106,7 @@ def _courses(evidence: "Evidence") -> str:
         ends = e.path.mean(1)[[0, -1]].tolist() if _has_course(e) else [e.mean]
         words.append(f"{e.label} {' to '.join(f'{v:.2f}' for v in ends)}")
     drawn = f", of {k[0]:,} to {k[-1]:,} samples" if k else ""
-    return f"Held-out log P(X) in nats per datum{drawn}: {', '.join(words)}."
+    return f"Held-out {evidence.target} in nats per datum{drawn}: {', '.join(words)}."
 
 
 def _shown(evidence: "Evidence") -> "list[tuple[Estimate, str]]":
@@ -162,7 +165,8 @@ def against(evidence: "Evidence", one: str, other: str) -> Figure:
     ends = [a.value.min().item(), a.value.max().item()]
     above.plot(ends, ends, color=BLACK, linewidth=0.8, zorder=0)
     below.axhline(0, color=BLACK, linewidth=0.8, zorder=0)
-    above.set(ylabel=f"{b.label} (nats)", title="log p(x) of each datum, two estimates")
+    title = f"{evidence.target.lower()} of each datum, two estimates"
+    above.set(ylabel=f"{b.label} (nats)", title=title)
     below.set(xlabel=f"{a.label} (nats)", ylabel="difference (nats)")
     above.legend(frameon=False, title=f"verdict on {a.label}")
     for axes in (above, below):
@@ -181,8 +185,8 @@ def histogram(evidence: "Evidence") -> Figure:
     axes.hist(best.value.numpy(), bins="auto", color=BLUE, alpha=0.7)
     label = signed(f"mean {best.mean:.2f} +- {best.data_error:.2f} (data)")
     axes.axvline(best.mean, color=ORANGE, label=label)
-    name = best.label
-    axes.set(xlabel=f"log p(x) by {name} (nats)", ylabel="data", title="log p(x) of each datum")
+    what = evidence.target.lower()
+    axes.set(xlabel=f"{what} by {best.label} (nats)", ylabel="data", title=f"{what} of each datum")
     axes.legend(frameon=False)
     return figure
 

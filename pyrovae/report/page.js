@@ -1,7 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
-const { names, columns, digits, shape: [height, width], across, thumbnails, sprite } = data.table;
+const { names, columns, value, digits, shape: [height, width], across, thumbnails, sprite } = data.table;
 const labels = columns.label;
 const PAGE = 25;
 // Paul Tol's muted palette, told apart by colour-blind readers, and the same hues for the dark
@@ -34,7 +34,7 @@ function shown(name, i) {
 
 function told(i) {
   const label = labels ? `, label ${shown("label", i)}` : "";
-  return `datum ${i}${label}: log p(x) ${shown("log p(x)", i)}, ${shown("verdict", i)}`;
+  return `datum ${i}${label}: ${value} ${shown(value, i)}, ${shown("verdict", i)}`;
 }
 
 /* Thumbnails */
@@ -208,7 +208,7 @@ if (data.explorer) {
   const head = document.querySelector("#data-table thead tr");
   const body = document.querySelector("#data-table tbody");
   const select = element("verdict");
-  let sorted = "log p(x)", rising = true, page = 0, rows = [];
+  let sorted = value, rising = true, page = 0, rows = [];
   options(select, ["all", ...verdicts.map((v) => `${v} (${columns.verdict.filter((w) => w === v).length})`)]);
   if (thumbnails) make("th", "X", head).scope = "col";
   for (const name of names) {

@@ -93,7 +93,9 @@ class Shown:
         return self.program or (self.model and (self.model.model, self.model.guide))
 
     def can(self, *protocols: type) -> bool:
-        """Returns whether there is a model of x alone that can do all of that, such as `Encodes`.
+        """Returns whether there is a model that can do all of that, and be drawn so.
+
+        That is one of x alone, or for `Generates` one of x and y.
 
         Args:
             protocols: Of `pyrovae.models.base`.

@@ -3,6 +3,7 @@
 __all__ = [
     "best_epoch",
     "can",
+    "conditions",
     "of_evidence",
     "of_run",
     "reconstructions",
@@ -21,7 +22,7 @@ from pyrovae.certificate import Certificate
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.evidence.results import Evidence
-from pyrovae.models.base import Decodes, Encodes, HasPrior, Model
+from pyrovae.models.base import Decodes, Encodes, Generates, HasPrior, Model
 from pyrovae.plots.figures import Figure
 from pyrovae.rng import seeded
 
@@ -55,7 +56,7 @@ def of_evidence(
         ten = min(10, len(order))
         rows = [x[order[:ten]].cpu(), x[order.flip(0)[:ten]].cpu()]
         labels = [f"lowest\n{best.value.min():.1f}", f"highest\n{best.value.max():.1f}"]
-        title = "Data of lowest and of highest log p(x), nats"
+        title = f"Data of lowest and of highest {evidence.target.lower()}, nats"
         figures["extremes"] = plots.images(rows, labels, shape, title)
     return figures
 
@@ -77,16 +78,18 @@ def best_epoch(history: Mapping[str, Sequence[float]]) -> int:
 
 
 def can(model: Model | None, *protocols: type) -> bool:
-    """Returns whether there is a model of x alone that can do all of that.
+    """Returns whether there is a model of x alone that can do all of that, or of x and y.
 
-    Of more than x, Q(z|X) and P(X|z) are conditional, and have no such pictures.
+    Of more than x, Q(z|X) and P(X|z) are conditional, and have no such pictures; what `Generates`
+    draws X given y.
 
     Args:
         model: `None` of a program.
         protocols: Such as `Encodes`.
     """
-    alone = model is not None and model.inputs == ("x",)
-    return alone and all(isinstance(model, protocol) for protocol in protocols)
+    inputs = ("x", "y") if Generates in protocols else ("x",)
+    fits = model is not None and model.inputs == inputs
+    return fits and all(isinstance(model, protocol) for protocol in protocols)
 
 
 def training(history: Mapping[str, Sequence[float]], evidence: Evidence) -> Figure:
@@ -140,6 +143,33 @@ def samples(model: object, x: Tensor, shape: tuple[int, int]) -> Figure:
 
 
 @torch.no_grad()
+def conditions(model: object, x: Tensor, y: Tensor, shape: tuple[int, int]) -> Figure:
+    """Returns data, and of the Y of each E[X|Y] and three draws of X ~ P(X|Y).
+
+    Of classes it is the first datum of each, at most twelve; of vectors the first twelve data.
+    The mean is that of 200 draws.
+
+    Args:
+        model: That generates.
+        x: Data, `(N, D)`.
+        y: Classes, `(N,)`, of which those below 0 are not known, or vectors `(N, y_dim)`.
+        shape: Height and width of an image.
+    """
+    assert isinstance(model, Generates)
+    few, names = torch.arange(min(len(y), 12)), ""
+    if y.ndim == 1:
+        classes = [c for c in y.unique().tolist() if c >= 0][:12]
+        few = torch.tensor([int((y == c).nonzero()[0]) for c in classes])
+        names = f", Y = {', '.join(f'{c:g}' for c in classes)}"
+    given = y[few].to(x.device)
+    draws = model.generate(given.repeat(200, *[1] * (y.ndim - 1)), seed=0)
+    draws = draws.unflatten(0, (200, len(given)))
+    labels = ["X", "E[X|Y]", *["X ~ P(X|Y)"] * 3]
+    title = f"Test data, and draws given Y alone{names}"
+    return plots.images([x[few], draws.mean(0), *draws[:3]], labels, shape, title)
+
+
+@torch.no_grad()
 def of_run(
     model: Model | None,
     splits: Splits,
@@ -162,15 +192,33 @@ def of_run(
         figures["evidence"] = plots.convergence(evidence)
     if history.get("elbo"):
         figures["training"] = training(history, evidence)
-    if shape and can(model, Encodes, Decodes):
-        figures["reconstructions"] = reconstructions(model, x, shape)
-    if shape and can(model, HasPrior, Decodes):
-        figures["samples"] = samples(model, x, shape)
+    y = None if splits.test.y is None else splits.test.y[:SHOWN]
+    figures |= _of_images(model, x, y, shape) if shape else {}
     if isinstance(model, Encodes) and can(model):
         means = model.encode(x).mean
-        y = None if splits.test.y is None else splits.test.y[:SHOWN]
         figures["latent_space"] = plots.latent_space(means, y)
         decoder = model if isinstance(model, HasPrior) else None
         if shape and isinstance(decoder, Decodes) and means.shape[1] == 2:
             figures["manifold"] = plots.manifold(lambda z: decoder.decode(z.to(means)), shape)
+    return figures
+
+
+def _of_images(
+    model: Model | None, x: Tensor, y: Tensor | None, shape: tuple[int, int]
+) -> dict[str, Figure]:
+    """Returns the pictures of images by name, those that the model can give.
+
+    Args:
+        model: `None` of a program.
+        x: Data, `(N, D)`.
+        y: Labels, or what else x is given, `(N, ...)`.
+        shape: Height and width of an image.
+    """
+    figures = {}
+    if can(model, Encodes, Decodes):
+        figures["reconstructions"] = reconstructions(model, x, shape)
+    if can(model, HasPrior, Decodes):
+        figures["samples"] = samples(model, x, shape)
+    if y is not None and can(model, Generates):
+        figures["conditions"] = conditions(model, x, y, shape)
     return figures

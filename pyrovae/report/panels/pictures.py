@@ -1,6 +1,14 @@
 """The pictures of a run: estimates, training, data and what the model makes of them, diagram."""
 
-__all__ = ["Estimates", "Intervals", "Program", "Reconstructions", "Samples", "Training"]
+__all__ = [
+    "Conditions",
+    "Estimates",
+    "Intervals",
+    "Program",
+    "Reconstructions",
+    "Samples",
+    "Training",
+]
 
 from typing import ClassVar
 
@@ -10,10 +18,10 @@ from torch import Tensor
 from pyrovae import plots
 from pyrovae.certificate import Certificate
 from pyrovae.evidence.results import Evidence
-from pyrovae.models.base import Decodes, Encodes, HasPrior
+from pyrovae.models.base import Decodes, Encodes, Generates, HasPrior
 from pyrovae.plots.figures import Figure, signed
 from pyrovae.report.panel import Picture, Shown
-from pyrovae.runs.pictures import reconstructions, samples, training
+from pyrovae.runs.pictures import conditions, reconstructions, samples, training
 
 
 class Estimates(Picture):
@@ -90,6 +98,20 @@ class Samples(Picture):
         """Returns three rows of images."""
         assert shown.shape
         return samples(shown.model, shown.x, shown.shape)
+
+
+class Conditions(Picture):
+    """Data, and of the Y of each E[X|Y] and draws of X ~ P(X|Y)."""
+
+    name: ClassVar[str] = "conditions"
+    title: ClassVar[str] = "Test data, and what is drawn given their Y: no encoder takes part."
+    needs: ClassVar[tuple[type, ...]] = (Generates,)
+
+    def figure(self, shown: Shown) -> Figure:
+        """Returns five rows of images."""
+        assert shown.shape
+        assert shown.y is not None
+        return conditions(shown.model, shown.x, shown.y, shown.shape)
 
 
 class Program(Picture):

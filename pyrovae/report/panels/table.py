@@ -14,7 +14,7 @@ from pyrovae.report.panel import Json, Panel, Shown, filled
 from pyrovae.report.sprites import sprite
 
 THUMBNAILS = 2_000_000  # characters of their pictures, at most
-DIGITS = {"log p(x)": 3, "s.e.": 4, "lower": 3, "upper": 3, "ELBO": 3, "ESS": 1, "k-hat": 2}
+DIGITS = {"s.e.": 4, "lower": 3, "upper": 3, "ELBO": 3, "ESS": 1, "k-hat": 2}
 
 
 class Table(Panel):
@@ -58,12 +58,12 @@ def _table(
         shape: Height and width of an image; `None` where data are none.
         evidence: Its first n data are these.
     """
-    best = evidence.best()
+    best, value = evidence.best(), evidence.target.lower()
     weighed = evidence.estimates.get("importance", best)
     n = len(x)
     columns = {
         "datum": list(range(n)),
-        "log p(x)": best.value[:n].tolist(),
+        value: best.value[:n].tolist(),
         "s.e.": best.std_error[:n].tolist(),
         "ESS": weighed.ess[:n].tolist(),
         "k-hat": weighed.pareto_k[:n].tolist(),
@@ -76,8 +76,9 @@ def _table(
         columns["ELBO"] = evidence["elbo"].value[:n].tolist()
     if y is not None:
         columns["label"] = y.tolist()
-    order = ("datum", "label", "log p(x)", "s.e.", "lower", "upper")
+    order = ("datum", "label", value, "s.e.", "lower", "upper")
     order += ("ELBO", "ESS", "k-hat", "verdict")
+    digits = {value: 3, **DIGITS}
     shown, across = x if shape else x[:0], min(100, n)
     picture = sprite(shown, shape, across, x) if shape else ""
     while shape and len(picture) > THUMBNAILS and len(shown) > 1:
@@ -86,10 +87,11 @@ def _table(
     return {
         "names": [name for name in order if name in columns],
         "columns": {
-            name: [_rounded(v, DIGITS[name]) for v in column] if name in DIGITS else column
+            name: [_rounded(v, digits[name]) for v in column] if name in digits else column
             for name, column in columns.items()
         },
-        "digits": DIGITS,
+        "value": value,
+        "digits": digits,
         "shape": shape or (1, 1),
         "across": across,
         "thumbnails": len(shown),
