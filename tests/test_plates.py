@@ -149,6 +149,18 @@ def test_an_arrow_bends_around_a_node_in_its_way():
     assert bends["a", "c"] != 0
 
 
+def test_an_arrow_bends_around_what_is_written_in_a_plate():
+    nodes = [
+        Node("mu", "latent", "Normal", ("components",)),
+        Node("c", "latent", "Categorical", ("data",)),
+        Node("x", "observed", "Normal", ("data",), ("c", "mu")),
+    ]
+    for said, bends in (("components: 5", True), ("", False)):
+        arrows = arrange(nodes, {"components": said, "data": "data: N = 100"}).arrows
+        [bend] = [a.bend for a in arrows if (a.start, a.end) == ("mu", "x")]
+        assert bool(bend) == bends, said
+
+
 def test_mermaid_says_the_same():
     model, guide, data, _ = diagrams.vae()
     text = pv.plots.mermaid(model, guide, *data)

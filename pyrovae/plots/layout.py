@@ -69,6 +69,21 @@ class Box:
     right: float
     top: float
 
+    @property
+    def words(self) -> "Box":
+        """The room that a plate's text takes, in its lower right corner."""
+        right, bottom = self.right - 6, self.bottom + 6
+        return Box(self.text, right - text_width(self.text, SMALL), bottom, right, bottom + SMALL)
+
+    def holds(self, x: float, y: float) -> bool:
+        """Returns whether a point lies in it.
+
+        Args:
+            x: Of the point, points.
+            y: Likewise.
+        """
+        return self.left < x < self.right and self.bottom < y < self.top
+
 
 @dataclass(frozen=True)
 class Arrow:
@@ -160,7 +175,7 @@ def arrange(nodes: Sequence[Node], labels: Mapping[str, str], *, upwards: bool =
     place((), 0)
     spots, boxes, width, height = _shifted(spots, plates)
     arrows = [
-        Arrow(parent, n.name, _bend(spots[parent], spots[n.name], spots))
+        Arrow(parent, n.name, _bend(spots[parent], spots[n.name], spots, boxes))
         for n in nodes
         for parent in n.parents
     ]
@@ -271,8 +286,8 @@ def _shifted(
     return moved, tuple(shifted), width, height
 
 
-def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot]) -> float:
-    r"""Returns the smallest bend with which an arrow meets the fewest other nodes and labels.
+def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot], plates: Sequence[Box]) -> float:
+    r"""Returns the smallest bend with which an arrow meets the fewest other nodes and texts.
 
     .. math::
         B(t) = (1 - t)^2 P_0 + 2 t (1 - t) C + t^2 P_1, \quad
@@ -285,14 +300,16 @@ def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot]) -> float:
         start: The parent, at P_0.
         end: The child, at P_1.
         spots: All nodes by name, with what may be in the way.
+        plates: Whose texts may be.
     """
+    texts = [*(s.label for s in spots.values() if s.label), *(p.words for p in plates)]
 
     def meets(bend: float) -> int:
         """Returns how many it meets, at 59 points along the arc."""
         # the arc is a quadratic Bezier curve, see matplotlib.patches.ConnectionStyle.Arc3
         x = (start.x + end.x) / 2 + bend * (end.y - start.y)
         y = (start.y + end.y) / 2 - bend * (end.x - start.x)
-        met: set[str] = set()
+        met: set[str | int] = set()
         for i in range(1, 60):
             t = i / 60
             px = (1 - t) ** 2 * start.x + 2 * t * (1 - t) * x + t**2 * end.x
@@ -301,9 +318,7 @@ def _bend(start: Spot, end: Spot, spots: Mapping[str, Spot]) -> float:
                 near = hypot((px - s.x) / (s.width + 5), (py - s.y) / (s.height + 5)) < 1
                 if near and s not in (start, end):
                     met.add(name)
-                label = s.label
-                if label and label.left < px < label.right and label.bottom < py < label.top:
-                    met.add(f"{name}'s label")
+            met.update(k for k, text in enumerate(texts) if text.holds(px, py))
         return len(met)
 
     return min(BENDS, key=lambda bend: (meets(bend), abs(bend)))
