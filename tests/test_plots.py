@@ -335,6 +335,29 @@ def test_bars():
     assert [bar.get_height() for bar in axes.containers[0]] == [i / 2 for i in range(20)]
 
 
+def test_bars_may_begin_elsewhere_than_at_0():
+    heights = {"a": -1.0, "b": -3.0}
+    [axes] = plots.bars(heights, bottoms={"a": -2.0}, ylabel="nats", title="t").axes
+    drawn = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.containers[0]]
+    assert drawn == [(-2, -1), (0, -3)]
+
+
+def test_contours_hold_their_share_of_the_mass():
+    def normal(z):
+        return -0.5 * (z / torch.tensor([1.0, 0.5])).square().sum(1) + 7  # not normalised
+
+    points = {"b": torch.randn(9, 2)}
+    figure = plots.planes({"a": normal, "b": normal}, points=points, box=(-5, 5, -5, 5), title="t")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    [lines] = figure.axes[0].collections
+    for mass, path in zip((0.95, 0.8, 0.5, 0.2), lines.get_paths(), strict=True):
+        radius = np.hypot(path.vertices[:, 0], path.vertices[:, 1] / 0.5)
+        assert radius == pytest.approx(np.sqrt(-2 * np.log(1 - mass)), abs=0.1)
+    assert len(figure.axes[1].collections[0].get_offsets()) == 9
+    with pytest.raises(ValueError, match="no panel 'c'; there are a"):
+        plots.planes({"a": normal}, shades={"c": normal}, box=(-1, 1, -1, 1), title="t")
+
+
 def test_few_points_are_told_apart_by_their_labels():
     z, y = torch.randn(30, 2), torch.arange(30) % 3
     [axes] = plots.latent_space(z, y).axes

@@ -5,6 +5,7 @@ from pyrovae.plots.evidence import against, calibration, convergence, histogram,
 from pyrovae.plots.figures import as_url, save
 from pyrovae.plots.intervals import intervals
 from pyrovae.plots.models import images, latent_space, manifold, principal_axes
+from pyrovae.plots.planes import planes
 from pyrovae.plots.plates import mermaid, plates
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "lines",
     "manifold",
     "mermaid",
+    "planes",
     "plates",
     "principal_axes",
     "save",

@@ -87,17 +87,26 @@ def histograms(
     return figure
 
 
-def bars(values: Mapping[str, float], *, ylabel: str, title: str, xlabel: str = "") -> Figure:
+def bars(
+    values: Mapping[str, float],
+    *,
+    ylabel: str,
+    title: str,
+    xlabel: str = "",
+    bottoms: Mapping[str, float] | None = None,
+) -> Figure:
     """Returns a bar for each name, in their order; of more than 15 the names are written upwards.
 
     Args:
-        values: The bars' heights by name.
+        values: Where the bars end, by name.
         ylabel: What they are, with their unit.
         title: The point that the figure makes.
         xlabel: What the names are.
+        bottoms: Where they begin, such as at a lower bound; at 0 without.
     """
     figure, axes = canvas(6, 4)
-    axes.bar(list(values), list(values.values()), color=BLUE)
+    below = np.array([(bottoms or {}).get(name, 0.0) for name in values])
+    axes.bar(list(values), np.array(list(values.values())) - below, bottom=below, color=BLUE)
     if len(values) > 15:
         axes.tick_params(axis="x", labelrotation=90, labelsize=7)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
