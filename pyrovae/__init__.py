@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.evidence.samplers.quadrature import quadrature as quadrature
     from pyrovae.evidence.weights import LogWeights as LogWeights
     from pyrovae.export import to_arviz as to_arviz
+    from pyrovae.latents.summary import Latent as Latent
+    from pyrovae.latents.summary import latent as latent
     from pyrovae.models.autoencoder import AutoEncoder as AutoEncoder
     from pyrovae.models.base import Model as Model
     from pyrovae.models.bayesian_mixture import BayesianGaussianMixture as BayesianGaussianMixture
@@ -90,6 +92,8 @@ _NAMES = {
     "Importance": "evidence.estimators.importance",
     "Jackknife": "evidence.estimators.importance",
     "Laplace": "evidence.samplers.laplace",
+    "Latent": "latents.summary",
+    "latent": "latents.summary",
     "LinearGaussian": "models.linear",
     "LogWeights": "evidence.weights",
     "Model": "models.base",

@@ -19,6 +19,7 @@ from pyrovae.data import Split, Splits
 from pyrovae.data.rows import Rows
 from pyrovae.evidence.samplers.annealing import AnnealedWeights
 from pyrovae.export import Groups
+from pyrovae.latents.walks import spherical
 from pyrovae.models.base import Decodes, Encodes, Generates, HasPrior, Samples, named
 from pyrovae.program import log_weights
 from pyrovae.svi import Fit
@@ -144,6 +145,9 @@ def evidence() -> None:
     assert_type(pv.ais(vae.model, x, guide=vae.guide, seed=0), AnnealedWeights)
     assert_type(pv.bdmc(vae.model, x, guide=vae.guide, seed=0), pv.Bounds)
     assert_type(pv.rate_distortion(vae.model, x, seed=0), pv.RateDistortion)
+    held = assert_type(pv.latent(vae.model, vae.guide, x, seed=0), pv.Latent)
+    assert_type(held["z"].active, Tensor)
+    assert_type(spherical(held["z"].mean[0], held["z"].mean[1], 9), Tensor)
     assert_type(pv.quadrature(vae.model, x), Tensor)
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])

@@ -103,8 +103,8 @@ def latent_space(z: Tensor, y: Tensor | None) -> Figure:
     return figure
 
 
-def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns the first two principal axes of z `(N, d)`, `(2, d)`, and their shares, `(2,)`.
+def principal_axes(z: Tensor, number: int = 2) -> tuple[Tensor, Tensor]:
+    r"""Returns the first k principal axes of z `(N, d)`, `(k, d)`, and their shares, `(k,)`.
 
     .. math::
         z - \bar z = U\, \mathrm{diag}(s)\, V^T, \quad
@@ -114,14 +114,15 @@ def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     their variance.
 
     Args:
-        z: Points, N >= 2 and d >= 2.
+        z: Points, N >= k and d >= k.
+        number: k.
 
     References:
         On lines and planes of closest fit to systems of points in space (Pearson, 1901),
         https://doi.org/10.1080/14786440109462720
     """
     _, s, v = torch.linalg.svd(z - z.mean(0), full_matrices=False)
-    return v[:2], (s.square() / s.square().sum())[:2]
+    return v[:number], (s.square() / s.square().sum())[:number]
 
 
 def _parameter(decode: Callable[[Tensor], Distribution]) -> Tensor:

@@ -15,6 +15,7 @@ from pyrovae.program.arguments import check_callables, check_data, check_observe
 from pyrovae.program.binding import bound, is_table
 from pyrovae.program.capture import Captured
 from pyrovae.program.classes import log_weights_by_class
+from pyrovae.program.codes import Code, code_of, given_to_others
 from pyrovae.program.contexts import evaluation, reproducible
 from pyrovae.program.copies import SummedOut, no_guide
 from pyrovae.program.curvature import Curvature, Curvatures
@@ -50,6 +51,7 @@ __all__ = [
     "Captured",
     "Check",
     "CleanStore",
+    "Code",
     "Curvature",
     "Curvatures",
     "Distribution",
@@ -74,10 +76,12 @@ __all__ = [
     "check_density",
     "check_kinds",
     "check_observed",
+    "code_of",
     "draw_latents",
     "evaluation",
     "explained",
     "factors_alone",
+    "given_to_others",
     "inspect",
     "is_factor",
     "is_table",

@@ -3,6 +3,7 @@
 __all__ = [
     "Paths",
     "Terms",
+    "divergence_of",
     "log_weights",
     "negative_elbo",
     "paths",
@@ -219,7 +220,7 @@ def _terms(run: Run, model: Fn) -> Terms:
                 f"the prior of site {q['name']!r} depends on what is summed out, which leaves no "
                 "KL of its own; take the objective 'elbo' or 'iwae'"
             )
-        known = _divergence(q, p) if p and before[q["name"]] <= met else None
+        known = divergence_of(q, p) if p and before[q["name"]] <= met else None
         if known is None:
             known = log_prob(q)[..., None]
             known = known if p is None else known - log_prob(p)[..., None]
@@ -235,7 +236,7 @@ def _predecessors(sites: Iterable[Site]) -> dict[str, set[str]]:
     return {name: set(names[:i]) for i, name in enumerate(names)}
 
 
-def _divergence(q: Site, p: Site) -> Tensor | None:
+def divergence_of(q: Site, p: Site) -> Tensor | None:
     """Returns KL(q || p) as its integral, `(batch, groups)`; `None` where Pyro knows none.
 
     Args:
