@@ -8,6 +8,7 @@ import pyrovae
 COMMANDS = {
     "svi": "fit a VAE, and say what log P(X) of held-out data is",
     "evidence": "held-out log P(X) of a trained run, or of your own program",
+    "latent": "what a run's latent space holds, and what another bottleneck would",
     "report": "write the page of a run anew",
 }
 
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `pyrovae COMMAND ...` and returns its exit code."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in COMMANDS:
-        return import_module(f"pyrovae.{name}.__main__").main(rest)
+        return import_module(f"pyrovae.commands.{name}").main(rest)
     if name == "--version":
         print(pyrovae.__version__)
         return 0

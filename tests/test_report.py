@@ -186,7 +186,7 @@ def test_planes_of_any_latent(z_dim, count):
 def test_numbers_are_told_to_who_does_not_see_them():
     page, *_, evidence = rendered()
     texts = [html.unescape(t) for t in re.findall(r'<img [^>]*alt="([^"]*)"', page)]
-    assert len(texts) == 4
+    assert len(texts) == 5
     assert f"ELBO −{-evidence['elbo'].mean:.2f}" in texts[0]
     assert "Their labels: 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2." in texts[1]
     few = ", ".join(f"−{-v:.1f}" for v in evidence.best().value[:12])
@@ -274,6 +274,7 @@ def test_commands(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{pv.__version__}\n"
     assert main(["evidnce"]) == 2
-    assert "there is no command 'evidnce'; take svi, evidence, report" in capsys.readouterr().err
+    told = "there is no command 'evidnce'; take svi, evidence, latent, report"
+    assert told in capsys.readouterr().err
     assert main(["report", "nowhere"]) == 5
     assert "nowhere" in capsys.readouterr().err

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyrovae.commands.common import Asked, blocks_of, check_device, guarded, interrupted
 from pyrovae.commands.named import own_code, panels_asked
+from pyrovae.commands.tasks import add_data
 from pyrovae.commands.users import blamed
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from jsonargparse import Namespace
     from torch import Tensor
@@ -40,7 +41,7 @@ def parser() -> "Parser":
     p = Parser("evidence", DOES, EXAMPLES, "[RUN]")
     p.add_argument("run", nargs="?", type=str | None, help="folder of python -m pyrovae.svi")
     add = p.add_argument_group("data and model").add_argument
-    _add_data(add)
+    add_data(add)
     add_own_code(add)
     add("--plate", type=str | None, help="over the data (default: data); none: all at once")
     _add_evidence(p)
@@ -56,32 +57,6 @@ def parser() -> "Parser":
     add("--workers", type=COUNT | None, metavar="N", help="processes that share the work")
     add("--dry-run", action="store_true", help="say what it will cost, and do nothing")
     return p
-
-
-def _add_data(add: "Callable[..., object]") -> None:
-    """Adds the options that say which rows are evaluated.
-
-    Args:
-        add: Adds an option to a group of the parser.
-    """
-    add(
-        "--data",
-        type=str | None,
-        metavar="NAME",
-        help="data set by name or package.module.Name of your own (its test part), or .npy/.npz "
-        "(all rows; of a program: its arrays in order) (default: the run's own test part)",
-    )
-    add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
-    add(
-        "--binarize",
-        choices=["static", "dynamic", "threshold", "none"],
-        help="(default: as the run; of a program: none)",
-    )
-    add(
-        "--rows",
-        type=str | None,
-        help="100 (so many, evenly spaced) or start:stop[:step] (default: all)",
-    )
 
 
 def _add_evidence(p: "Parser") -> None:

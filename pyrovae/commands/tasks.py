@@ -1,8 +1,8 @@
 """What `pyrovae.evidence` evaluates: a run, or a user's program, with data."""
 
-__all__ = ["Task", "data_of", "of_program", "of_run", "opened"]
+__all__ = ["Task", "add_data", "data_of", "of_program", "of_run", "opened"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,32 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from pyrovae.data.rows import Rows
     from pyrovae.runs import Run
     from pyrovae.runs.saving import Pair
+
+
+def add_data(add: Callable[..., object]) -> None:
+    """Adds the options that say which rows are evaluated.
+
+    Args:
+        add: Adds an option to a group of the parser.
+    """
+    add(
+        "--data",
+        type=str | None,
+        metavar="NAME",
+        help="data set by name or package.module.Name of your own (its test part), or .npy/.npz "
+        "(all rows; of a program: its arrays in order) (default: the run's own test part)",
+    )
+    add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")
+    add(
+        "--binarize",
+        choices=["static", "dynamic", "threshold", "none"],
+        help="(default: as the run; of a program: none)",
+    )
+    add(
+        "--rows",
+        type=str | None,
+        help="100 (so many, evenly spaced) or start:stop[:step] (default: all)",
+    )
 
 
 class Task(NamedTuple):

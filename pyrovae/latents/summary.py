@@ -98,7 +98,28 @@ class Latent(ByContent):
         return f"Latent({', '.join(self.codes)}: {len(self.rates)} data)"
 
     def __str__(self) -> str:
-        return "\n".join([*_table(self.codes), *_sentences(self)])
+        return "\n".join([*_table(self.codes), "", *self.reading()])
+
+    def reading(self) -> Iterator[str]:
+        """Yields what is to be said of rate and information, a sentence each."""
+        rate, error = self.rate()
+        yield f"Rate: KL(q(z|x) || p(z)) = {rate:.3f} +- {error:.3f} nats per datum."
+        known = self.information
+        if not known:
+            yield "Information: q(z|x) of another datum's z cannot be had, or data share latents."
+            return
+        (low, high), (error, _) = known.bounds(), known.errors()
+        if known.one_prior:  # else the rate is no bound
+            high = min(high, rate)
+        yield (
+            f"Information of x and z: between {low:.3f} +- {error:.3f} and {high:.3f} nats "
+            f"({len(known.lower)} data, which can show {known.most:.3f} at most)."
+        )
+        if known.one_prior:
+            yield (
+                "KL(q(z) || p(z)) of all codes together: between "
+                f"{max(rate - high, 0.0):.3f} and {max(rate - low, 0.0):.3f} nats."
+            )
 
     def to_csv(self, labels: Sequence[object] | None = None) -> Iterator[str]:
         """Yields lines of CSV: a datum a row, with the means and deviations of its latents.
@@ -129,29 +150,6 @@ def _table(codes: Mapping[str, Codes]) -> Iterator[str]:
         active = "-" if c.mean.isnan().all() else int(c.active.sum())
         largest = f"{c.kl.max():14.3f}" if len(c.kl) == c.mean.shape[1] else f"{'-':>14}"
         yield f"{name:{width}}  {c.mean.shape[1]:10}  {active:>6}  {c.kl.sum():8.3f}  {largest}"
-
-
-def _sentences(found: Latent) -> Iterator[str]:
-    """Yields what is to be said of rate and information, a line each."""
-    rate, error = found.rate()
-    yield ""
-    yield f"Rate: KL(q(z|x) || p(z)) = {rate:.3f} +- {error:.3f} nats per datum."
-    if not found.information:
-        yield "Information: q(z|x) of another datum's z cannot be had, or data share latents."
-        return
-    known = found.information
-    (low, high), (error, _) = known.bounds(), known.errors()
-    if known.one_prior:  # else the rate is no bound
-        high = min(high, rate)
-    yield (
-        f"Information of x and z: between {low:.3f} +- {error:.3f} and {high:.3f} nats "
-        f"({len(known.lower)} data, which can show {known.most:.3f} at most)."
-    )
-    if known.one_prior:
-        yield (
-            f"KL(q(z) || p(z)) of all codes together: between {max(rate - high, 0.0):.3f} and "
-            f"{max(rate - low, 0.0):.3f} nats."
-        )
 
 
 @one_at_a_time

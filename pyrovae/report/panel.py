@@ -2,6 +2,7 @@
 
 __all__ = ["Panel", "Picture", "Shown", "arranged", "filled", "known"]
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +17,7 @@ from torch import Tensor
 from pyrovae.data import Split
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
+from pyrovae.latents.summary import Latent, latent
 from pyrovae.models.base import Model
 from pyrovae.plots.figures import Figure, as_url
 from pyrovae.registry import enter, find, import_all
@@ -25,6 +27,7 @@ from pyrovae.runs.saving import Pair
 
 PANELS = "pyrovae.report.panels"  # the package of ours
 ROWS = 15_000  # of data that a page shows, at most
+CODES = 1_000  # whose latents are looked at, at most
 Json = Mapping[str, object] | None
 _known: dict[str, type["Panel"]] = {}
 
@@ -91,6 +94,22 @@ class Shown:
     def pair(self) -> Pair | None:
         """Model and guide; `None` of a program that nobody gave."""
         return self.program or (self.model and (self.model.model, self.model.guide))
+
+    @cached_property
+    def latent(self) -> Latent | None:
+        """What a model's codes of the first 1,000 data hold; `None` where there are none.
+
+        Of a program that is drawn alone, what it learned need not be at hand.
+        """
+        if not (self.model and self.model.guide):
+            return None
+        data = (torch.as_tensor(a[:CODES]) for a in self.model.arrays(self.first))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the evaluation has warned already
+            try:
+                return latent(self.model.model, self.model.guide, *data, seed=0)
+            except (TypeError, ValueError):
+                return None
 
     def can(self, *protocols: type) -> bool:
         """Returns whether there is a model that can do all of that, and be drawn so.

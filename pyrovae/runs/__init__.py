@@ -16,6 +16,7 @@ from pyrovae.runs.contents import (
     CHECKPOINT,
     EVIDENCE,
     EVIDENCE_FILES,
+    LATENT_FILES,
     REPORT,
     RUN_FILES,
     TABLE,
@@ -26,7 +27,9 @@ from pyrovae.runs.contents import (
     load_evidence,
     write_evidence,
     write_figures,
+    write_latent,
 )
+from pyrovae.runs.latents import along_annealing, of_latent, of_sweep
 from pyrovae.runs.loading import Run, read_run
 from pyrovae.runs.pictures import best_epoch
 from pyrovae.runs.saving import (
@@ -46,12 +49,14 @@ __all__ = [
     "CONFIG",
     "EVIDENCE",
     "EVIDENCE_FILES",
+    "LATENT_FILES",
     "REPORT",
     "TABLE",
     "MODEL",
     "RUN_FILES",
     "Run",
     "about_model",
+    "along_annealing",
     "accuracy",
     "about_training",
     "best_epoch",
@@ -61,6 +66,8 @@ __all__ = [
     "holds_program",
     "holds_run",
     "load",
+    "of_latent",
+    "of_sweep",
     "load_evidence",
     "read_config",
     "read_metrics",
@@ -71,6 +78,7 @@ __all__ = [
     "write_config",
     "write_evidence",
     "write_figures",
+    "write_latent",
     "write_metrics",
     "write_model",
     "write_state",

@@ -12,6 +12,7 @@ A finished run of the main job has these files, beside `manifest.json`, see `Fol
     evidence.csv            the same as a table, a datum a row
     figures/<name>.png      pictures of training, model and evidence
     report.html             the page, one file
+    latent.csv              of python -m pyrovae latent: the codes of test data, a datum a row
     blocks/<key>/<name>.safetensors
                             finished blocks of an evaluation that has not come to its end
 """
@@ -20,6 +21,7 @@ __all__ = [
     "CHECKPOINT",
     "EVIDENCE",
     "EVIDENCE_FILES",
+    "LATENT_FILES",
     "REPORT",
     "RUN_FILES",
     "TABLE",
@@ -30,8 +32,10 @@ __all__ = [
     "load_evidence",
     "write_evidence",
     "write_figures",
+    "write_latent",
 ]
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -44,6 +48,7 @@ from pyrovae.data.rows import Rows
 from pyrovae.evidence.results import Evidence
 from pyrovae.labelled import read_dataset
 from pyrovae.models.base import Model
+from pyrovae.plots.figures import Figure
 from pyrovae.runs import pictures
 from pyrovae.runs.blocks import BLOCKS
 from pyrovae.runs.config import CONFIG, METRICS
@@ -52,10 +57,12 @@ from pyrovae.runs.saving import MODEL
 from pyrovae.svi.training import Fit
 
 CHECKPOINT, EVIDENCE, FIGURES = "checkpoint.safetensors", "evidence.nc", "figures"
-TABLE, REPORT = "evidence.csv", "report.html"
+TABLE, REPORT, LATENT = "evidence.csv", "report.html", "latent.csv"
 OF_EVIDENCE = "evidence", "histogram", "khat_importance", "khat_prior", "two_estimates", "extremes"
 OF_EVIDENCE += ("intervals",)
 OF_MODEL = "training", "reconstructions", "samples", "latent_space", "manifold"  # pictures
+OF_LATENT = "latent_kl", "latent_components", "traversals", "interpolation", "z_dim", "beta"
+OF_LATENT += ("rate_distortion",)
 
 
 def _picture(name: str) -> str:
@@ -64,7 +71,9 @@ def _picture(name: str) -> str:
 
 
 EVIDENCE_FILES = EVIDENCE, TABLE, REPORT, *map(_picture, OF_EVIDENCE)  # made of one evidence
+LATENT_FILES = LATENT, *map(_picture, OF_LATENT)  # of python -m pyrovae latent
 RUN_FILES = CONFIG, METRICS, MODEL, CHECKPOINT, *map(_picture, OF_MODEL), *EVIDENCE_FILES
+RUN_FILES += LATENT_FILES
 
 
 def holds_run(folder: Folder) -> bool:
@@ -154,6 +163,25 @@ def write_evidence(
     storage.write_dataset(folder.path / EVIDENCE, evidence.to_xarray())
     storage.write_lines(folder.path / TABLE, evidence.to_csv())
     for name, figure in pictures.of_evidence(evidence, x, shape).items():
+        plots.save(figure, folder.path / _picture(name))
+
+
+def write_latent(folder: Folder, lines: Iterable[str], figures: Mapping[str, Figure]) -> None:
+    """Writes `latent.csv` and the pictures of a latent space; what was there of others goes first.
+
+    Args:
+        folder: That `worked_in` gave.
+        lines: Of the table.
+        figures: By name.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ValueError: If one of that name is there and not ours.
+    """
+    folder.remove(LATENT_FILES)
+    folder.claim(LATENT_FILES)
+    storage.write_lines(folder.path / LATENT, lines)
+    for name, figure in figures.items():
         plots.save(figure, folder.path / _picture(name))
 
 
