@@ -417,6 +417,8 @@ def test_finished_blocks_are_not_computed_again():
     plain = pv.evaluate(scenario.model, scenario.guide, x, **options)
     del blocks["guide-4"], blocks["quadrature-8"]
     seen.clear()
+    with pytest.raises(TypeError, match="blocks is 'a folder'; give a dict"):
+        pv.evaluate(model, scenario.guide, x, blocks="a folder", **options)
     again = pv.evaluate(model, scenario.guide, x, blocks=blocks, **options)
     assert len(seen) < runs / 3
     for e in (plain, again):

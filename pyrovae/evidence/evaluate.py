@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, Unpack
 import torch
 from torch import Tensor
 
+from pyrovae.checks import shown
 from pyrovae.evidence.blocks import mapped, settings
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimate import Estimate, contradicted
@@ -89,10 +90,12 @@ def evaluate(
             - `iwae_k`: of "iwae", particles of a group (50).
 
     Raises:
-        TypeError: For an option that there is not.
+        TypeError: For an option that there is not, or blocks that are no mapping.
         ValueError: For an unknown estimator, a program that gives no per-datum weights (see
             `pyrovae.check`), data outside their support, or NaN weights.
     """
+    if not isinstance(blocks, MutableMapping | None):
+        raise TypeError(f"blocks is {shown(blocks)}; give a dict, or another mutable mapping")
     plan = make_plan(model, guide, *data, estimators=estimators, seed=seed, **options)
     done: Blocks = {} if blocks is None else blocks
     plan = _computed(plan, done, progress)
