@@ -83,6 +83,17 @@ def test_training():
     assert "highest −2.500, their criterion from −2.40" in axes.figure.get_label()
 
 
+def test_notes_stand_below_their_images():
+    rows = [torch.rand(3, 6), torch.rand(2, 6)]
+    figure = plots.images(rows, ["a", "b"], (2, 3), "", [[7, -1, "x"], [0, 9]])
+    [axes] = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["7", "\N{MINUS SIGN}1", "x", "0", "9"]
+    tops = [image.get_extent()[2] for image in axes.images]  # of y, which grows downwards
+    below = [t.get_position()[1] for t in axes.texts]
+    assert all(low > bottom for low, bottom in zip(below, tops, strict=True))
+    assert below[0] < axes.images[3].get_extent()[3]
+
+
 def test_latent_space():
     z, y = torch.randn(20, 2), torch.arange(20) % 3
     [axes] = plots.latent_space(z, y).axes

@@ -19,9 +19,13 @@ FEW = 1_000  # points that are drawn as their labels
 
 
 def images(
-    rows: Sequence[Tensor], labels: Sequence[str], shape: tuple[int, int], title: str
+    rows: Sequence[Tensor],
+    labels: Sequence[str],
+    shape: tuple[int, int],
+    title: str,
+    notes: Sequence[Sequence[object]] = (),
 ) -> Figure:
-    """Returns rows of images, a label beside each row.
+    """Returns rows of images, a label beside each row, and below each image a note.
 
     White is 0 and black 1, or the least and the largest number where those lie beyond.
 
@@ -30,22 +34,27 @@ def images(
         labels: What each row shows.
         shape: Height and width of an image, H and W.
         title: The point that the figure makes.
+        notes: What stands below the images, for each row one of each; none where it is empty.
     """
     white, black = _ends(torch.cat([r.reshape(-1) for r in rows]))
     n = max(len(r) for r in rows)
     high, wide = max(shape[0], shape[1] / 4), max(shape[1], shape[0] / 4)  # no strip too thin
-    figure = Figure(figsize=(0.55 * n + 1.2, 0.62 * len(rows) + 0.5), layout="constrained")
+    pitch = 1.5 if notes else 1.12  # of rows, in images
+    figure = Figure(figsize=(0.55 * n + 1.2, 0.55 * pitch * len(rows) + 0.5), layout="constrained")
     axes = figure.add_subplot(frame_on=False)  # one for all: axes of their own take a second
-    middles = [(i + 0.5) * 1.12 * high for i in range(len(rows))]
-    for row, middle in zip(rows, middles, strict=True):
+    middles = [(i * pitch + 0.56) * high for i in range(len(rows))]
+    for row, middle, noted in zip(rows, middles, notes or [()] * len(rows), strict=True):
         for j, image in enumerate(row):
             left, top = j * 1.12 * wide, middle - high / 2
             extent = left, left + wide, top + high, top
             grey = image.reshape(shape).cpu().numpy()
             axes.imshow(grey, "gray_r", vmin=white, vmax=black, extent=extent)
             axes.add_patch(Rectangle((left, top), wide, high, fill=False, linewidth=0.8))
+            if noted:
+                below = left + wide / 2, top + 1.05 * high
+                axes.text(*below, signed(str(noted[j])), ha="center", va="top", size=9)
     axes.set(xlim=(-0.06 * wide, (n - 0.06) * 1.12 * wide), xticks=[])
-    axes.set(ylim=(1.12 * high * len(rows), 0))
+    axes.set(ylim=(pitch * high * len(rows), 0))
     axes.set_yticks(middles, [signed(label) for label in labels])
     axes.tick_params(length=0)
     figure.suptitle(title)
