@@ -6,7 +6,7 @@ ARGS ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS := test browser notebooks docs bench
 
-.PHONY: run test test-all test-browser lint notebooks docs faults programs bench hard clean
+.PHONY: run test test-all test-browser lint notebooks docs faults programs bench hard family clean
 
 run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 	$(BIN)/python -m pyrovae.svi $(ARGS)
@@ -54,6 +54,9 @@ $(EXTRAS:%=.venv/%): .venv/%: .venv/user
 
 hard: .venv/test ## verdicts on models with known log p(x): docs/hard.md
 	$(BIN)/python tests/benchmarks/hard.py $(ARGS)
+
+family: .venv/test ## nats of each model, prior and guide on digits: docs/family.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/family.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist docs/_build docs/notebooks docs/*.svg

@@ -107,6 +107,7 @@ def bars(
     figure, axes = canvas(6, 4)
     below = np.array([(bottoms or {}).get(name, 0.0) for name in values])
     axes.bar(list(values), np.array(list(values.values())) - below, bottom=below, color=BLUE)
+    axes.use_sticky_edges = not bottoms  # which end at the lowest bar
     if len(values) > 15:
         axes.tick_params(axis="x", labelrotation=90, labelsize=7)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
