@@ -100,3 +100,11 @@ def test_a_program_of_ones_own(tmp_path, monkeypatch, capsys):
 def test_what_is_not_there_is_said(capsys):
     assert main(["latent"]) == 2
     assert "give a run folder" in capsys.readouterr().err
+
+
+def test_help_names_the_command_as_it_is_called(capsys):
+    assert main(["latent", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "usage: python -m pyrovae latent [RUN]" in told
+    assert "  python -m pyrovae latent runs/mnist\n" in told
+    assert "pyrovae.latent" not in told

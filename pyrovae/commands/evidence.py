@@ -38,7 +38,7 @@ def parser() -> "Parser":
     """Returns the command line: a run's folder or a program, data, and how they are evaluated."""
     from pyrovae.commands.options import COUNT, Parser, add_common, add_own_code, add_panels
 
-    p = Parser("evidence", DOES, EXAMPLES, "[RUN]")
+    p = Parser(".evidence", DOES, EXAMPLES, "[RUN]")
     p.add_argument("run", nargs="?", type=str | None, help="folder of python -m pyrovae.svi")
     add = p.add_argument_group("data and model").add_argument
     add_data(add)

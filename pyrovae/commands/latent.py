@@ -37,8 +37,7 @@ def parser() -> "Parser":
     """Returns the command line: a run's folder or a program, data, and what is to be varied."""
     from pyrovae.commands.options import AMOUNT, COUNT, SEED, Parser, add_own_code
 
-    p = Parser("latent", DOES, EXAMPLES, "[RUN]")
-    p.prog = "python -m pyrovae latent"
+    p = Parser(" latent", DOES, EXAMPLES, "[RUN]")
     p.add_argument("run", nargs="?", type=str | None, help="folder of python -m pyrovae.svi")
     add = p.add_argument_group("data and model").add_argument
     add_data(add)
@@ -160,7 +159,8 @@ def _trained(config: "Namespace", option: str) -> "list[Trained]":
         if not _is_done(folder, kept(wanted)):
             print(f"training with {option} = {value:g}, in {folder}", file=sys.stderr)
             with redirect_stdout(sys.stderr):
-                svi.run(configured([*argv, "--overwrite"]), argv)
+                wanted.overwrite = True
+                svi.run(wanted, argv)
         again = config.clone()
         again.run, again.data, again.binarize, again.out = str(folder), None, None, None
         task = of_run(again)

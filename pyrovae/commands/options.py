@@ -58,7 +58,7 @@ class Parser(ArgumentParser):
     """A command's parser.
 
     Args:
-        name: Of the command.
+        name: Of the command, as it stands behind "python -m pyrovae": ".svi", or " latent".
         does: What it does, in a sentence.
         examples: Of its command line, and what each is for.
         about: What stands before the options in a usage line.
@@ -67,7 +67,7 @@ class Parser(ArgumentParser):
     def __init__(
         self, name: str, does: str, examples: Sequence[tuple[str, str]], about: str = ""
     ) -> None:
-        prog = f"python -m pyrovae.{name}"
+        prog = f"python -m pyrovae{name}"
         lines = [f"  {prog} {line}\n      {what}" for line, what in examples]
         super().__init__(
             prog=prog,

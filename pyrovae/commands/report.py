@@ -24,7 +24,7 @@ def parser() -> "Parser":
     """Returns the command line: a run's folder, and what of the user's own code made it."""
     from pyrovae.commands.options import Parser, add_own_code, add_panels
 
-    p = Parser("report", DOES, EXAMPLES, "RUN")
+    p = Parser(".report", DOES, EXAMPLES, "RUN")
     p.add_argument("run", help="folder of python -m pyrovae.svi")
     add = p.add_argument_group("data and model").add_argument
     add("--root", type=str | None, metavar="FOLDER", help="that holds the named data sets")

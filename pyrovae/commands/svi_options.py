@@ -42,7 +42,7 @@ def parser() -> "Parser":
     """
     from pyrovae.commands.options import Parser, add_common
 
-    p = Parser("svi", DOES, EXAMPLES)
+    p = Parser(".svi", DOES, EXAMPLES)
     for group in (
         _add_data,
         _add_labels,

@@ -2,7 +2,7 @@
 
 __all__ = ["along_annealing", "dimensions", "of_latent", "of_sweep"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,7 +49,11 @@ def dimensions(found: Latent) -> Figure:
     Args:
         found: Of the data.
     """
-    every = {f"{name} {k + 1}": v for name, c in found.codes.items() for k, v in _numbers(c.kl)}
+    every = {
+        f"{name} {k + 1}": v
+        for name, c in found.codes.items()
+        for k, v in enumerate(c.kl.tolist())
+    }
     largest = dict(sorted(every.items(), key=lambda item: -item[1])[:MOST])
     rate, error = found.rate()
     active = sum(int(c.active.sum()) for c in found.codes.values())
@@ -58,11 +62,6 @@ def dimensions(found: Latent) -> Figure:
     figure = plots.bars(largest, ylabel="KL(q(z|x) || p(z)) (nats)", title=title)
     words = "; ".join(f"{name} {v:.2f}" for name, v in largest.items())
     return told(figure, f"{title}, +- {error:.2f}. KL from the prior: {words}.")
-
-
-def _numbers(values: Tensor) -> Iterator[tuple[int, float]]:
-    """Returns numbers with their places."""
-    return enumerate(values.tolist())
 
 
 def components(codes: Codes) -> Figure:
