@@ -54,6 +54,9 @@ class Codes(ByContent):
     def active(self) -> Tensor:
         r"""Which dimensions are active units, `(d,)`: Cov_x(E[z|x]) > 0.01.
 
+        The number is one of a P(z) of variance 1; on a smaller scale, as of a Dirichlet, means
+        vary by less, used or not.
+
         References:
             Importance weighted autoencoders (Burda et al., 2015), section 5.2,
             https://arxiv.org/abs/1509.00519
