@@ -7,6 +7,7 @@ __all__ = [
     "ConvClassifier",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvNet",
     "Distorted",
     "Encoder",
     "Gated",
@@ -15,8 +16,9 @@ __all__ = [
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
-from math import pi
+from math import pi, prod
 
 import torch
 from torch import Tensor
@@ -44,6 +46,9 @@ class Gated(torch.nn.Module):
     .. math::
         h = (W x + b) \odot \sigma(V x + c)
 
+    Args:
+        dim: That of the units: the last of rows, -3, the channels, of images.
+
     References:
         Language modeling with gated convolutional networks (Dauphin et al., 2017),
         https://arxiv.org/abs/1612.08083
@@ -51,9 +56,13 @@ class Gated(torch.nn.Module):
         https://arxiv.org/abs/1705.07120
     """
 
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
     def forward(self, h: Tensor) -> Tensor:
-        """Returns the gated half of h `(..., 2 n)`, `(..., n)`."""
-        value, gate = h.chunk(2, -1)
+        """Returns the gated half of h, `(..., n)` of `(..., 2 n)`."""
+        value, gate = h.chunk(2, self.dim)
         return value * gate.sigmoid()
 
 
@@ -66,6 +75,24 @@ ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
     "elu": torch.nn.ELU,
     "gated": Gated,
 }
+
+
+def _units(activation: str, dim: int = -1) -> tuple[Callable[[], torch.nn.Module], int]:
+    """Returns what makes the units of a layer, and how many numbers of it each unit takes.
+
+    Args:
+        activation: A name of `ACTIVATIONS`.
+        dim: That of the units.
+
+    Raises:
+        ValueError: If no activation has that name.
+    """
+    if activation not in ACTIVATIONS:
+        near = get_close_matches(str(activation), ACTIVATIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ACTIVATIONS)}"
+        raise ValueError(f"there is no activation {activation!r}; {hint}")
+    unit = ACTIVATIONS[activation]
+    return (partial(Gated, dim), 2) if unit is Gated else (unit, 1)
 
 
 class MLP(torch.nn.Sequential):
@@ -91,12 +118,7 @@ class MLP(torch.nn.Sequential):
     def __init__(
         self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: str = "tanh"
     ) -> None:
-        if activation not in ACTIVATIONS:
-            near = get_close_matches(str(activation), ACTIVATIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ACTIVATIONS)}"
-            raise ValueError(f"there is no activation {activation!r}; {hint}")
-        unit = ACTIVATIONS[activation]
-        gates = 2 if unit is Gated else 1
+        unit, gates = _units(activation)
         widths = [*(gates * width for width in hidden_dims), out_dim]
         layers: list[torch.nn.Module] = []
         for i, o in zip([in_dim, *hidden_dims], widths, strict=True):
@@ -162,25 +184,58 @@ def _sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[in
     return sizes
 
 
+class ConvNet(torch.nn.Sequential):
+    """Numbers of images, `(N, out_dim)` from `(N, C, H, W)`.
+
+    Convolutions of 3 x 3 with stride 2, the units after each, and one linear layer.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        channels: Of the convolutions, each of which halves height and width.
+        out_dim: Size of the linear output.
+        activation: Of the units, a name of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: If no activation has that name.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int],
+        out_dim: int,
+        activation: str = "silu",
+    ) -> None:
+        unit, gates = _units(activation, -3)
+        layers: list[torch.nn.Module] = []
+        for i, o in pairwise([image_shape[0], *channels]):
+            layers += [torch.nn.Conv2d(i, gates * o, 3, stride=2, padding=1), unit()]
+        height, width = _sizes(image_shape, channels)[-1]
+        last = torch.nn.Linear(channels[-1] * height * width, out_dim)
+        super().__init__(*layers, torch.nn.Flatten(), last)
+
+
 class ConvEncoder(torch.nn.Module):
     """mu(X) and sigma(X) of Q(z|X), each `(N, z_dim)`, from images X `(N, C, H, W)`.
 
-    Convolutions of 3 x 3 with stride 2 and SiLU units, and one linear layer.
+    One `ConvNet` gives both, as an `MLP` those of an `Encoder`.
 
     Args:
         image_shape: `(C, H, W)`.
         channels: Of the convolutions, each of which halves height and width.
         z_dim: Dimensions of the latent.
+        activation: Of the units, as of `ConvNet`.
     """
 
-    def __init__(self, image_shape: Sequence[int], channels: Sequence[int], z_dim: int) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int],
+        z_dim: int,
+        activation: str = "silu",
+    ) -> None:
         super().__init__()
-        layers: list[torch.nn.Module] = []
-        for i, o in pairwise([image_shape[0], *channels]):
-            layers += [torch.nn.Conv2d(i, o, 3, stride=2, padding=1), torch.nn.SiLU()]
-        height, width = _sizes(image_shape, channels)[-1]
-        last = torch.nn.Linear(channels[-1] * height * width, 2 * z_dim)
-        self.net = torch.nn.Sequential(*layers, torch.nn.Flatten(), last)
+        self.net = ConvNet(image_shape, channels, 2 * z_dim, activation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mu(x) and sigma(x) > 0, each `(N, z_dim)`."""
@@ -291,29 +346,36 @@ class Distorted(torch.nn.Module):
 class ConvDecoder(torch.nn.Module):
     """f(z), images `(..., C, H, W)`, from z `(..., z_dim)`: a `ConvEncoder` in reverse.
 
-    One linear layer, transposed convolutions of 3 x 3 with stride 2 between SiLU units, which
-    double height and width, and a `Bias` of the image.
+    One linear layer, transposed convolutions of 3 x 3 with stride 2, which double height and
+    width, each after units, and a `Bias` of the image.
 
     Args:
         z_dim: Dimensions of the latent.
         channels: As the encoder has them, reversed.
         image_shape: `(C, H, W)` of f(z).
+        activation: Of the units, as of `ConvNet`.
     """
 
-    def __init__(self, z_dim: int, channels: Sequence[int], image_shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        channels: Sequence[int],
+        image_shape: Sequence[int],
+        activation: str = "silu",
+    ) -> None:
         super().__init__()
+        unit, gates = _units(activation, -3)
         sizes = _sizes(image_shape, channels)[::-1]
-        first = (channels[0], *sizes[0])
+        first = (gates * channels[0], *sizes[0])
         layers: list[torch.nn.Module] = [
-            torch.nn.Linear(z_dim, channels[0] * sizes[0][0] * sizes[0][1]),
+            torch.nn.Linear(z_dim, prod(first)),
             torch.nn.Unflatten(-1, first),
         ]
-        for (i, o), (height, width) in zip(
-            pairwise([*channels, image_shape[0]]), sizes[1:], strict=True
-        ):
+        outputs = [*(gates * width for width in channels[1:]), image_shape[0]]
+        for i, o, (height, width) in zip(channels, outputs, sizes[1:], strict=True):
             even = (1 - height % 2, 1 - width % 2)  # where halving did not round up
             up = torch.nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=even)
-            layers += [torch.nn.SiLU(), up]
+            layers += [unit(), up]
         self.net = torch.nn.Sequential(*layers)
         self.bias = Bias(*image_shape)
 

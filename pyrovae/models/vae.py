@@ -156,7 +156,7 @@ class VAE(Model):
             TypeError: If an encoder of your own returns no pair.
         """
         x = self.checked(x)
-        if self.image_shape and not isinstance(self.encoder, Encoder):
+        if self.image_shape and not isinstance(self.encoder, Encoder | MLP):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
         form = f"what Q(z|x) is made of, (N, {self.posterior.outputs})"
