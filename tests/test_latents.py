@@ -93,6 +93,50 @@ def test_means_that_are_known_by_draws_alone_make_no_dimension_active(scale):
     assert both == pytest.approx(2 * exact, abs=0.1)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_activity_is_measured_by_the_priors_variance(known):
+    """On any scale of z: the same program at 1/10 of it has the same active units."""
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(1))
+    normal = dist.Normal if known else without_mean
+
+    def make(scale):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", normal(x.new_zeros(len(x), 3), scale).to_event(1))
+                pyro.sample("x", dist.Normal(z[..., :2] / scale, 1.0).to_event(1), obs=x)
+
+        def guide(x):  # shares of the prior's variance in the means: 1/4, 0.04, 0
+            loc = torch.stack([0.5 * x[:, 0], 0.2 * x[:, 1], 0 * x[:, 0]], 1)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(scale * loc, scale / 2).to_event(1))
+
+        return pv.latent(model, guide, x, seed=0)["z"]
+
+    for scale in (0.1, 1.0, 10.0):
+        z = make(scale)
+        error = 4 * scale**2 * math.sqrt(2 / (400 * (1 if known else 16)))
+        assert (z.prior_variance - scale**2).abs().max() < (1e-6 * scale**2 if known else error)
+        assert z.active.tolist() == [True, True, False]
+
+
+def test_shares_of_topics_are_active():
+    words = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]).repeat(20, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Dirichlet(x.new_full((len(x), 3), 20.0)))
+            pyro.sample("x", dist.Multinomial(9, z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Dirichlet(20 + x))
+
+    z = pv.latent(model, guide, words, seed=0)["z"]
+    torch.testing.assert_close(z.prior_variance, torch.full((3,), 2 / 9 / 61).double())
+    assert z.active.all()
+    assert (z.variance < 0.01).all()
+
+
 def test_layers_have_a_rate_each():
     torch.manual_seed(0)
     deep, x = pv.HierarchicalVAE(4, (3, 2), (5,)), bits(64, 4)

@@ -18,7 +18,7 @@ from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 STREAM = 21  # of random numbers
-ACTIVE = 0.01  # variance of the means over data, beyond which a dimension is in use
+ACTIVE = 0.01  # share of the prior's variance: where means vary by more, a dimension is in use
 COMPARED = 2_000  # data whose codes are compared with each other, at most
 
 
@@ -33,12 +33,15 @@ class Codes(ByContent):
             draws before it, or its mean is known by its draws alone.
         divergence: KL(q(z|x) || p(z)), `(N, groups)`, nats; a group is a dimension where both
             densities are products over these.
+        prior_variance: Of z under P(z), `(d,)`; of a prior that depends on data or on latents
+            before it, over all of these that were met.
     """
 
     mean: Tensor
     sd: Tensor
     error: Tensor
     divergence: Tensor
+    prior_variance: Tensor
 
     @property
     def kl(self) -> Tensor:
@@ -52,16 +55,17 @@ class Codes(ByContent):
 
     @property
     def active(self) -> Tensor:
-        r"""Which dimensions are active units, `(d,)`: Cov_x(E[z|x]) > 0.01.
+        r"""Which dimensions are active units, `(d,)`: Var_x(E[z|x]) > 0.01 Var(z) under P(z).
 
-        The number is one of a P(z) of variance 1; on a smaller scale, as of a Dirichlet, means
-        vary by less, used or not.
+        Of P(z) = N(0, I) that is Burda's 0.01, on another scale, as of shares of topics, the same
+        share. A P(z) without a finite variance is measured by 0.01 itself.
 
         References:
             Importance weighted autoencoders (Burda et al., 2015), section 5.2,
             https://arxiv.org/abs/1509.00519
         """
-        return self.variance > ACTIVE
+        scale = torch.where(self.prior_variance.isfinite(), self.prior_variance, 1.0)
+        return self.variance > ACTIVE * scale
 
     def components(self) -> tuple[Tensor, Tensor]:
         """Returns the principal axes of the means, by rows, and their shares of the variance.
@@ -225,5 +229,10 @@ def _codes(program: Program, num_particles: int, seed: int) -> dict[str, Codes]:
                 sd = (code.variance.mean(0) + spread).sqrt()
                 error = (spread / num_particles).sqrt()
                 found = code.mean.mean(0), sd, error, code.divergence.mean(0)
-                parts.setdefault(name, []).append(found)
-    return {n: Codes(*map(torch.cat, zip(*found, strict=True))) for n, found in parts.items()}
+                second = (code.prior_mean.square() + code.prior_variance).mean(0)
+                parts.setdefault(name, []).append((*found, code.prior_mean.mean(0), second))
+    codes = {}
+    for name, found in parts.items():
+        mean, sd, error, kl, first, second = map(torch.cat, zip(*found, strict=True))
+        codes[name] = Codes(mean, sd, error, kl, second.mean(0) - first.mean(0).square())
+    return codes

@@ -15,7 +15,7 @@ from pyrovae.program.particles import Computed
 from pyrovae.program.sites import Site, Values
 from pyrovae.program.sums import log_prob
 
-FIELDS = 3  # tables of a site
+FIELDS = 5  # tables of a site
 
 
 class Code(NamedTuple):
@@ -27,11 +27,15 @@ class Code(NamedTuple):
         divergence: KL(q(z|x) || p(z)), `(S, n, groups)`, nats: a group is a dimension where both
             densities are products over these. Of sites that Pyro knows no integral of it is
             log q - log p at the draw.
+        prior_mean: Of z under the prior given the latents that it depends on, `(S, n, d)`.
+        prior_variance: Likewise.
     """
 
     mean: Tensor
     variance: Tensor
     divergence: Tensor
+    prior_mean: Tensor
+    prior_variance: Tensor
 
 
 def code_of(program: Program, rows: range, num_particles: int) -> dict[str, Code]:
@@ -93,25 +97,29 @@ def _coded(
             )
         met.add(name)
         axis, event = program.sites.axis(q), q["fn"].event_dim
-        for value, at_axis in (*((m, axis) for m in _moments(q)), (kl, axis + event - 1)):
+        found = *_moments(q), kl, *_moments(p[name], redraw=True)
+        places = axis, axis, axis + event - 1, axis, axis
+        for value, at_axis in zip(found, places, strict=True):
             table = value.movedim(at_axis, lead)
             tables.append(table.reshape(*table.shape[: lead + 1], -1)[..., : len(rows), :])
     return Computed({}, tuple(tables))
 
 
-def _moments(site: Site) -> tuple[Tensor, Tensor]:
-    """Returns mean and variance of a site, `(batch, event)`; of what has none known, the draw's.
+def _moments(site: Site, *, redraw: bool = False) -> tuple[Tensor, Tensor]:
+    """Returns mean and variance of a site, `(batch, event)`; of what has none known, a draw's.
 
     A draw's variance is that of the draws, which whoever averages them adds.
 
     Args:
-        site: Of the guide.
+        site: Of guide or model.
+        redraw: Whether its value was not drawn from its own distribution.
     """
     fn, value = site["fn"], site["value"]
     try:
         mean, variance = fn.mean, fn.variance
     except (NotImplementedError, AttributeError):
-        return value, torch.zeros_like(value)
+        mean = fn.sample() if redraw else value
+        variance = torch.zeros_like(mean)
     return mean.expand(value.shape), variance.expand(value.shape)
 
 
