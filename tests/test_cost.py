@@ -140,7 +140,7 @@ def test_a_dry_run_computes_nothing_and_writes_nothing(tmp_path, capsys, monkeyp
     assert set(told["seconds_of_workers"]) == {"1", "2", "4", "8", "16", "32", "64"}
     assert told["memory"] > 2**26
     monkeypatch.setattr(module, "_start", lambda: 1.0)
-    assert main(options) == 0
+    assert main([*options, "--estimators", "importance"]) == 0
     out = capsys.readouterr().out
     assert "workers" in out
     assert "GiB a process" in out

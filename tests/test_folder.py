@@ -15,8 +15,8 @@ from pyrovae.__main__ import main
 from pyrovae.runs.folder import Folder, worked_in
 
 pytestmark = pytest.mark.usefixtures("float32")
-FIT = "svi --num-epochs 1 --z-dim 2 --hidden-dims 8 --num-particles 20 --no-progress".split()
 FEW = "--num-particles 20 --estimators importance --no-progress".split()
+FIT = [*"svi --num-epochs 1 --z-dim 2 --hidden-dims 8".split(), *FEW]
 THEIRS = [
     "figures/training.png",
     "report.html",

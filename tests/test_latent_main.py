@@ -9,7 +9,8 @@ from pyrovae import runs
 from pyrovae.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("float32")
-SMALL = "--num-epochs 1 --hidden-dims 8 --num-particles 20 --no-progress --z-dim 2".split()
+ONE = "--num-epochs 1 --num-particles 20 --estimators elbo importance --no-progress".split()
+SMALL = [*ONE, *"--hidden-dims 8 --z-dim 2".split()]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def test_a_run_its_codes_and_what_other_trainings_give(folder, capsys):
 def test_a_model_of_layers_and_one_on_a_condition(tmp_path, capsys):
     for model, sites in (("hierarchical-vae", ("z2", "z1")), ("cvae", ("z",))):
         out = str(tmp_path / model)
-        options = "--num-epochs 1 --num-particles 20 --no-progress".split()
-        assert main(["svi", "--model", model, *options, "--out", out]) == 0
+        assert main(["svi", "--model", model, *ONE, "--out", out]) == 0
         assert "dimensions" in (tmp_path / model / "report.html").read_text()
         capsys.readouterr()
         assert main(["latent", out, "--json"]) == 0

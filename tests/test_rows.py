@@ -344,7 +344,8 @@ def test_peak_memory_does_not_grow_with_the_data(tmp_path, kind):
 def test_the_commands_take_a_npy_on_disk(tmp_path, capsys):
     np.save(tmp_path / "x.npy", grey(150))
     run = ["--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "-n", "2"]
-    small = ["--hidden-dims", "8", "--z-dim", "2", "--num-particles", "20", "--no-progress"]
+    small = ["--hidden-dims", "8", "--z-dim", "2", "--estimators", "importance"]
+    small += ["--num-particles", "20", "--no-progress"]
     assert fit_main([*run, *small]) == 0, capsys.readouterr().err
     for more in ([], ["--rows", "5"], ["--rows", "3:20:2", "--data", str(tmp_path / "x.npy")]):
         options = ["--num-particles", "20", "--estimators", "importance", "--no-progress"]
