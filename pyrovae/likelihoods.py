@@ -24,6 +24,7 @@ __all__ = [
     "Poisson",
     "StudentT",
     "families",
+    "family",
     "make",
 ]
 
@@ -55,6 +56,7 @@ class Likelihood(torch.nn.Module):
     Attributes:
         name: The name a user writes.
         outputs: Decoder outputs per data dimension, such as 2 for a mean and a scale each.
+        binary: Whether X are in {0, 1}.
 
     Example:
         >>> p = make("bernoulli")(torch.zeros(7, 3))  # of f = 0, P(X = 1 | z) = 1/2
@@ -64,6 +66,7 @@ class Likelihood(torch.nn.Module):
 
     name: ClassVar[str]
     outputs: int = 1
+    binary: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Adds the class to `families`, where it has a name of its own.
@@ -117,6 +120,7 @@ class Bernoulli(Likelihood):
     """
 
     name = "bernoulli"
+    binary = True
 
     def forward(self, f: Tensor) -> TorchDistribution:
         """Returns Bernoulli(logits=f) for f `(..., D)`: event shape `(D,)`."""
@@ -148,6 +152,7 @@ class ContinuousBernoulli(Bernoulli):
     """
 
     name = "continuous-bernoulli"
+    binary = False
 
     def forward(self, f: Tensor) -> TorchDistribution:
         """Returns ContinuousBernoulli(logits=f) for f `(..., D)`: event shape `(D,)`."""
@@ -488,6 +493,19 @@ def _logit(share: Tensor) -> Tensor:
     return torch.logit(share.clamp(0.001, 0.999))
 
 
+def family(name: str) -> type[Likelihood]:
+    """Returns the class of a likelihood's name, whatever options are written behind it.
+
+    Args:
+        name: Such as "student-t(df=3)".
+
+    Raises:
+        ValueError: If no family has that name; those most like it are said.
+    """
+    hint = "a family of your own is known once its module is imported"
+    return find(families, called(name, "likelihood").name, "likelihood", hint)
+
+
 def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) -> Likelihood:
     """Returns a likelihood from a family's name, its class, or an instance of it.
 
@@ -507,9 +525,7 @@ def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) ->
     if isinstance(likelihood, Likelihood):
         return likelihood
     if isinstance(likelihood, str):
-        asked = called(likelihood, "likelihood")
-        hint = "a family of your own is known once its module is imported"
-        likelihood = find(families, asked.name, "likelihood", hint)
+        asked, likelihood = called(likelihood, "likelihood"), family(likelihood)
         if asked.args or asked.kwargs:
             return made(
                 likelihood, asked._replace(kwargs={**asked.kwargs, **config}), "likelihood"

@@ -274,10 +274,27 @@ def test_nothing_to_resume(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("args", "binarize"),
+    [
+        ([], "dynamic"),
+        (["--likelihood", "bernoulli"], "dynamic"),
+        (["--likelihood", "continuous-bernoulli"], "none"),
+        (["--likelihood", "student-t(df=3)"], "none"),
+        (["--model", "cvae", "--model.likelihood", "poisson"], "none"),
+        (["--model", "hierarchical-vae"], "dynamic"),
+        (["--model", "gaussian-mixture", "--model.num_components", "3"], "none"),
+        (["--likelihood", "normal", "--binarize", "threshold"], "threshold"),
+    ],
+)
+def test_grey_data_are_made_binary_for_a_bernoulli_alone(args, binarize):
+    assert configured(args).binarize == binarize
+
+
+@pytest.mark.parametrize(
     "args",
     [
         ["--binarize", "none", "--likelihood", "continuous-bernoulli"],
-        ["--binarize", "none", "--likelihood", "normal"],
+        ["--likelihood", "normal"],
         ["--binarize", "none", "--likelihood", "normal", "--sigma", "0.3"],
         ["--binarize", "threshold", "--estimators", "importance"],
         ["--binarize", "static", "--estimators", "prior", "elbo"],

@@ -1,6 +1,6 @@
 """Which model a command line asks for, and its options: `--model NAME --model.OPTION VALUE`."""
 
-__all__ = ["add_model", "options_of", "resolve", "with_options_shown"]
+__all__ = ["add_model", "binary", "options_of", "resolve", "with_options_shown"]
 
 import re
 from argparse import SUPPRESS
@@ -210,3 +210,22 @@ def options_of(config: Mapping[str, object]) -> dict[str, object]:
     if isinstance(family := found.get("likelihood"), str):
         found["likelihood"] = likelihood_name(family)
     return found
+
+
+def binary(config: Mapping[str, object]) -> bool:
+    """Returns whether the model of a configuration is one of X in {0, 1}.
+
+    Its likelihood decides, where it has one; else the class says so.
+
+    Args:
+        config: Of the run, filled in by `resolve`.
+
+    Raises:
+        ValueError: If there is no likelihood of that name.
+    """
+    from pyrovae.likelihoods import family
+
+    name = options_of(config).get("likelihood")
+    return (
+        family(name).binary if isinstance(name, str) else model_class(str(config["model"])).binary
+    )

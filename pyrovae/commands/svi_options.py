@@ -76,7 +76,7 @@ def _add_data(p: "Parser") -> None:
     add(
         "--binarize",
         choices=["static", "dynamic", "threshold", "none"],
-        help="(default: dynamic; of a program: none)",
+        help="(default: dynamic where X are in {0, 1}, as of a Bernoulli, else none)",
     )
     add(
         "--valid-size",
@@ -244,7 +244,7 @@ def configured(argv: list[str]) -> "Namespace":
             program comes with a model's options.
     """
     from pyrovae.commands.dotted import estimator_options, without_dotted
-    from pyrovae.commands.model_options import resolve, with_options_shown
+    from pyrovae.commands.model_options import binary, resolve, with_options_shown
 
     p = with_options_shown(parser(), argv)
     argv, dotted = without_dotted(argv)
@@ -259,10 +259,11 @@ def configured(argv: list[str]) -> "Namespace":
         raise ValueError("a program is no model with options; give --program or --model")
     with blamed(*own_code(vars(config))):
         resolve(config, dotted.model)
+        drawn = not config.program and binary(vars(config))
     named = "elbo" if config.program else model_class(config.model).objective
     config.objective = config.objective or named
     config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)
-    config.binarize = config.binarize or ("none" if config.program else "dynamic")
+    config.binarize = config.binarize or ("dynamic" if drawn else "none")
     return config
 
 

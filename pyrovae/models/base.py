@@ -66,6 +66,8 @@ class Model(torch.nn.Module):
         objective: What its command maximises where nobody says otherwise, by name.
         target: What its evidence is, as tables and pages write it: "log P(X|Y)" where all that it
             is given besides is a condition.
+        binary: Whether its command draws X in {0, 1} from grey data where nobody says otherwise;
+            of a model that is asked for with a likelihood, that decides.
         model: A method `model(self, *data)`, the Pyro program.
         guide: Likewise; `None` where nothing is left to guess.
 
@@ -77,6 +79,7 @@ class Model(torch.nn.Module):
     inputs: ClassVar[tuple[str, ...]] = ("x",)
     objective: ClassVar[str] = "elbo"
     target: ClassVar[str] = "log P(X)"
+    binary: ClassVar[bool] = True
     model: Callable[..., None] = _no_model
     guide: Callable[..., None] | None = None
 

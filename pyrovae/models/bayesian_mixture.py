@@ -69,6 +69,7 @@ class BayesianGaussianMixture(Model):
     """
 
     name = "bayesian-gaussian-mixture"
+    binary = False
 
     def __init__(
         self, x_dim: int, num_components: int, prior_scale: float = 5.0, sigma: float = 1.0

@@ -52,6 +52,7 @@ class LinearGaussian(Model):
     """
 
     name = "linear-gaussian"
+    binary = False
 
     def __init__(self, x_dim: int, z_dim: int, sigma: float | None = 1.0) -> None:
         super().__init__()

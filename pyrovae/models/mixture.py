@@ -54,6 +54,7 @@ class GaussianMixture(Model):
     """
 
     name = "gaussian-mixture"
+    binary = False
 
     def __init__(self, x_dim: int, num_components: int, floor: float = 0.01) -> None:
         super().__init__()
