@@ -1,6 +1,13 @@
 """Distributions that torch and Pyro lack: as Pyro's own, for observed data."""
 
-__all__ = ["DiscretizedLogistic", "ExchangeableNormal", "Label", "NormalMixture", "OpenBeta"]
+__all__ = [
+    "Categorical",
+    "DiscretizedLogistic",
+    "ExchangeableNormal",
+    "Label",
+    "NormalMixture",
+    "OpenBeta",
+]
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -74,6 +81,24 @@ class OpenBeta(dist.Beta):
     """The Beta distribution, which has no number at 0 and at 1: its density is 0 there, or inf."""
 
     support = _OpenInterval()
+
+
+class Categorical(dist.Categorical):
+    """A category whose classes are numbers 0, ..., K - 1, as grey levels are: it has a mean."""
+
+    @property
+    def mean(self) -> Tensor:
+        """sum_k k p_k, of the batch shape."""
+        return self.probs @ self._numbers()
+
+    @property
+    def variance(self) -> Tensor:
+        """sum_k k^2 p_k - mean^2."""
+        return self.probs @ self._numbers().square() - self.mean.square()
+
+    def _numbers(self) -> Tensor:
+        """Returns 0, ..., K - 1, of the type of the probabilities."""
+        return torch.arange(self.probs.shape[-1]).to(self.probs)
 
 
 class DiscretizedLogistic(TorchDistribution):

@@ -432,8 +432,12 @@ class Categorical(Likelihood):
         return {"num_classes": self.outputs}
 
     def forward(self, f: Tensor) -> TorchDistribution:
-        """Returns Categorical(logits) for f `(..., K D)`, class by class: event shape `(D,)`."""
-        return dist.Categorical(logits=f.unflatten(-1, (self.outputs, -1)).mT).to_event(1)
+        """Returns Categorical(logits) for f `(..., K D)`, class by class: event shape `(D,)`.
+
+        Its mean, as pictures show it, is that of the numbers of the classes.
+        """
+        logits = f.unflatten(-1, (self.outputs, -1)).mT
+        return distributions.Categorical(logits=logits).to_event(1)
 
 
 class DiscretizedLogistic(Likelihood):

@@ -49,6 +49,15 @@ def test_data_outside_a_support_are_refused(name, good, bad):
         pv.importance_sampling(vae.model, vae.guide, x, num_particles=4)
 
 
+def test_classes_have_the_mean_of_their_numbers():
+    """Which pictures show; a category of torch's has none."""
+    p = likelihoods.make("categorical(4)")(torch.randn(3, 2 * 4)).expand((5, 3))
+    each, numbers = p.base_dist.probs, torch.arange(4.0)
+    torch.testing.assert_close(p.mean, (each * numbers).sum(-1))
+    torch.testing.assert_close(p.variance, (each * (numbers - p.mean[..., None]) ** 2).sum(-1))
+    assert p.mean.shape == (5, 3, 2)
+
+
 @pytest.mark.parametrize(("loc", "scale"), [(0.3, 0.1), (0.0, 1e-4), (1.2, 0.02), (-20.0, 0.3)])
 def test_discretized_logistic_is_a_probability(loc, scale):
     """It adds up to 1, tails included, and no level is lost to rounding."""

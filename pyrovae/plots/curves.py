@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from pyrovae.plots.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, YELLOW, canvas, told
@@ -50,6 +51,8 @@ def lines(
             axes.fill_between(at, y - band, y + band, color=color, alpha=0.25, linewidth=0)
     if log_x:
         axes.set_xscale("log")
+    elif not (at % 1).any():
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.legend(frameon=False, title="band: 2 standard errors" if errors else None)
     return figure
