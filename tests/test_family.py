@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyrovae.latents.summary import Codes
+
 
 @pytest.fixture
 def family(monkeypatch):
@@ -14,10 +16,15 @@ def family(monkeypatch):
 
 
 def test_active_units_are_those_whose_mean_varies(family):
+    """Errors of the means add to their variance, 1, 0.04, 0.0025 and 0; a class has no mean."""
     torch.manual_seed(0)
-    scales = torch.tensor([1.0, 0.2, 0.05, 0.0])  # of the means: variances 1, 0.04, 0.0025, 0
-    draws = torch.randn(500, 4) * scales + torch.randn(50, 500, 4)  # whose own noise is 1 / 50
-    assert family.units([draws]) == {"active": 2, "units": 4}
+    mean = torch.randn(500, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0]) + 0.14 * torch.randn(500, 4)
+    classes = torch.full((500, 3), torch.nan)
+    assert family.units([codes(mean, 0.14), codes(classes)]) == {"active": 2, "units": 4}
+
+
+def codes(mean, error=0.0):
+    return Codes(mean, mean, torch.full_like(mean, error), mean, torch.ones(mean.shape[1]))
 
 
 def test_differences_are_paired_and_know_of_training_noise(family):

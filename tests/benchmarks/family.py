@@ -15,10 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import process_time
 
-import pyro
 import torch
 
 import pyrovae as pv
+from pyrovae.latents.summary import Codes
 
 PRIORS = {"normal": "normal", "mixture": "mixture(100)", "vamp": "vamp(100)", "flow": "flow"}
 POSTERIORS = "diagonal", "full", "flow"
@@ -136,8 +136,9 @@ def run(row, seed, epochs, rows):
     if model.guide is None:
         with torch.no_grad():
             back = model.reconstruction(*test).mean().item()
-            codes = [model.code(*test)[None]]
-        return Result(elbo=back, **common, **units(codes))
+            code = model.code(*test)
+        exact = Codes(code, *[torch.zeros_like(code)] * 3, torch.ones_like(code[0]))
+        return Result(elbo=back, **common, **units([exact]))
     semi = isinstance(model, pv.SemiSupervisedVAE)
     best = pv.Importance(5_000) if row.label in SAMPLED else pv.Best()
     evidence = pv.evaluate(
@@ -148,26 +149,16 @@ def run(row, seed, epochs, rows):
     if semi:
         right = model.classify(test[0]).argmax(1) == pv.data.load("digits").test.y[:rows]
         common["accuracy"] = right.double().mean().item()
+    latent = pv.latent(model.model, model.guide, *test, num_particles=200, seed=0)
     return Result(
         best.value.tolist(), best.monte_carlo_error, evidence["elbo"].mean,
-        len(best.value) - best.verdict().count("ok"), **common,
-        **units(draws_of(model.guide, test)),
+        len(best.value) - best.verdict().count("ok"), **common, **units(latent.codes.values()),
     )  # fmt: skip
 
 
-def draws_of(guide, data, num_draws=200):
-    """Draws of each latent layer z, (S, N, d)."""
-    pyro.set_rng_seed(0)
-    with torch.no_grad():
-        traces = [pyro.poutine.trace(guide).get_trace(*data) for _ in range(num_draws)]
-    sites = [name for name in traces[0].stochastic_nodes if name.startswith("z")]
-    return [torch.stack([t.nodes[site]["value"] for t in traces]) for site in sites]
-
-
-def units(draws):
-    """How many dimensions of z have a mean of Q(z|X) whose variance over data exceeds 0.01."""
-    noise = [z.var(0).mean(0) / len(z) if len(z) > 1 else 0.0 for z in draws]  # of that mean
-    active = [z.mean(0).var(0) - extra > 0.01 for z, extra in zip(draws, noise, strict=True)]
+def units(codes):
+    """How many dimensions of z are active, and how many there are; a class has no mean."""
+    active = [c.active for c in codes if not c.mean.isnan().any()]
     return {"active": int(sum(a.sum() for a in active)), "units": sum(a.numel() for a in active)}
 
 
@@ -266,8 +257,9 @@ this page, of {seeds} trainings of each model, in some 10 minutes on two cores.
 - The **ELBO** is lower by what the guide costs, the mean of KL(Q(z|X) || P(z|X)). By the ELBO
   alone one would mistake a better guide for a better model.
 - **Active units** are the latent dimensions whose mean of Q(z|X) varies over the data by more
-  than 0.01 (Burda et al., 2015), of all layers together. In lower layers, and in a CVAE, a P(z)
-  that moves with what is above, or with Y, counts as well.
+  than 0.01 of the variance under P(z) (Burda et al., 2015; `pv.latent`), of all layers together;
+  of an `AutoEncoder`, which has no P(z), by more than 0.01. In lower layers, and in a CVAE, a
+  P(z) that moves with what is above, or with Y, counts as well.
 - **Seconds** are of one core, for the training with its validation.
 
 An `AutoEncoder` has no log P(X): its reconstruction, log P(X|c(X)), is {back} nats and is no
