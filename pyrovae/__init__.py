@@ -62,6 +62,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
     from pyrovae.models.vae import VAE as VAE
+    from pyrovae.posteriors.draws import Draws as Draws
+    from pyrovae.posteriors.draws import posterior as posterior
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
@@ -79,6 +81,8 @@ _NAMES = {
     "Calibration": "evidence.calibration",
     "CVAE": "models.cvae",
     "ConvVAE": "models.conv",
+    "Draws": "posteriors.draws",
+    "posterior": "posteriors.draws",
     "Defensive": "evidence.samplers.proposals",
     "Certificate": "certificate",
     "Check": "program",

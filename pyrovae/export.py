@@ -19,10 +19,12 @@ from pyrovae.program import (
     Program,
     Site,
     Values,
+    by_datum,
     inspect,
     observes_data,
     predict,
     reproducible,
+    taken,
 )
 from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
@@ -197,8 +199,7 @@ def _resampled(
     share = weights.log_w.softmax(0)  # (S, n)
     chosen = torch.multinomial(share.T, num_samples, replacement=True).T  # (L, n)
     latent = [s for s in program.sites.model if s["name"] in z and not s["is_observed"]]
-    index = chosen.to(log_q.device)
-    kept = {s["name"]: _take(program, s, z[s["name"]], index) for s in latent}
+    kept = {s["name"]: taken(program, s, z[s["name"]], chosen) for s in latent}
     return weights, chosen, kept
 
 
@@ -213,19 +214,6 @@ def _log_joint(program: Program, z: Values, rows: range, part: slice) -> Tensor:
     """
     z = {name: value[part] for name, value in z.items()}
     return program.log_joint(z, rows, len(next(iter(z.values()))))
-
-
-def _take(program: Program, site: Site, value: Tensor, chosen: Tensor) -> Tensor:
-    """Returns the draws of a site's value that were chosen for each datum, `(L, ..., event)`.
-
-    Args:
-        program: Which knows the axis of the data.
-        site: Of the model.
-        value: Its S draws, `(S, ..., event)`.
-        chosen: Numbers of particles for each datum, `(L, n)`.
-    """
-    index = program.align(chosen, site, value)
-    return value.gather(0, index.expand(-1, *value.shape[1:]))
 
 
 def _labelled(
@@ -245,18 +233,9 @@ def _labelled(
         Names of the dimensions, "draw", "datum", the plates from left to right, "<site>_dim_<i>";
         and the values, `(L, n, plates, event)`.
     """
-    event_dim = site["fn"].event_dim
-    plates = {(f.dim or 0) - event_dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
-    data = program.sites.axis(site)
-    others = [axis for axis in sorted(plates) if axis != data]
-    event = list(range(-event_dim, 0))
-    pads = [a for a in range(1 - value.ndim, -event_dim) if a not in plates]
-    value = value.permute(0, data, *others, *event, *pads)
-    value = value.reshape(value.shape[: 2 + len(others) + event_dim])[:, : len(rows)]
-    names = [plates[axis] for axis in others] + [
-        f"{site['name']}_dim_{i}" for i in range(event_dim)
-    ]
-    return ["draw", "datum", *names], value.cpu().numpy()
+    plates, value = by_datum(program, site, value, rows)
+    event = [f"{site['name']}_dim_{i}" for i in range(site["fn"].event_dim)]
+    return ["draw", "datum", *plates, *event], value.cpu().numpy()
 
 
 def _from_dict(

@@ -32,7 +32,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
     {"priors", "guides"},
     {"labelled", "program", "models"},
     {"svi", "evidence", "plots"},
-    {"certificate", "latents"},
+    {"certificate", "latents", "posteriors"},
     {"runs", "export"},
     {"report"},
     {"commands"},

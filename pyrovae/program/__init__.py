@@ -22,6 +22,7 @@ from pyrovae.program.curvature import Curvature, Curvatures
 from pyrovae.program.densities import Program
 from pyrovae.program.handlers import Quantiles, Replaced
 from pyrovae.program.inspection import Check, check, check_density, factors_alone, inspect
+from pyrovae.program.layout import by_datum, taken
 from pyrovae.program.objective import (
     Paths,
     Terms,
@@ -42,7 +43,7 @@ from pyrovae.program.sharing import (
     scored_by_products,
     shares_latents,
 )
-from pyrovae.program.simulation import predict, simulate
+from pyrovae.program.simulation import draw_summed, predict, simulate
 from pyrovae.program.sites import Distribution, Site, Values, base, is_factor, observes_data
 from pyrovae.program.state import buffers_of, check_kinds, put_back, state_of
 
@@ -70,6 +71,7 @@ __all__ = [
     "base",
     "bound",
     "buffers_of",
+    "by_datum",
     "check",
     "check_callables",
     "check_data",
@@ -78,6 +80,7 @@ __all__ = [
     "check_observed",
     "code_of",
     "draw_latents",
+    "draw_summed",
     "evaluation",
     "explained",
     "factors_alone",
@@ -102,5 +105,6 @@ __all__ = [
     "simulate",
     "state_of",
     "summing_out",
+    "taken",
     "terms",
 ]

@@ -1,9 +1,13 @@
 """Data drawn from a program, in place of what it observes."""
 
-__all__ = ["predict", "simulate"]
+__all__ = ["draw_summed", "predict", "simulate"]
 
+from collections.abc import Collection
+
+import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Categorical
 
 from pyrovae.program.densities import Program
 from pyrovae.program.particles import Computed, OneByOne
@@ -53,16 +57,24 @@ def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]
     return tuple(simulated), z
 
 
-def predict(program: Program, z: Values, rows: range, num_particles: int) -> Values:
-    """Returns x ~ p(x|z) by site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`.
+def predict(
+    program: Program,
+    z: Values,
+    rows: range,
+    num_particles: int,
+    names: Collection[str] | None = None,
+) -> Values:
+    """Returns what the model draws given latents z by site, `(S, ..., event)`: x ~ p(x|z).
 
     Args:
-        program: Its model draws x.
+        program: Its model draws.
         z: Latents by site, `(S, ..., event)`.
         rows: The n rows of a block, by number.
         num_particles: S.
+        names: Of the sites that are returned; `None` for those that observe data.
     """
-    names = {s["name"] for s in program.sites.model if observes_data(s)}
+    if names is None:
+        names = {s["name"] for s in program.sites.model if observes_data(s)}
     particles = program.particles if program.particles.vectorized else OneByOne()
 
     def draw(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
@@ -71,6 +83,46 @@ def predict(program: Program, z: Values, rows: range, num_particles: int) -> Val
         return Computed({s["name"]: s["value"] for s in sites if s["name"] in names}, ())
 
     return particles.run(draw, program, rows, num_particles, Computed(z, ())).z
+
+
+def draw_summed(program: Program, z: Values, rows: range, num_particles: int) -> Values:
+    r"""Returns z and, of each latent k that is summed out, a draw of its posterior given z and x.
+
+    .. math::
+        k_i \sim p(k_i | x, z, k_1, \ldots, k_{i-1}) \propto
+        \sum_{k_{i+1}, \ldots} p(x, z, k_1, k_2, \ldots)
+
+    one site after another, each at the price of as many densities as it has values.
+
+    Args:
+        program: With what is summed out.
+        z: The other latents by site, `(S, ..., event)`.
+        rows: The n rows of a block, by number.
+        num_particles: S.
+
+    Raises:
+        ValueError: If a datum has several values of one such site, in plates of its own.
+    """
+    if not program.enumerated:
+        return z
+    like = predict(program, z, rows, num_particles, program.enumerated)
+    sites = {s["name"]: s for s in program.sites.model if s["name"] in program.enumerated}
+    for name, site in sites.items():
+        values, event = site["fn"].enumerate_support(expand=False), site["fn"].event_shape
+        numbers = values.reshape(len(values), *event)  # (K, event)
+        shape = like[name].shape
+        log_p = [
+            program.log_joint({**z, name: v.expand(shape)}, rows, num_particles) for v in numbers
+        ]
+        chosen = Categorical(logits=torch.stack(log_p, -1)).sample()  # (S, n)
+        place = program.align(chosen, site, like[name]).reshape(-1, *[1] * len(event))
+        if place.numel() * event.numel() != like[name].numel():
+            raise ValueError(
+                f"latent {name!r} has several values of a datum, in plates of its own, and draws "
+                "of it given x and z are not to be had; let the guide draw it"
+            )
+        z = {**z, name: numbers[place.reshape(shape[: len(shape) - len(event)])]}
+    return z
 
 
 def _within(value: Tensor, block: Tensor) -> bool:

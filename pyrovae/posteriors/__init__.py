@@ -1,0 +1,1 @@
+"""Draws of the posterior with their weights, and what is read of them."""
