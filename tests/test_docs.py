@@ -127,7 +127,7 @@ RUNS += [pytest.param(page, False, id=relative(page), marks=pytest.mark.slow) fo
 
 
 @pytest.mark.parametrize(("page", "small"), RUNS)
-@pytest.mark.usefixtures("float32", "tensorboard")
+@pytest.mark.usefixtures("float32", "tensorboard", "undrawn")
 def test_runs(page, small, tmp_path, monkeypatch):
     """The blocks of a page run in order, Python's in one namespace, all from one folder.
 

@@ -11,15 +11,36 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+# what a notebook leaves to the next in their kernel
+FORGET = """
+import pyro, torch
+torch.set_default_dtype(torch.float32)
+pyro.clear_param_store()
+%reset -f
+"""
+
+
+@pytest.fixture(scope="module")
+def client():
+    """One kernel for all notebooks, as its start is most of a small run's time."""
+    client = NotebookClient(
+        nbformat.v4.new_notebook(),
+        timeout=HANGS,
+        resources={"metadata": {"path": NOTEBOOKS[0].parent}},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "1")
+        with client.setup_kernel():
+            yield client
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own libraries
-def test_runs(path, monkeypatch):
-    monkeypatch.setenv("CI", "1")
-    notebook = nbformat.read(path, 4)
-    NotebookClient(
-        notebook, timeout=HANGS, resources={"metadata": {"path": path.parent}}
-    ).execute()
+def test_runs(path, client):
+    client.nb = nbformat.read(path, 4)
+    for i, cell in enumerate([nbformat.v4.new_code_cell(FORGET), *client.nb.cells]):
+        client.execute_cell(cell, i)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
