@@ -235,14 +235,14 @@ def test_blocks_workers_and_seeds_give_the_same_bytes():
 def test_no_block_goes_further_up_when_time_has_run_out():
     model = known.student(20, 2, 2.0, "guide")
     args = (model.model, model.guide, model.x)
-    c = pv.certify(*args, seed=0, max_seconds=0.0)
+    c = pv.certify(*args, seed=0, max_seconds=0.0, **QUICK)
     assert set(c.reasons) <= {"certified", "time ran out"}
     assert "time ran out" in c.reasons
     assert (c.temperatures == 1).all()
-    assert c == pv.certify(*args, seed=0, max_seconds=0.0)
-    assert pv.certify(*args, seed=0, max_seconds=1e6, **QUICK) == pv.certify(
-        *args, seed=0, **QUICK
-    )
+    assert c == pv.certify(*args, seed=0, max_seconds=0.0, **QUICK)
+    c = pv.certify(*args, seed=0, max_seconds=1e6, **QUICK)
+    assert "time ran out" not in c.reasons
+    assert (c.temperatures > 1).any()
     with pytest.raises(ValueError, match="max_seconds is -1; give a number, 0 or more"):
         pv.Sandwich(max_seconds=-1)
 
