@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.diagnostics import psis as psis
     from pyrovae.evidence.calibration import Calibration as Calibration
     from pyrovae.evidence.calibration import calibrate as calibrate
+    from pyrovae.evidence.comparison import Comparison as Comparison
+    from pyrovae.evidence.comparison import compare as compare
     from pyrovae.evidence.estimators.ais import AIS as AIS
     from pyrovae.evidence.estimators.base import Estimator as Estimator
     from pyrovae.evidence.estimators.best import Best as Best
@@ -86,6 +88,7 @@ _NAMES = {
     "Defensive": "evidence.samplers.proposals",
     "Certificate": "certificate",
     "Check": "program",
+    "Comparison": "evidence.comparison",
     "ELBO": "evidence.estimators.importance",
     "Estimator": "evidence.estimators.base",
     "Evidence": "evidence.results",
@@ -116,6 +119,7 @@ _NAMES = {
     "calibrate": "evidence.calibration",
     "certify": "certificate",
     "check": "program",
+    "compare": "evidence.comparison",
     "evaluate": "evidence.evaluate",
     "importance_sampling": "evidence.samplers.importance",
     "load": "runs.saving",

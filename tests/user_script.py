@@ -130,6 +130,8 @@ def evidence() -> None:
         pv.evaluate(vae.model, vae.guide, x, estimators=asked, seed=0), pv.Evidence
     )
     assert_type(found["elbo"].value, Tensor)
+    difference = assert_type(pv.compare(found, found, estimator_b="elbo"), pv.Comparison)
+    assert_type(difference.verdict, str)
     table = assert_type(
         pv.importance_sampling(
             vae.model, vae.guide, x, num_particles=100, proposal=pv.Defensive(), seed=0

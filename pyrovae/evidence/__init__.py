@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pyrovae.evidence import blocks as blocks
     from pyrovae.evidence import calibration as calibration
+    from pyrovae.evidence import comparison as comparison
     from pyrovae.evidence import confirmation as confirmation
     from pyrovae.evidence import cost as cost
     from pyrovae.evidence import estimate as estimate
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pyrovae.evidence import samplers as samplers
     from pyrovae.evidence import weights as weights
 
-__all__ = ["blocks", "calibration", "confirmation", "cost", "estimate", "estimators"]  # pyright: ignore[reportUnsupportedDunderAll]
-__all__ += ["evaluate", "planning", "results", "samplers", "weights"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["blocks", "calibration", "comparison", "confirmation", "cost", "estimate"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ += ["estimators", "evaluate", "planning", "results", "samplers", "weights"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> "ModuleType":
