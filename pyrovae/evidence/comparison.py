@@ -110,23 +110,31 @@ class Comparison(ByContent):
         found = []
         if not self._exceeds(torch.ones_like(self.not_ok), 0.0):
             found.append(f"the mean lies within {self._reach:.3g} combined errors of 0")
-        (above, high), (below, low) = self._sides()
+        above, high = self._sides()[0]
         if high.kind.bound in ("exact", "none") and high.share("ok") < 1 - FEW:
             found.append(f"{above}, {_not_ok(high)}, may be too high")
-        known, short = _known(low)
-        if low.kind.bound == "mean":
-            which = f"{below} is a lower bound"
-            if high.kind.bound == "mean":
-                which = "both are lower bounds, each"
-            found.append(
-                f"{which} by an unknown gap: the difference is one of bounds, not of models"
-            )
-        elif known.double().mean() < 1 - FEW:
-            found.append(f"{below}, {_not_ok(low)}, may be too low by more than its error")
-        elif not found and not self._exceeds(known, short):
-            least = f", and may be {short:.3f} nats too low on all" if short else ""
-            found.append(f"{below} is {_not_ok(low)}{least}: without that it is not clear")
+        if why := self._lower(sure=not found):
+            found.append(why)
         return found
+
+    def _lower(self, sure: bool) -> str:
+        """Returns what the lower estimate leaves open, in words, or "".
+
+        Args:
+            sure: Whether the difference exceeds its errors.
+        """
+        (_, high), (below, low) = self._sides()
+        if low.kind.bound == "mean":
+            both = high.kind.bound == "mean"
+            which = "both are lower bounds, each" if both else f"{below} is a lower bound"
+            return f"{which} by an unknown gap: the difference is one of bounds, not of models"
+        known, short = _known(low)
+        if known.double().mean() < 1 - FEW:
+            return f"{below}, {_not_ok(low)}, may be too low by more than its error"
+        if sure and not self._exceeds(known, short):
+            least = f", and may be {short:.3f} nats too low on all" if short else ""
+            return f"{below} is {_not_ok(low)}{least}: without that it is not clear"
+        return ""
 
     def _exceeds(self, rows: Tensor, short: float) -> bool:
         """Returns whether the higher one is clearly so on some data, by more than `short`.
@@ -296,18 +304,19 @@ def _check_quantities(a: Evidence, b: Evidence) -> None:
     """
     if a.target != b.target:
         raise ValueError(f"a is {a.target} and b {b.target}, which are different quantities")
-    for key, words in (
-        ("discrete", ("densities", "probabilities")),
-        ("dims", None),
-    ):
-        if key in a.protocol and key in b.protocol and a.protocol[key] != b.protocol[key]:
-            one, other = (
-                words[bool(e.protocol[key])]
-                if words
-                else f"data of {e.protocol[key]:g} dimensions"
-                for e in (a, b)
+    kinds = [
+        {
+            "dims": f"data of {e.protocol.get('dims', 0):g} dimensions",
+            "discrete": "probabilities" if e.protocol.get("discrete") else "densities",
+        }
+        for e in (a, b)
+    ]
+    for key, one in kinds[0].items():
+        known = key in a.protocol and key in b.protocol
+        if known and a.protocol[key] != b.protocol[key]:
+            raise ValueError(
+                f"a is of {one} and b of {kinds[1][key]}; evaluate both on the same data"
             )
-            raise ValueError(f"a is of {one} and b of {other}; evaluate both on the same data")
 
 
 def _check_data(a: Mapping[str, object], b: Mapping[str, object], count: int) -> None:
@@ -327,18 +336,35 @@ def _check_data(a: Mapping[str, object], b: Mapping[str, object], count: int) ->
     if one != other if both else differ:
         why = ", ".join(f"{k} {a[k]} and {b[k]}" for k in differ) or "their SHA-256 differ"
         raise ValueError(f"a and b are of different data ({why}); evaluate both on the same")
-    rows = [str(p.get("rows_chosen", "all")) for p in (a, b)]
-    if rows[0] != rows[1] and (both or ("rows_chosen" in a and "rows_chosen" in b)):
-        first, second = (
-            chosen(
-                torch.arange(int(str(p.get("rows_available", count)))), None if r == "all" else r
-            )
-            for p, r in zip((a, b), rows, strict=True)
+    if both or ("rows_chosen" in a and "rows_chosen" in b):
+        _check_rows(a, b, count)
+
+
+def _check_rows(a: Mapping[str, object], b: Mapping[str, object], count: int) -> None:
+    """Raises ValueError where both are of other rows of the same data.
+
+    Args:
+        a: Protocol of one.
+        b: Of the other.
+        count: N.
+    """
+    if not torch.equal(_rows(a, count), _rows(b, count)):
+        first, second = (p.get("rows_chosen", "all") for p in (a, b))
+        raise ValueError(
+            f"a is of the rows {first} and b of {second}; evaluate both on the same rows"
         )
-        if not torch.equal(first[:], second[:]):
-            raise ValueError(
-                f"a is of the rows {rows[0]} and b of {rows[1]}; evaluate both on the same rows"
-            )
+
+
+def _rows(protocol: Mapping[str, object], count: int) -> Tensor:
+    """Returns which rows of the data evidence is of, `(N,)`.
+
+    Args:
+        protocol: Of the evidence.
+        count: N, where all rows are there.
+    """
+    rows = str(protocol.get("rows_chosen", "all"))
+    there = int(str(protocol.get("rows_available", count)))
+    return chosen(torch.arange(there), None if rows == "all" else rows)[:]
 
 
 def _known(e: Estimate) -> tuple[Tensor, float]:
