@@ -7,19 +7,24 @@ __all__ = [
     "Label",
     "NormalMixture",
     "OpenBeta",
+    "Seen",
+    "seen",
 ]
 
 from collections.abc import Sequence
 from itertools import combinations
 from math import lgamma
+from typing import cast
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Independent, MaskedDistribution, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
+
+from pyrovae.gaps import has_gaps
 
 NEAR = 1e-3  # of a step, within which a number is a level: k / 255 in float32 is
 
@@ -75,6 +80,80 @@ class _ClassOrNone(Constraint):
 
     def __repr__(self) -> str:
         return f"{{0, ..., {self.num_classes - 1}}}, and -1 where there is none"
+
+
+class _OrMissing(Constraint):
+    """Values of a support, and NaN, which says that there is none.
+
+    Args:
+        known: The support.
+    """
+
+    def __init__(self, known: Constraint) -> None:
+        self.known, self.event_dim = known, known.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Returns which values are."""
+        return self.known.check(value) | value.isnan()
+
+
+class Seen(MaskedDistribution):
+    r"""Independent numbers of which some are missing: NaN, which counts in no density.
+
+    .. math::
+        \log P(X) = \sum_{d \text{ seen}} \log P(X_d)
+
+    What is drawn is missing where the data are, so that it can stand in their place.
+
+    References:
+        MIWAE: deep generative modelling and imputation of incomplete data sets (Mattei and
+        Frellsen, 2019), https://arxiv.org/abs/1812.02633
+    """
+
+    filler = 1.0  # a number of the support, in place of what is missing
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log P of each number of the value, nats, 0 where it is missing."""
+        return super().log_prob(torch.where(torch.as_tensor(self._mask), value, self.filler))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns draws, NaN where data are missing."""
+        draws = self.base_dist.sample(torch.Size(sample_shape))
+        return torch.where(torch.as_tensor(self._mask), draws, torch.nan)
+
+    @property
+    def support(self) -> Constraint:
+        """That of what is seen, or NaN."""
+        return _OrMissing(self.base_dist.support)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Seen":
+        """Returns the same in another batch shape."""
+        new = cast(Seen, super().expand(torch.Size(batch_shape), _instance))
+        new.filler = self.filler
+        return new
+
+
+def seen(p: TorchDistribution, x: Tensor, filler: float = 1.0) -> TorchDistribution:
+    """Returns P(X) with what is missing of x left out; P itself where nothing is.
+
+    Args:
+        p: Of batch shape `(..., N)` and event shape `(D,)`, a product over the D dimensions.
+        x: `(N, D)`, NaN where it is missing.
+        filler: A number of the support.
+
+    Raises:
+        ValueError: If something is missing and P is no such product.
+    """
+    if not has_gaps(x):
+        return p
+    if not isinstance(p, Independent) or p.base_dist.event_shape:
+        raise ValueError(
+            f"x has missing values, NaN, and {type(p).__name__} is no product over dimensions, of "
+            "which some can be left out; fill them in, or take another likelihood"
+        )
+    known = Seen(p.base_dist, ~x.isnan())
+    known.filler = filler
+    return known.to_event(1)
 
 
 class OpenBeta(dist.Beta):

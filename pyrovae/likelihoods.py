@@ -57,6 +57,7 @@ class Likelihood(torch.nn.Module):
         name: The name a user writes.
         outputs: Decoder outputs per data dimension, such as 2 for a mean and a scale each.
         binary: Whether X are in {0, 1}.
+        filler: A number that X can be, which stands for what is missing and counts nowhere.
 
     Example:
         >>> p = make("bernoulli")(torch.zeros(7, 3))  # of f = 0, P(X = 1 | z) = 1/2
@@ -67,6 +68,7 @@ class Likelihood(torch.nn.Module):
     name: ClassVar[str]
     outputs: int = 1
     binary: ClassVar[bool] = False
+    filler: ClassVar[float] = 1.0
 
     def __init_subclass__(cls) -> None:
         """Adds the class to `families`, where it has a name of its own.
@@ -294,6 +296,7 @@ class Beta(Likelihood):
     """
 
     name = "beta"
+    filler = 0.5
     outputs = 2
 
     def __init__(self, most: float = 1e4) -> None:

@@ -23,6 +23,7 @@ from pyrovae.checks import check_sizes
 from pyrovae.data.rows import Rows
 from pyrovae.distributions import NormalMixture
 from pyrovae.flows import Flowed, couplings
+from pyrovae.gaps import filled
 from pyrovae.nn import positive
 from pyrovae.registry import asked_for, enter
 
@@ -206,7 +207,7 @@ class Vamp(Prior):
             x: `(N, x_dim)`.
         """
         rows = torch.randint(len(x), (self.num_components,))
-        self.inputs.copy_(x[rows])
+        self.inputs.copy_(filled(x[rows]))
         return self
 
 

@@ -434,9 +434,14 @@ def test_divergence_names_step_rows_and_parameter():
 def test_data_that_are_not_finite_are_refused(value):
     vae, x = pv.VAE(4, 2, likelihood="normal"), torch.randn(20, 4)
     x[7, 2] = value
+
+    def model(x):  # of a user's, in which NaN does not say that something is missing
+        vae.model(x)
+
+    program = (vae.model if value == torch.inf else model), vae.guide
     for options in ({}, {"valid": x}):
         with pytest.raises(ValueError, match=f"{value} at row 7, column 2"):
-            fit(vae.model, vae.guide, torch.randn(20, 4) if options else x, **options)
+            fit(*program, torch.randn(20, 4) if options else x, **options)
 
 
 def test_tuples_of_tensors():

@@ -371,9 +371,10 @@ def test_bad_data():
         pv.importance_sampling(*program, x[:0], num_particles=2)
     with pytest.raises(ValueError, match=r"takes floating \(N, 4\)"):
         pv.importance_sampling(*program, x[:, :3], num_particles=2)
-    x[3, 1] = torch.nan
+    x = scenario.data(5)
+    x[3, 1] = torch.nan  # which is no gap to a program that does not say so
     with pytest.raises(ValueError, match="nan at row 3, column 1"):
-        pv.importance_sampling(*program, x, num_particles=2)
+        pv.importance_sampling(scenario.model, scenario.exact, x, num_particles=2)
 
 
 def test_check_prints_sites_and_verdict(capsys):

@@ -255,9 +255,9 @@ def test_all_estimators_see_the_same_of_a_loader_that_draws():
         (DataLoader([("a", 1)]), TypeError, "hold tuple|hold str"),
         (DataLoader(Steps([])), ValueError, "no rows"),
         (
-            DataLoader(torch.tensor([[0.0] * 15 + [torch.nan]] * 3)),
+            DataLoader(torch.tensor([[0.0] * 15 + [torch.inf]] * 3)),
             DataError,
-            "holds nan at row 0",
+            "holds inf at row 0",
         ),
         (DataLoader(torch.tensor([[0.0] * 16, [0.5] * 16])), DataError, "0.5 at row 1"),
     ],

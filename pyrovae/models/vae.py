@@ -13,9 +13,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import guides, likelihoods, priors
-from pyrovae.checks import check_sizes, check_widths
+from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
+from pyrovae.distributions import seen
+from pyrovae.gaps import filled
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
 from pyrovae.models.parts import begin, make_family, rows_of, shape_of
@@ -110,11 +112,12 @@ class VAE(Model):
             decoder = MLP(z_dim, self.hidden_dims[::-1], outputs, activation)
         self.encoder, self.decoder = encoder, decoder
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
         """Generative model: P(z) P(X|z), plated over the data.
 
         Args:
-            x: `(N, x_dim)`, or images `(N, C, H, W)`.
+            x: `(N, x_dim)`, or images `(N, C, H, W)`; NaN is missing, and P(X|z) that of the rest.
 
         Raises:
             ValueError: If x is of another shape, or no floats.
@@ -126,7 +129,8 @@ class VAE(Model):
             self.register(encoder=self.encoder, posterior=self.posterior)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior(x))  # z ~ N(0, I), or another
-            pyro.sample("x", self.decode(z), obs=self.checked(x))  # X ~ P(X|z)
+            x = self.checked(x)
+            pyro.sample("x", seen(self.decode(z), x, self.likelihood.filler), obs=x)  # X ~ P(X|z)
 
     def guide(self, x: Tensor) -> None:
         """Variational posterior: Q(z|X), plated over the data.
@@ -155,7 +159,7 @@ class VAE(Model):
             ValueError: If x is not of shape `(N, x_dim)`.
             TypeError: If an encoder of your own returns no pair.
         """
-        x = self.checked(x)
+        x = filled(self.checked(x))
         if self.image_shape and not isinstance(self.encoder, Encoder | MLP):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
@@ -204,7 +208,8 @@ class VAE(Model):
                 `pyrovae.nn.Bias`.
         """
         rows = x if isinstance(x, Rows) else self.checked(x)
-        begin(self.decoder, self.likelihood, rows.mean(0))
+        mean = rows.mean(0) if isinstance(rows, Rows) else rows.nanmean(0).nan_to_num()
+        begin(self.decoder, self.likelihood, mean)
         if isinstance(self.own_prior, priors.Prior):
             self.own_prior.start_at(rows)
         return self

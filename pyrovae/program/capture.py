@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
+from pyrovae.gaps import with_gaps
+
 R = TypeVar("R")
 Shape = tuple[torch.Size, torch.dtype, torch.device]
 # coefficients of log(1 + u) / u for u in [0, 1], interpolated at Chebyshev's points
@@ -68,14 +70,15 @@ class Captured(Generic[R]):
         self._uncompiled: Callable[..., R] = fn
         self._rounding = rounding
         self._shapes: list[Shape] | None = None
+        self._gaps = False
 
     def __call__(self, *args: object) -> R:
         """Returns what the function does, from its graph if there is one for these shapes."""
         shapes = _shapes(args)
         if self._shapes is None:
-            self._shapes = shapes
+            self._shapes, self._gaps = shapes, _gaps(args)
             self._capture(args)
-        if self._graph is None or shapes != self._shapes:
+        if self._graph is None or shapes != self._shapes or (not self._gaps and _gaps(args)):
             return self._fn(*args)
         with torch.no_grad():
             return self._graph(*tree_flatten(args)[0])
@@ -120,6 +123,7 @@ class Captured(Generic[R]):
             with (
                 torch.random.fork_rng(),
                 torch.no_grad(),
+                with_gaps(self._gaps),
                 pyro.validation_enabled(False),  # it reads values
                 warnings.catch_warnings(),
             ):
@@ -221,6 +225,11 @@ FASTER = {
 def _shapes(args: tuple[object, ...]) -> list[Shape]:
     """Returns shape, type and device of all tensors in a tree."""
     return [(a.shape, a.dtype, a.device) for a in tree_flatten(args)[0]]
+
+
+def _gaps(args: object) -> bool:
+    """Returns whether a number of the tensors in a tree is NaN."""
+    return any(a.is_floating_point() and bool(a.sum().isnan()) for a in tree_flatten(args)[0])
 
 
 def _reason(error: Exception) -> str:

@@ -211,7 +211,12 @@ def base(fn: object) -> Distribution:
     Args:
         fn: A distribution of Pyro or torch.
     """
-    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+    while type(fn).__name__ in (
+        "Independent",
+        "ExpandedDistribution",
+        "MaskedDistribution",
+        "Seen",
+    ):
         fn = getattr(fn, "base_dist")  # noqa: B009
     return cast(Distribution, fn)
 

@@ -185,6 +185,7 @@ def _described(fn: Distribution, region: Constraint, ends: Ends | None) -> str:
 
 def _words(region: Constraint) -> str:
     """Returns a support in words, also where its ends are tensors."""
+    region = getattr(region, "known", region)  # of data with gaps
     if region is constraints.boolean:
         return "{0, 1}"
     if isinstance(region, constraints.integer_interval):

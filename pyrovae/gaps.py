@@ -1,0 +1,44 @@
+"""Whether data have gaps, NaN, also where a program is captured and no number can be looked at."""
+
+__all__ = ["filled", "has_gaps", "with_gaps"]
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+_captured: ContextVar[bool] = ContextVar("captured with gaps", default=True)
+
+
+def has_gaps(x: Tensor) -> bool:
+    """Returns whether x has a NaN; while a graph is captured, whether it is one for such data."""
+    if get_proxy_mode() is not None:
+        return _captured.get()
+    return bool(x.isnan().any())
+
+
+@contextmanager
+def with_gaps(has_any: bool) -> Iterator[None]:
+    """Captures what stands in its body as a graph for data with gaps, or without.
+
+    Args:
+        has_any: Which.
+    """
+    token = _captured.set(has_any)
+    try:
+        yield
+    finally:
+        _captured.reset(token)
+
+
+def filled(x: Tensor, value: float = 0.0) -> Tensor:
+    """Returns x with a value in its gaps.
+
+    Args:
+        x: Any shape.
+        value: What networks see of what is missing.
+    """
+    return torch.where(x.isnan(), value, x)
