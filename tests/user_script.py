@@ -154,6 +154,8 @@ def evidence() -> None:
     assert_type(given.expectation(lambda z: z["z"].square()), Tensor)
     assert_type(given.resample(10)["z"], Tensor)
     assert_type(given.predict("x", 10), Tensor)
+    whole = assert_type(pv.impute(vae.model, vae.guide, x, seed=0), pv.Imputed)
+    assert_type(whole.interval(0.8), tuple[Tensor, Tensor])
     assert_type(pv.quadrature(vae.model, x), Tensor)
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])

@@ -5,6 +5,7 @@ __all__ = ["Draws", "posterior"]
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from torch import Tensor
 from pyrovae.checks import check_sizes
 from pyrovae.evidence.reductions import annealed_verdicts, interval
 from pyrovae.evidence.weights import LogWeights
+from pyrovae.gaps import filled
 from pyrovae.posteriors.weighted import STREAM, Annealed, Annealer, drawn, proposed
 from pyrovae.program import (
     Program,
     Values,
     by_datum,
     inspect,
+    means,
     predict,
     reproducible,
     taken,
@@ -26,7 +29,18 @@ from pyrovae.rng import draw_seed
 from pyrovae.threads import one_at_a_time
 
 ANNEALED = 64  # particles of a datum, at most
+MEANS = 2**22  # numbers held at a time
 Function = Callable[[Values], Tensor]
+
+
+class PosteriorOptions(TypedDict, total=False):
+    """Options of `posterior`."""
+
+    num_particles: int
+    num_temperatures: int
+    seed: int | None
+    plate: str
+    block_size: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -167,9 +181,44 @@ class Draws:
         for rows, z in self._resampled(num_draws):
             if site not in z:
                 with reproducible(self.seed, STREAM + 5, rows.start):
-                    z = predict(self.program, z, rows, num_draws, {site})
+                    z = predict(self._whole, z, rows, num_draws, {site})
             parts.append(self._labelled({site: z[site]}, rows))
         return _joined(parts)[site]
+
+    def mean_of(self, site: str) -> Tensor:
+        r"""Returns E[x|seen] of an observed site, `(N, ..., event)`, by its means given z.
+
+        .. math::
+            E[\tilde x | x_n] \approx \sum_s \bar w_{sn} E[\tilde x | z_{sn}]
+
+        Args:
+            site: Its name.
+
+        Raises:
+            ValueError: If its distribution has no mean, or the model has no such site.
+        """
+        sites = {s["name"]: s for s in self.program.sites.model}
+        if site not in sites:
+            raise ValueError(f"the model has no site {site!r}; choose of {', '.join(sites)}")
+        share, parts = self.weights.log_w.softmax(0), []
+        for rows, z in self._blocks():
+            size = max(1, int(MEANS / (len(rows) * max(1, self.program.event_size))))
+            total = torch.zeros(())
+            for i in range(0, self.num_particles, size):
+                some = {n: v[i : i + size] for n, v in z.items()}
+                w = share[i : i + size, rows.start : rows.stop]
+                with reproducible(self.seed, STREAM + 6, rows.start, i):
+                    mean = means(self._whole, some, rows, len(w), site)
+                mean = by_datum(self.program, sites[site], mean, rows)[1].cpu().double()
+                w = w.reshape(*w.shape, *[1] * (mean.ndim - 2))
+                total = total + torch.where(w > 0, w * mean, 0.0).sum(0)
+            parts.append(total)
+        return torch.cat(parts)
+
+    @property
+    def _whole(self) -> Program:
+        """The program on data without gaps, so that it draws what is missing, too."""
+        return self.program.on(tuple(map(filled, self.program.tensors)))
 
     def _blocks(self) -> Iterator[tuple[range, Values]]:
         """Yields the blocks of data with their draws by site, `(S, ..., event)`."""

@@ -43,7 +43,7 @@ from pyrovae.program.sharing import (
     scored_by_products,
     shares_latents,
 )
-from pyrovae.program.simulation import draw_summed, predict, simulate
+from pyrovae.program.simulation import draw_summed, means, predict, simulate
 from pyrovae.program.sites import Distribution, Site, Values, base, is_factor, observes_data
 from pyrovae.program.state import buffers_of, check_kinds, put_back, state_of
 
@@ -91,6 +91,7 @@ __all__ = [
     "log_likelihood_of_all",
     "log_weights",
     "log_weights_by_class",
+    "means",
     "negative_elbo",
     "no_guide",
     "observes_data",

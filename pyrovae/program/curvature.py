@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributions as dist
-from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
 
 from pyrovae.program.densities import Program
 from pyrovae.program.particles import Computed
 from pyrovae.program.path import GeometricPath
-from pyrovae.program.sites import Site, base
+from pyrovae.program.sites import Site, base, masks_within
 
 
 class Curvature(NamedTuple):
@@ -187,7 +186,7 @@ def _roots(program: Program, site: Site, rows: range, size: int | None) -> Itera
     for root in _information(base(fn), site["value"], latent=not site["is_observed"]):
         more = root.shape[-1:] if isinstance(base(fn), dist.Categorical) else ()
         root = root.expand(*fn.shape(), *more)
-        parts = [(m, base(fn).event_dim) for m in _masks_within(fn)]
+        parts = [(m, base(fn).event_dim) for m in masks_within(fn)]
         for mask, event_dim in [(whole, fn.event_dim), *parts]:
             if mask is not None:
                 mask = torch.as_tensor(mask)
@@ -216,14 +215,6 @@ def _by_datum(
     value = value.movedim(len(shape) + program.sites.axis(site), len(lead))
     value = value.narrow(len(lead), 0, len(rows))  # a padded block has more
     return value.reshape(*lead, len(rows), -1)
-
-
-def _masks_within(fn: Any) -> Iterator[Tensor | bool]:
-    """Yields the masks of parts of a distribution's event."""
-    while isinstance(fn, dist.Independent | ExpandedDistribution | MaskedDistribution):
-        if isinstance(fn, MaskedDistribution):
-            yield fn._mask
-        fn = fn.base_dist
 
 
 def _information(fn: Any, value: Tensor, latent: bool) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pyrovae.program.densities import Program
-from pyrovae.program.sites import Site, Values, base
+from pyrovae.program.sites import Site, Values, base, is_masked
 from pyrovae.program.sums import log_prob
 
 PARTICLES, TOLERANCE = 3, 1e-4  # of the trial; relative, of log p(x|z)
@@ -187,7 +187,7 @@ def _product(site: Site) -> Tensor | None:
     fn, x = base(site["fn"]), site["value"]
     event = site["fn"].event_dim
     names = {dist.Bernoulli: ("_param",), dist.Normal: ("loc", "scale")}.get(type(fn))
-    if names is None or site["mask"] is not None or not event or x.ndim != 1 + event:
+    if names is None or is_masked(site) or not event or x.ndim != 1 + event:
         return None
     params = [getattr(fn, name) for name in names]
     if any(p.ndim != 2 + event or (p.shape[1] > 1 and p.stride(1)) for p in params):

@@ -1,6 +1,6 @@
 """Data drawn from a program, in place of what it observes."""
 
-__all__ = ["draw_summed", "predict", "simulate"]
+__all__ = ["draw_summed", "means", "predict", "simulate"]
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ from torch.distributions import Categorical
 
 from pyrovae.program.densities import Program
 from pyrovae.program.particles import Computed, OneByOne
-from pyrovae.program.sites import Values, observes_data
+from pyrovae.program.sites import Values, base, observes_data
 
 
 def simulate(program: Program, rows: range) -> tuple[tuple[Tensor, ...], Values]:
@@ -83,6 +83,38 @@ def predict(
         return Computed({s["name"]: s["value"] for s in sites if s["name"] in names}, ())
 
     return particles.run(draw, program, rows, num_particles, Computed(z, ())).z
+
+
+def means(program: Program, z: Values, rows: range, num_particles: int, name: str) -> Tensor:
+    """Returns E[x|z] of a site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`.
+
+    Args:
+        program: Its model says of which distribution x is.
+        z: Latents by site, `(S, ..., event)`.
+        rows: The n rows of a block, by number.
+        num_particles: S.
+        name: Of the site.
+
+    Raises:
+        ValueError: If its distribution has no mean.
+    """
+    particles = program.particles if program.particles.vectorized else OneByOne()
+
+    def mean(program: Program, rows: range, size: int | None, given: Computed) -> Computed:
+        fn = poutine.condition(poutine.uncondition(program.model), data=given.z)
+        (site,) = (s for s in program.run(fn, rows, size) if s["name"] == name)
+        try:
+            value = site["fn"].mean
+        except (NotImplementedError, AttributeError):
+            value = site["value"] * torch.nan
+        if value.isnan().any():
+            raise ValueError(
+                f"site {name!r} is {type(base(site['fn'])).__name__}, which has no mean; take its "
+                "draws"
+            )
+        return Computed({name: value.expand(site["value"].shape)}, ())
+
+    return particles.run(mean, program, rows, num_particles, Computed(z, ())).z[name]
 
 
 def draw_summed(program: Program, z: Values, rows: range, num_particles: int) -> Values:

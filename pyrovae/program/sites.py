@@ -8,7 +8,9 @@ __all__ = [
     "base",
     "bijection",
     "is_factor",
+    "is_masked",
     "is_subsample",
+    "masks_within",
     "observes_data",
     "remasked",
     "sample_sites",
@@ -17,11 +19,19 @@ __all__ = [
     "vectorized",
 ]
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
-from pyro.distributions import Delta, TorchDistribution, Unit
+from pyro.distributions import (
+    Delta,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    TorchDistribution,
+    Unit,
+)
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import InferDict, Message
 from pyro.poutine.trace_struct import Trace
@@ -219,6 +229,19 @@ def base(fn: object) -> Distribution:
     ):
         fn = getattr(fn, "base_dist")  # noqa: B009
     return cast(Distribution, fn)
+
+
+def is_masked(site: Site) -> bool:
+    """Returns whether some of a site's density is left out, by a mask of any kind."""
+    return site["mask"] is not None or any(True for _ in masks_within(site["fn"]))
+
+
+def masks_within(fn: Any) -> Iterator[Tensor | bool]:
+    """Yields the masks of parts of a distribution's event."""
+    while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            yield fn._mask
+        fn = fn.base_dist
 
 
 def support(fn: object) -> constraints.Constraint | None:
