@@ -11,6 +11,7 @@ __all__ = [
     "Distorted",
     "Encoder",
     "Gated",
+    "Residual",
     "positive",
 ]
 
@@ -95,6 +96,19 @@ def _units(activation: str, dim: int = -1) -> tuple[Callable[[], torch.nn.Module
     return (partial(Gated, dim), 2) if unit is Gated else (unit, 1)
 
 
+class Residual(torch.nn.Sequential):
+    """Adds to what it is given what its layers make of that: h + f(h), of the shape of h.
+
+    References:
+        Identity mappings in deep residual networks (He et al., 2016), whose units before weights
+        these are, https://arxiv.org/abs/1603.05027
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns h + f(h) of h, `(..., width)`."""
+        return input + super().forward(input)
+
+
 class MLP(torch.nn.Sequential):
     r"""A multilayer perceptron with Glorot-uniform weights and zero biases.
 
@@ -106,9 +120,13 @@ class MLP(torch.nn.Sequential):
         hidden_dims: Widths of the hidden layers.
         out_dim: Size of the linear output, `(..., out_dim)`.
         activation: a, by a name of `ACTIVATIONS`: tanh, or "gated" for gated dense layers.
+        residual: Whether hidden layers add to each other, h_1 = W_1 x + b_1,
+            h_l = h_(l-1) + W_l a(h_(l-1)) + b_l and f(x) = W_L a(h_(L-1)) + b_L; the weights of
+            all that add are 0 at first.
 
     Raises:
-        ValueError: If no activation has that name.
+        ValueError: If no activation has that name, or `residual` is asked for of other than two or
+            more hidden layers of one width.
 
     References:
         Understanding the difficulty of training deep feedforward neural networks (Glorot and
@@ -116,15 +134,27 @@ class MLP(torch.nn.Sequential):
     """
 
     def __init__(
-        self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: str = "tanh"
+        self,
+        in_dim: int,
+        hidden_dims: Sequence[int],
+        out_dim: int,
+        activation: str = "tanh",
+        residual: bool = False,
     ) -> None:
+        if residual and (len(hidden_dims) < 2 or len(set(hidden_dims)) > 1):
+            raise ValueError(
+                f"hidden_dims is {list(hidden_dims)}; residual layers are two or more of one width"
+            )
         unit, gates = _units(activation)
         widths = [*(gates * width for width in hidden_dims), out_dim]
         layers: list[torch.nn.Module] = []
-        for i, o in zip([in_dim, *hidden_dims], widths, strict=True):
+        for k, (i, o) in enumerate(zip([in_dim, *hidden_dims], widths, strict=True)):
             linear = torch.nn.Linear(i, o)
             torch.nn.init.xavier_uniform_(linear.weight)
             torch.nn.init.zeros_(linear.bias)
+            if residual and 0 < k < len(hidden_dims):
+                torch.nn.init.zeros_(linear.weight)
+                linear = Residual(layers.pop(), linear)
             layers += [linear, unit()]
         super().__init__(*layers[:-1])
 
@@ -140,6 +170,7 @@ class Encoder(torch.nn.Module):
         hidden_dims: Widths of the hidden layers.
         z_dim: Dimensions of the latent.
         activation: Of the hidden layers, as of `MLP`.
+        residual: Whether they add to each other, likewise.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2013), appendix C.2,
@@ -147,10 +178,15 @@ class Encoder(torch.nn.Module):
     """
 
     def __init__(
-        self, x_dim: int, hidden_dims: Sequence[int], z_dim: int, activation: str = "tanh"
+        self,
+        x_dim: int,
+        hidden_dims: Sequence[int],
+        z_dim: int,
+        activation: str = "tanh",
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.net = MLP(x_dim, hidden_dims, 2 * z_dim, activation)
+        self.net = MLP(x_dim, hidden_dims, 2 * z_dim, activation, residual)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mu(x) and sigma(x) > 0, each `(..., z_dim)`."""

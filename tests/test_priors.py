@@ -12,7 +12,7 @@ from pyrovae import guides, priors
 from pyrovae.__main__ import main
 from pyrovae.distributions import NormalMixture
 from pyrovae.flows import Flowed, couplings
-from pyrovae.nn import ACTIVATIONS, MLP
+from pyrovae.nn import ACTIVATIONS, MLP, Residual
 from pyrovae.rng import seeded
 
 PRIORS = ["normal", "mixture(5)", "vamp(6)", "flow(2)"]
@@ -178,6 +178,34 @@ def test_gates():
     x = torch.randn(7, 3)
     value, gate = net[0](x).chunk(2, -1)
     torch.testing.assert_close(net(x), net[2](value * torch.sigmoid(gate)))
+
+
+@pytest.mark.parametrize(("activation", "posterior"), [("silu", "diagonal"), ("gated", "full")])
+def test_residual_layers(activation, posterior, tmp_path):
+    """Each adds to the one before it, at first nothing; and the network is read again."""
+    options = {"activation": activation, "posterior": posterior, "residual": True}
+    vae = pv.VAE(6, 2, (5, 5, 5), **options)
+    plain = pv.VAE(6, 2, (5, 5, 5), activation=activation, posterior=posterior)
+    assert [p.shape for p in vae.parameters()] == [p.shape for p in plain.parameters()]
+    for net in (vae.encoder, vae.decoder):
+        assert sum(isinstance(m, Residual) for m in net.modules()) == 2
+    net, a, z = vae.decoder, ACTIVATIONS[activation](), torch.randn(7, 2)
+    layers = [m for m in net.modules() if isinstance(m, torch.nn.Linear)]
+    torch.testing.assert_close(net(z), layers[-1](a(layers[0](z))))
+    value = pv.svi.objectives.ELBO().per_datum(vae.model, vae.guide, torch.rand(12, 6).round())
+    assert all(g.any() for g in torch.autograd.grad(value.sum(), list(vae.parameters())))
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.normal_()
+    h = layers[0](z)
+    for linear in layers[1:-1]:
+        h = h + linear(a(h))
+    torch.testing.assert_close(net(z), layers[-1](a(h)))
+    pv.save(vae, tmp_path / "run")
+    torch.testing.assert_close(pv.load(tmp_path / "run").decode(z).mean, vae.decode(z).mean)
+    for widths in ((5,), (5, 4)):
+        with pytest.raises(ValueError, match="residual layers are two or more of one width"):
+            pv.VAE(6, 2, widths, residual=True)
 
 
 def test_what_is_no_prior_or_posterior():

@@ -60,6 +60,7 @@ class VAE(Model):
         posterior: The family of Q(z|X), by name, with options as in "flow(8)", or an object of
             `pyrovae.guides`.
         activation: Of the hidden layers, a name of `pyrovae.nn.ACTIVATIONS`.
+        residual: Whether they add to each other, as `pyrovae.nn.MLP` says.
 
     Raises:
         TypeError: If `hidden_dims` is no list, or `likelihood` no family.
@@ -89,6 +90,7 @@ class VAE(Model):
         prior: str | Callable[..., TorchDistribution] | None = None,
         posterior: str | guides.Family = "diagonal",
         activation: str = "tanh",
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.hidden_dims = check_widths(hidden_dims=hidden_dims)
@@ -98,18 +100,18 @@ class VAE(Model):
         self.z_dim = z_dim = int(z_dim)  # not of a parser's types
         self.image_shape = shape if len(shape) == 3 else None
         self.likelihood = likelihoods.make(likelihood)
-        self.activation = activation
+        self.activation, self.residual = activation, residual
         outputs = self.likelihood.outputs * x_dim
         if prior is None or isinstance(prior, str | priors.Prior):
             prior = priors.make(prior, z_dim, x_dim)
         self.own_prior = prior
         self.posterior = guides.make(posterior, z_dim)
         if encoder is None and isinstance(self.posterior, guides.Diagonal):
-            encoder = Encoder(x_dim, self.hidden_dims, z_dim, activation)
+            encoder = Encoder(x_dim, self.hidden_dims, z_dim, activation, residual)
         elif encoder is None:
-            encoder = MLP(x_dim, self.hidden_dims, self.posterior.outputs, activation)
+            encoder = MLP(x_dim, self.hidden_dims, self.posterior.outputs, activation, residual)
         if decoder is None:
-            decoder = MLP(z_dim, self.hidden_dims[::-1], outputs, activation)
+            decoder = MLP(z_dim, self.hidden_dims[::-1], outputs, activation, residual)
         self.encoder, self.decoder = encoder, decoder
 
     @nan_is_missing("x")
@@ -225,6 +227,8 @@ class VAE(Model):
         }
         if self.activation != "tanh":
             config["activation"] = self.activation
+        if self.residual:
+            config["residual"] = True
         own = self.own_prior
         if isinstance(own, priors.Prior) and not isinstance(own, priors.Normal):
             config["prior"] = written(own.name, own.config())
