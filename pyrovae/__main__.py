@@ -9,6 +9,7 @@ COMMANDS = {
     "svi": "fit a VAE, and say what log P(X) of held-out data is",
     "evidence": "held-out log P(X) of a trained run, or of your own program",
     "latent": "what a run's latent space holds, and what another bottleneck would",
+    "compare": "which of two runs has the higher log P(X) of the same data",
     "report": "write the page of a run anew",
 }
 

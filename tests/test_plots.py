@@ -197,6 +197,19 @@ def test_histogram_is_of_the_best_estimate(evidence):
     assert sum(patch.get_height() for patch in axes.patches) == 40
 
 
+def test_differences_of_two_models(evidence):
+    c = pv.compare(evidence, evidence, estimator_a="quadrature", estimator_b="elbo")
+    figure = plots.differences(c)
+    [axes] = figure.axes
+    bars, band = axes.patches[:-1], axes.patches[-1]
+    assert sum(bar.get_height() for bar in bars) == 40
+    middle = sum(b.get_height() * (b.get_x() + b.get_width() / 2) for b in bars) / 40
+    assert middle == pytest.approx(c.mean, abs=bars[0].get_width() / 2)
+    assert band.get_x() == pytest.approx(c.mean - 2 * c.error)
+    assert band.get_width() == pytest.approx(4 * c.error)
+    assert f"mean {c.mean:.3f}" in figure.get_label()
+
+
 def test_khats_stand_on_the_page(evidence):
     [axes] = plots.khats(evidence).axes
     points = np.concatenate([line.get_xydata() for line in axes.get_lines()[:-2]])

@@ -1,7 +1,7 @@
 """Pictures of programs and results: take numbers, return Figures. Alone touches matplotlib."""
 
 from pyrovae.plots.curves import bars, histograms, lines, training
-from pyrovae.plots.evidence import against, calibration, convergence, histogram, khats
+from pyrovae.plots.evidence import against, calibration, convergence, differences, histogram, khats
 from pyrovae.plots.figures import as_url, save
 from pyrovae.plots.intervals import intervals
 from pyrovae.plots.models import images, latent_space, manifold, principal_axes
@@ -14,6 +14,7 @@ __all__ = [
     "bars",
     "calibration",
     "convergence",
+    "differences",
     "histogram",
     "histograms",
     "images",

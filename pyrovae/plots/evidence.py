@@ -1,6 +1,6 @@
 """Pictures of evidence: estimates of log P(X), how far they are to be trusted, and calibration."""
 
-__all__ = ["against", "calibration", "convergence", "histogram", "khats"]
+__all__ = ["against", "calibration", "convergence", "differences", "histogram", "khats"]
 
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from pyrovae.plots.figures import (
 
 if TYPE_CHECKING:
     from pyrovae.evidence.calibration import Calibration
+    from pyrovae.evidence.comparison import Comparison
     from pyrovae.evidence.estimate import Estimate
     from pyrovae.evidence.results import Evidence
 
@@ -189,6 +190,33 @@ def histogram(evidence: "Evidence") -> Figure:
     axes.set(xlabel=f"{what} by {best.label} (nats)", ylabel="data", title=f"{what} of each datum")
     axes.legend(frameon=False)
     return figure
+
+
+def differences(comparison: "Comparison") -> Figure:
+    """Returns the histogram of the difference of two models, datum by datum, with its mean.
+
+    The band is the mean -+ twice its error, of samples and data together.
+
+    Args:
+        comparison: What `pv.compare` returned; differences that are not finite are left out.
+    """
+    c, what = comparison, comparison.target.lower()
+    figure, axes = canvas(6, 4)
+    axes.hist(c.difference[c.difference.isfinite()].numpy(), bins="auto", color=BLUE, alpha=0.7)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    numbers = f"{c.mean:.3f} +- {c.error:.3f}"
+    label = signed(f"mean {numbers}, band: 2 errors")
+    if c.difference.isfinite().all():
+        axes.axvline(c.mean, color=ORANGE, label=label)
+        axes.axvspan(c.mean - 2 * c.error, c.mean + 2 * c.error, color=ORANGE, alpha=0.25, lw=0)
+        axes.legend(frameon=False)
+    axes.set(xlabel=f"{what} under a less that under b (nats)", ylabel="data")
+    axes.set_title("The difference of two models, datum by datum")
+    return told(
+        figure,
+        f"Difference of {what}, a - b, of {len(c.difference):,} data: mean {numbers} nats; "
+        f"above 0 for {c.share:.0%}.",
+    )
 
 
 def khats(evidence: "Evidence", name: str = "importance") -> Figure:

@@ -30,6 +30,7 @@ __all__ = [
     "drop_evidence",
     "holds_run",
     "load_evidence",
+    "write_comparison",
     "write_evidence",
     "write_figures",
     "write_latent",
@@ -45,6 +46,7 @@ from pyrovae import plots, storage
 from pyrovae.arrays import said
 from pyrovae.data import Splits
 from pyrovae.data.rows import Rows
+from pyrovae.evidence.comparison import Comparison
 from pyrovae.evidence.results import Evidence
 from pyrovae.labelled import read_dataset
 from pyrovae.models.base import Model
@@ -183,6 +185,23 @@ def write_latent(folder: Folder, lines: Iterable[str], figures: Mapping[str, Fig
     storage.write_lines(folder.path / LATENT, lines)
     for name, figure in figures.items():
         plots.save(figure, folder.path / _picture(name))
+
+
+def write_comparison(folder: Folder, found: Comparison) -> None:
+    """Writes `comparison.csv` and `comparison.png`.
+
+    Args:
+        folder: That `worked_in` gave.
+        found: Of two models.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ValueError: If one of that name is there and not ours.
+    """
+    table, picture = "comparison.csv", "comparison.png"
+    folder.claim([table, picture])
+    storage.write_lines(folder.path / table, found.to_csv())
+    plots.save(plots.differences(found), folder.path / picture)
 
 
 def write_figures(

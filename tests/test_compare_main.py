@@ -1,0 +1,72 @@
+"""`python -m pyrovae compare`, on two runs and on what is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pyrovae import runs
+from pyrovae.__main__ import main
+
+pytestmark = pytest.mark.usefixtures("float32")
+ONE = "--num-epochs 1 --num-particles 20 --estimators elbo importance --no-progress".split()
+SMALL = [*ONE, *"--hidden-dims 8 --z-dim 2".split()]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A run, and what other draws say of it."""
+    one, other = (str(tmp_path_factory.mktemp("compare") / name) for name in ("one", "other"))
+    assert main(["svi", *SMALL, "--out", one]) == 0
+    assert main(["evidence", one, *SMALL[2:-4], "--seed", "1", "--out", other]) == 0
+    return [one, other]
+
+
+def test_two_runs(folders, tmp_path, capsys):
+    out = tmp_path / "both"
+    assert main(["compare", *folders, "--out", str(out), "--json"]) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    one, other = (runs.load_evidence(Path(f))["importance"] for f in folders)
+    assert result["difference"] == pytest.approx(one.mean - other.mean)
+    assert [result["a"], result["b"]] == folders
+    assert result["num_data"] == 359
+    assert f"a: {folders[0]}\nb: {folders[1]}" in said.err
+    assert "a is better for" in said.err
+    names, *rows = (out / "comparison.csv").read_text().splitlines()
+    assert names.startswith("datum,difference,")
+    assert len(rows) == 359
+    assert (out / "comparison.png").stat().st_size > 10_000
+    again = ["compare", *folders, "--estimator-b", "elbo", "--out", str(out)]
+    assert main(again) == 0
+    assert "ELBO" in capsys.readouterr().out
+    assert (out / "comparison.csv").read_text().splitlines()[1].endswith("a bound")
+
+
+def test_what_is_no_pair_of_runs(folders, tmp_path, capsys):
+    one, other = folders
+
+    def told(code, *argv):
+        assert main(["compare", *map(str, argv)]) == code
+        said = capsys.readouterr().err.strip()
+        assert len(said.splitlines()) == 1
+        return said
+
+    assert "is no folder; give that of a run" in told(5, one, tmp_path / "none")
+    assert f"python -m pyrovae.evidence {tmp_path} makes it" in told(5, tmp_path, one)
+    assert "estimator_a is 'ais'; a has elbo, importance" in told(
+        2, one, other, "--estimator-a", "ais"
+    )
+    assert "is one of both runs" in told(2, one, other, "--out", other)
+    other_rows = tmp_path / "rows"
+    asked = ["--estimators", "elbo", "--num-particles", "5", "--no-progress", "--rows", "0:50"]
+    assert main(["evidence", one, *asked, "--out", str(other_rows)]) == 0
+    capsys.readouterr()
+    assert "a is of 359 data and b of 50" in told(2, one, other_rows)
+
+
+def test_help_is_there(capsys):
+    assert main(["compare", "--help"]) == 0
+    assert "python -m pyrovae compare runs/a runs/b" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "  compare   which of two runs" in capsys.readouterr().out
