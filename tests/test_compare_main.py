@@ -1,11 +1,11 @@
 """`python -m pyrovae compare`, on two runs and on what is none."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from pyrovae import runs
+from pyrovae import runs, storage
 from pyrovae.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -15,11 +15,14 @@ SMALL = [*ONE, *"--hidden-dims 8 --z-dim 2".split()]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A run, and what other draws say of it."""
-    one, other = (str(tmp_path_factory.mktemp("compare") / name) for name in ("one", "other"))
-    assert main(["svi", *SMALL, "--out", one]) == 0
-    assert main(["evidence", one, *SMALL[2:-4], "--seed", "1", "--out", other]) == 0
-    return [one, other]
+    """A run, and evidence of one whose log P(X) is a nat lower."""
+    one, other = (tmp_path_factory.mktemp("compare") / name for name in ("one", "other"))
+    assert main(["svi", *SMALL, "--out", str(one)]) == 0
+    found = runs.load_evidence(one)
+    less = {name: replace(e, value=e.value - 1) for name, e in found.estimates.items()}
+    other.mkdir()
+    storage.write_dataset(other / runs.EVIDENCE, replace(found, estimates=less).to_xarray())
+    return [str(one), str(other)]
 
 
 def test_two_runs(folders, tmp_path, capsys):
@@ -27,8 +30,7 @@ def test_two_runs(folders, tmp_path, capsys):
     assert main(["compare", *folders, "--out", str(out), "--json"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
-    one, other = (runs.load_evidence(Path(f))["importance"] for f in folders)
-    assert result["difference"] == pytest.approx(one.mean - other.mean)
+    assert result["difference"] == pytest.approx(1)
     assert [result["a"], result["b"]] == folders
     assert result["num_data"] == 359
     assert f"a: {folders[0]}\nb: {folders[1]}" in said.err
@@ -57,6 +59,8 @@ def test_what_is_no_pair_of_runs(folders, tmp_path, capsys):
     assert "estimator_a is 'ais'; a has elbo, importance" in told(
         2, one, other, "--estimator-a", "ais"
     )
+    (tmp_path / "comparison.csv").touch()  # somebody's own
+    assert "does not list it" in told(2, one, other, "--out", tmp_path)
     assert "is one of both runs" in told(2, one, other, "--out", other)
     other_rows = tmp_path / "rows"
     asked = ["--estimators", "elbo", "--num-particles", "5", "--no-progress", "--rows", "0:50"]
