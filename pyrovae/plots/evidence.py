@@ -2,6 +2,7 @@
 
 __all__ = ["against", "calibration", "convergence", "differences", "histogram", "khats"]
 
+from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -202,7 +203,9 @@ def differences(comparison: "Comparison") -> Figure:
     """
     c, what = comparison, comparison.target.lower()
     figure, axes = canvas(6, 4)
-    axes.hist(c.difference[c.difference.isfinite()].numpy(), bins="auto", color=BLUE, alpha=0.7)
+    d = c.difference[c.difference.isfinite()].round(decimals=6)  # equal but for rounding: one bin
+    bins = min(80, max(10, 2 * isqrt(len(d))))  # however far a few data lie
+    axes.hist(d.numpy(), bins=bins, color=BLUE, alpha=0.7)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     numbers = f"{c.mean:.3f} +- {c.error:.3f}"
     label = signed(f"mean {numbers}, band: 2 errors")
