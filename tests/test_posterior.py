@@ -82,6 +82,8 @@ def test_resampled_and_predicted(normal):
     ratio = again.var(0) / spread.diagonal()
     assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / 3_000 + 2 / d.ess().min())
     assert torch.equal(d.predict("z", 7), d.resample(7)["z"])
+    assert torch.equal(d.mean_of("z"), d.expectation(lambda z: z["z"]))
+    assert (d.mean_of("x") - mean).abs().max() < 0.1
     with pytest.raises(ValueError, match="the model has no site 'y'; choose of z, x"):
         d.predict("y")
 
@@ -95,9 +97,11 @@ def test_what_importance_sampling_misses_is_annealed(normal):
             loc = normal.posterior_mean(x) + 3
             pyro.sample("z", dist.Normal(loc, 0.3).to_event(1))
 
+    state = torch.get_rng_state()
     plain = pv.posterior(normal.model, far, x, num_temperatures=0, seed=0)
     assert "use ais" in plain.verdict()
     d = pv.posterior(normal.model, far, x, num_temperatures=200, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
     assert (d.num_temperatures == 200).all()
     assert (d.weights.num_draws == 64).all()
     exact = normal.posterior_mean(x).double()
@@ -181,6 +185,24 @@ def test_functions_that_are_none(normal, fn, words):
     d = pv.posterior(normal.model, normal.exact, normal.data(5), num_particles=50, seed=0)
     with pytest.raises(ValueError, match=words):
         d.expectation(fn)
+
+
+def test_a_datum_without_any_weight_has_no_expectation():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.factor("in", torch.where(z > x, 0.0, -torch.inf))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    x = torch.tensor([0.0, 30.0])
+    d = pv.posterior(model, guide, x, num_particles=50, num_temperatures=0, seed=0)
+    for asked in (lambda: d.expectation(lambda z: z["z"]), lambda: d.resample(3)):
+        with pytest.raises(ValueError, match="all 50 draws of datum 1 have weight 0"):
+            asked()
 
 
 def test_latents_of_all_data_are_refused():

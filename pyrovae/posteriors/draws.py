@@ -188,6 +188,8 @@ class Draws:
     def mean_of(self, site: str) -> Tensor:
         r"""Returns E[x|seen] of an observed site, `(N, ..., event)`, by its means given z.
 
+        Of a latent it is the expectation of its draws.
+
         .. math::
             E[\tilde x | x_n] \approx \sum_s \bar w_{sn} E[\tilde x | z_{sn}]
 
@@ -200,7 +202,9 @@ class Draws:
         sites = {s["name"]: s for s in self.program.sites.model}
         if site not in sites:
             raise ValueError(f"the model has no site {site!r}; choose of {', '.join(sites)}")
-        share, parts = self.weights.log_w.softmax(0), []
+        if site in self.program.sites.latents:
+            return self.expectation(lambda z: z[site])
+        share, parts = self._share(), []
         for rows, z in self._blocks():
             size = max(1, int(MEANS / (len(rows) * max(1, self.program.event_size))))
             total = torch.zeros(())
@@ -219,6 +223,16 @@ class Draws:
     def _whole(self) -> Program:
         """The program on data without gaps, so that it draws what is missing, too."""
         return self.program.on(tuple(map(filled, self.program.tensors)))
+
+    def _share(self) -> Tensor:
+        """Returns the normalised weights, `(S, N)`; ValueError where a datum has none above 0."""
+        none = self.weights.log_w.amax(0) == -inf
+        if none.any():
+            raise ValueError(
+                f"all {self.num_particles} draws of datum {int(none.nonzero()[0])} have weight 0, "
+                "which leaves nothing to expect; take a wider guide, or more particles"
+            )
+        return self.weights.log_w.softmax(0)
 
     def _blocks(self) -> Iterator[tuple[range, Values]]:
         """Yields the blocks of data with their draws by site, `(S, ..., event)`."""
@@ -242,7 +256,7 @@ class Draws:
         Args:
             fn: f.
         """
-        share, parts = self.weights.log_w.softmax(0), []  # (S, N)
+        share, parts = self._share(), []
         s = self.weights.num_draws
         for rows, z in self._blocks():
             with torch.no_grad():
@@ -270,7 +284,7 @@ class Draws:
         Args:
             num_draws: L, of each datum.
         """
-        share = self.weights.log_w.softmax(0)
+        share = self._share()
         sites = {s["name"]: s for s in self.program.sites.model}
         for rows, z in self._blocks():
             with reproducible(self.seed, STREAM + 4, rows.start):

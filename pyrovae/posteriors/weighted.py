@@ -88,10 +88,11 @@ class Annealer:
         """Transitions, tuned on a pilot; `None` of what cannot be annealed."""
         if not (self.num_temperatures and self.program.selects_rows):
             return None
-        try:
-            path_of(self.program, range(1), None).base.check_gradient()
-        except ValueError:
-            return None
+        with reproducible(self.seed, STREAM + 1):
+            try:
+                path_of(self.program, range(1), None).base.check_gradient()
+            except ValueError:
+                return None
         return tune(self.program, self.num_temperatures, "tuned", 2, self.seed, None)
 
     def __call__(self, rows: range, members: list[int]) -> Annealed | None:
