@@ -14,7 +14,7 @@ from pyrovae.checks import check_sizes
 from pyrovae.evidence.reductions import annealed_verdicts, interval
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.gaps import filled
-from pyrovae.posteriors.weighted import STREAM, Annealed, Annealer, drawn, proposed
+from pyrovae.posteriors.weighted import STREAM, Annealed, Annealer, drawn, weighed
 from pyrovae.program import (
     Program,
     Values,
@@ -356,7 +356,7 @@ def posterior(
     anneal = Annealer(program, num_temperatures, min(size, ANNEALED), seed)
     counts, steps = torch.full((len(program),), size), torch.zeros(len(program), dtype=torch.long)
     for rows in program.blocks(block_size):
-        _, log_w = proposed(program, rows, size, seed)
+        log_w = weighed(program, rows, size, seed)
         words = LogWeights(log_w).verdict()
         better = anneal(rows, [i for i, word in enumerate(words) if word != "not contradicted"])
         if better:

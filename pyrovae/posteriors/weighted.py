@@ -1,6 +1,6 @@
 """Draws of a block's posterior with their weights: the guide's, annealed where those mislead."""
 
-__all__ = ["Annealed", "Annealer", "drawn", "proposed"]
+__all__ = ["Annealed", "Annealer", "drawn", "weighed"]
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +20,29 @@ STREAM = 40  # of random numbers, and the three that follow
 
 def proposed(
     program: Program, rows: range, num_particles: int, seed: int
-) -> tuple[Values, Tensor]:
-    r"""Returns z by site, `(S, ..., event)`, and log w, `(S, n)`, nats, of a block.
+) -> tuple[Values, Tensor | None]:
+    """Returns z by site, `(S, ..., event)`, of the guide or the prior, and log q, `(S, n)`, nats.
+
+    They depend on the seed and the first row alone. Without any z there is no q.
+
+    Args:
+        program: As it was inspected.
+        rows: The n rows of a block.
+        num_particles: S.
+        seed: Fixes the draws.
+    """
+    with reproducible(seed, STREAM, rows.start):
+        if program.guide is not None:
+            return program.propose(rows, num_particles)
+        z = program.propose_prior(rows, num_particles)
+        return z, program.log_prior(z, rows, num_particles) if z else None
+
+
+def weighed(program: Program, rows: range, num_particles: int, seed: int) -> Tensor:
+    r"""Returns log w of what is `proposed` for a block, `(S, n)`, nats.
 
     .. math::
         \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} | x_n), \quad z_{sn} \sim q(z | x_n)
-
-    q is the guide, or the prior without one. They depend on the seed and the first row alone.
 
     Args:
         program: As it was inspected.
@@ -34,12 +50,8 @@ def proposed(
         num_particles: S.
         seed: Fixes the draws.
     """
+    z, log_q = proposed(program, rows, num_particles, seed)
     with reproducible(seed, STREAM, rows.start):
-        if program.guide is None:
-            z = program.propose_prior(rows, num_particles)
-            log_q = program.log_prior(z, rows, num_particles) if z else None
-        else:
-            z, log_q = program.propose(rows, num_particles)
         size = max(1, at_once(program, torch.get_num_threads()) // len(rows))
         parts = [slice(i, min(i + size, num_particles)) for i in range(0, num_particles, size)]
         log_w = torch.cat(
@@ -50,7 +62,7 @@ def proposed(
         )
         log_w = (log_w if log_q is None else log_w - log_q).cpu().double()
     check_weights(log_w, rows)
-    return z, log_w
+    return log_w
 
 
 class Annealed(NamedTuple):
