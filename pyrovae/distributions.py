@@ -8,13 +8,14 @@ __all__ = [
     "NormalMixture",
     "OpenBeta",
     "Seen",
+    "SideBySide",
     "seen",
 ]
 
 from collections.abc import Sequence
 from itertools import combinations
 from math import lgamma
-from typing import cast
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -178,6 +179,85 @@ class Categorical(dist.Categorical):
     def _numbers(self) -> Tensor:
         """Returns 0, ..., K - 1, of the type of the probabilities."""
         return torch.arange(self.probs.shape[-1]).to(self.probs)
+
+
+class _Each(Constraint):
+    """Supports of several groups of numbers, side by side.
+
+    Args:
+        parts: A support each, and of how many numbers.
+        back: Where in the groups each number stands.
+    """
+
+    event_dim = 0
+
+    def __init__(self, parts: Sequence[tuple[Any, int]], back: Tensor) -> None:
+        self.parts, self.back = parts, back
+
+    def check(self, value: Tensor) -> Tensor:
+        """Returns which numbers are in theirs."""
+        groups = value[..., self.back.argsort()].split([n for _, n in self.parts], -1)
+        inside = [c.check(v) for (c, _), v in zip(self.parts, groups, strict=True)]
+        return torch.cat(inside, -1)[..., self.back]
+
+    def __repr__(self) -> str:
+        return "the supports of its columns"
+
+
+class SideBySide(TorchDistribution):
+    r"""Independent numbers of several families: one distribution for each group of them.
+
+    .. math::
+        \log P(X_d) = \log P_{g(d)}(X_d)
+
+    Args:
+        parts: Of batch shape `(..., n)` each, the n numbers of a group, and no event dimension.
+        back: Where in the groups, one after another, each of the D numbers stands, `(D,)`.
+    """
+
+    def __init__(self, parts: Sequence[TorchDistribution], back: Tensor) -> None:
+        self.parts, self.back = tuple(parts), back
+        self.sizes = [p.batch_shape[-1] for p in self.parts]
+        self.place = back.argsort()
+        batch = torch.broadcast_shapes(*(p.batch_shape[:-1] for p in self.parts))
+        super().__init__(torch.Size((*batch, len(back))), validate_args=False)
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        """None of its own: its parts have theirs."""
+        return {}
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log P of each number of the value, nats, `(..., D)`."""
+        groups = value[..., self.place].split(self.sizes, -1)
+        return self._together([p.log_prob(v) for p, v in zip(self.parts, groups, strict=True)])
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns draws, `(sample_shape, ..., D)`."""
+        return self._together([p.sample(torch.Size(sample_shape)) for p in self.parts])
+
+    @property
+    def mean(self) -> Tensor:
+        """Of numbers their mean, of classes that of their numbers, `(..., D)`."""
+        return self._together([p.mean for p in self.parts])
+
+    @property
+    def support(self) -> Constraint:
+        """Each number in that of its family."""
+        return _Each(
+            [(p.support, n) for p, n in zip(self.parts, self.sizes, strict=True)], self.back
+        )
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "SideBySide":
+        """Returns the same in another batch shape, whose last length is D."""
+        *batch, _ = batch_shape
+        parts = [p.expand([*batch, n]) for p, n in zip(self.parts, self.sizes, strict=True)]
+        return SideBySide(parts, self.back)
+
+    def _together(self, groups: Sequence[Tensor]) -> Tensor:
+        """Returns numbers of groups `(..., n)` in the order of the dimensions, `(..., D)`."""
+        shape = torch.broadcast_shapes(*(g.shape[:-1] for g in groups))
+        return torch.cat([g.expand(*shape, -1).to(groups[0]) for g in groups], -1)[..., self.back]
 
 
 class DiscretizedLogistic(TorchDistribution):

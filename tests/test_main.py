@@ -394,7 +394,7 @@ def test_help(capsys):
 
 def test_the_help_knows_every_name():
     ours = {n for n, c in likelihoods.families.items() if c.__module__.startswith("pyrovae")}
-    assert set(written_names("likelihoods.py")) == ours
+    assert set(written_names("likelihoods/single.py")) == ours - {"columns"}  # made of a table
     assert {base.named(name).name for name in written_names("models")} >= {"vae", "conv-vae"}
     assert set(written_names("evidence/estimators")) == {
         n for n, cls in known().items() if cls.__module__.startswith("pyrovae")

@@ -80,7 +80,7 @@ def test_training_raises_log_p_of_what_is_seen(linear, compiled):
     assert not torch.equal(start[0], linear.decoder.weight)
 
 
-@pytest.mark.parametrize("name", sorted(pv.likelihoods.families))
+@pytest.mark.parametrize("name", sorted(set(pv.likelihoods.families) - {"columns"}))
 def test_every_likelihood_leaves_out_what_is_missing(name):
     """Its gradient too: a filler outside the support would make that NaN."""
     torch.manual_seed(0)

@@ -47,8 +47,8 @@ def add_model(add: Callable[..., object]) -> None:
         "--likelihood",
         type=str | None,
         metavar="NAME",
-        help=f"p(x|z), of {', '.join(written_names('likelihoods.py'))}; or package.module.Class "
-        f"of your own (default: {VAE['likelihood']})",
+        help=f"p(x|z), of {', '.join(written_names('likelihoods/single.py'))}; or "
+        f"package.module.Class of your own (default: {VAE['likelihood']})",
     )
     add(
         "--sigma",

@@ -38,10 +38,10 @@ def written_names(place: str) -> list[str]:
     They are read from the source: `--help` does not wait until they are imported.
 
     Args:
-        place: Below the package: "likelihoods.py", or "models" for all modules there.
+        place: Below the package: "likelihoods/single.py", or "models" for all modules there.
 
     Example:
-        >>> written_names("likelihoods.py")[:3]
+        >>> written_names("likelihoods/single.py")[:3]
         ['bernoulli', 'continuous-bernoulli', 'normal']
     """
     path = Path(pyrovae.__file__).parent / place

@@ -17,7 +17,6 @@ from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import seen
-from pyrovae.gaps import filled
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
 from pyrovae.models.parts import begin, make_family, rows_of, shape_of
@@ -101,15 +100,15 @@ class VAE(Model):
         self.image_shape = shape if len(shape) == 3 else None
         self.likelihood = likelihoods.make(likelihood)
         self.activation, self.residual = activation, residual
-        outputs = self.likelihood.outputs * x_dim
+        outputs, inputs = self.likelihood.num_outputs(x_dim), self.likelihood.num_features(x_dim)
         if prior is None or isinstance(prior, str | priors.Prior):
             prior = priors.make(prior, z_dim, x_dim)
         self.own_prior = prior
         self.posterior = guides.make(posterior, z_dim)
         if encoder is None and isinstance(self.posterior, guides.Diagonal):
-            encoder = Encoder(x_dim, self.hidden_dims, z_dim, activation, residual)
+            encoder = Encoder(inputs, self.hidden_dims, z_dim, activation, residual)
         elif encoder is None:
-            encoder = MLP(x_dim, self.hidden_dims, self.posterior.outputs, activation, residual)
+            encoder = MLP(inputs, self.hidden_dims, self.posterior.outputs, activation, residual)
         if decoder is None:
             decoder = MLP(z_dim, self.hidden_dims[::-1], outputs, activation, residual)
         self.encoder, self.decoder = encoder, decoder
@@ -161,7 +160,7 @@ class VAE(Model):
             ValueError: If x is not of shape `(N, x_dim)`.
             TypeError: If an encoder of your own returns no pair.
         """
-        x = filled(self.checked(x))
+        x = self.likelihood.features(self.checked(x))
         if self.image_shape and not isinstance(self.encoder, Encoder | MLP):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
@@ -211,6 +210,8 @@ class VAE(Model):
         """
         rows = x if isinstance(x, Rows) else self.checked(x)
         mean = rows.mean(0) if isinstance(rows, Rows) else rows.nanmean(0).nan_to_num()
+        if isinstance(rows, Tensor):
+            self.likelihood.scale_to(rows)
         begin(self.decoder, self.likelihood, mean)
         if isinstance(self.own_prior, priors.Prior):
             self.own_prior.start_at(rows)

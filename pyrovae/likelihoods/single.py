@@ -1,14 +1,4 @@
-r"""Likelihoods P(X|z): one class a family, from a decoder's output f(z) to a distribution of X.
-
-.. math::
-    \log P(X \mid z) = \sum_{d=1}^{D} \log p(X_d; f_\theta(z)_d)
-
-Given z the D dimensions are independent, so that a datum's log-probability is the sum over its
-pixels, in nats: `likelihood(f).log_prob(x)` of f `(S, N, outputs * D)` and x `(N, D)` is `(S, N)`.
-Of a family with a density in place of a probability, such as the Normal, it is the log of a
-density: it may be positive, and changes with the units of X. Some densities have no upper bound:
-a scale that goes to 0 makes data certain without end. They have a floor, and say so.
-"""
+"""Families of which all dimensions of X are alike."""
 
 __all__ = [
     "Bernoulli",
@@ -17,19 +7,14 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
-    "Likelihood",
     "LogNormal",
     "NegativeBinomial",
     "Normal",
     "Poisson",
     "StudentT",
-    "families",
-    "family",
-    "make",
 ]
 
 from math import expm1, log
-from typing import Any, ClassVar, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -39,71 +24,9 @@ from torch.nn.functional import softplus
 
 from pyrovae import distributions
 from pyrovae.checks import check_positive, check_sizes
-from pyrovae.registry import called, enter, find, made
+from pyrovae.likelihoods.base import Config, Likelihood
 
-Config: TypeAlias = dict[str, Any]  # arguments of a constructor, as JSON can hold them
 LEAST = 1e-6  # of what a log is taken of
-families: dict[str, type["Likelihood"]] = {}
-
-
-class Likelihood(torch.nn.Module):
-    r"""A family P(X|z): maps a decoder's output to a distribution over X, one event dimension.
-
-    A new family is one subclass with a `name` and a `forward`; it is then known by that name
-    everywhere. A subclass without a name of its own is known by none. Arguments of its
-    constructor come back from `config`. Parameters of its own are learned with the decoder's.
-
-    Attributes:
-        name: The name a user writes.
-        outputs: Decoder outputs per data dimension, such as 2 for a mean and a scale each.
-        binary: Whether X are in {0, 1}.
-        filler: A number that X can be, which stands for what is missing and counts nowhere.
-
-    Example:
-        >>> p = make("bernoulli")(torch.zeros(7, 3))  # of f = 0, P(X = 1 | z) = 1/2
-        >>> p.log_prob(torch.ones(7, 3)).exp()[0]  # 1/2 to the third
-        tensor(0.1250)
-    """
-
-    name: ClassVar[str]
-    outputs: int = 1
-    binary: ClassVar[bool] = False
-    filler: ClassVar[float] = 1.0
-
-    def __init_subclass__(cls) -> None:
-        """Adds the class to `families`, where it has a name of its own.
-
-        Raises:
-            TypeError: If another class has that name.
-        """
-        super().__init_subclass__()
-        enter(families, cls)
-
-    def config(self) -> Config:
-        """Returns the constructor's arguments, as JSON can hold them."""
-        return {}
-
-    def forward(self, f: Tensor) -> TorchDistribution:
-        """Returns P(X|z) of a decoder's outputs.
-
-        Args:
-            f: `(..., outputs * D)`, any numbers.
-
-        Returns:
-            A Pyro distribution of batch shape `(...)` and event shape `(D,)`; its `log_prob` of
-            X `(..., D)` is in nats, `(...)`, summed over the D dimensions.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no P(X|z); define forward(self, f), from decoder outputs "
-            "f to a Pyro distribution with one event dimension"
-        )
-
-    def start(self, mean: Tensor) -> Tensor:
-        """Returns the decoder's first bias, `(outputs * D,)`, for data of this mean `(D,)`.
-
-        With it X begins at its mean, and SVI need not find that first. By default it is 0.
-        """
-        return mean.new_zeros(self.outputs * len(mean))
 
 
 class Bernoulli(Likelihood):
@@ -498,47 +421,3 @@ def _log(mean: Tensor) -> Tensor:
 def _logit(share: Tensor) -> Tensor:
     """Returns the logit of a share, kept inside [0.001, 0.999]."""
     return torch.logit(share.clamp(0.001, 0.999))
-
-
-def family(name: str) -> type[Likelihood]:
-    """Returns the class of a likelihood's name, whatever options are written behind it.
-
-    Args:
-        name: Such as "student-t(df=3)".
-
-    Raises:
-        ValueError: If no family has that name; those most like it are said.
-    """
-    hint = "a family of your own is known once its module is imported"
-    return find(families, called(name, "likelihood").name, "likelihood", hint)
-
-
-def make(likelihood: "str | type[Likelihood] | Likelihood", **config: object) -> Likelihood:
-    """Returns a likelihood from a family's name, its class, or an instance of it.
-
-    Args:
-        likelihood: Which of the three, a name with options as in "student-t(df=3)"; an instance
-            is returned as it is.
-        config: What the constructor of the family takes, such as `sigma`.
-
-    Raises:
-        ValueError: If no family has that name; those most like it are said.
-        TypeError: If it is none of the three.
-
-    Example:
-        >>> make("normal", sigma=0.5)
-        Normal()
-    """
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    if isinstance(likelihood, str):
-        asked, likelihood = called(likelihood, "likelihood"), family(likelihood)
-        if asked.args or asked.kwargs:
-            return made(
-                likelihood, asked._replace(kwargs={**asked.kwargs, **config}), "likelihood"
-            )
-    if isinstance(likelihood, type) and issubclass(likelihood, Likelihood):
-        return likelihood(**config)
-    raise TypeError(
-        f"likelihood is {likelihood!r}; give a name, a Likelihood class or an instance"
-    )
