@@ -89,6 +89,73 @@ def test_without_the_second_way_lost_modes_are_not_contradicted(monkeypatch):
     assert evaluated(known.two_modes(24, 0.5), "importance").share("ok") == 1
 
 
+def test_a_proposal_is_confirmed_by_its_own_draws():
+    """The guide knows both modes, a normal at one of them knows that one."""
+    model = known.two_modes(24, 0.5)
+
+    def both(x):
+        loc = torch.stack([0.8 * x + 1, -0.8 * x - 1], -1)
+        with pyro.plate("data", len(x)):
+            which = dist.Categorical(torch.ones(len(x), 2))
+            pyro.sample("z", dist.MixtureSameFamily(which, dist.Normal(loc, 0.5)))
+
+    guided, normal = (
+        pv.evaluate(model.model, both, model.x, estimators=e, seed=0)["importance"]
+        for e in (pv.Importance(1000), pv.Importance(1000, proposal=pv.Laplace()))
+    )
+    assert guided.share("ok") == 1
+    assert ((guided.value - model.truth) / guided.std_error).abs().max() < 4
+    assert set(normal.own_verdict()) == {"not contradicted"}
+    assert (normal.value - model.truth).mean() < -0.6
+    assert normal.share("ok") == 0
+
+
+OWN = [pv.Laplace(), pv.Laplace(1.2, df=8), pv.Widened(1.6), pv.Refined()]
+
+
+@pytest.mark.parametrize("proposal", OWN, ids=repr)
+def test_a_proposal_is_confirmed_where_the_guide_is_not(proposal):
+    scenario = LinearGaussian.make(x_dim=10, z_dim=3)
+    x = scenario.data(24)
+
+    def narrow(x):
+        scenario.mean_field(x, 0.7)
+
+    def found(e):
+        return pv.evaluate(scenario.model, narrow, x, estimators=e, seed=0)["importance"]
+
+    assert found(pv.Importance(1000)).share("ok") == 0
+    e = found(pv.Importance(1000, proposal=proposal))
+    assert e.share("ok") > 0.9
+    assert ((e.value - scenario.log_evidence(x)) / e.std_error).abs().max() < 4
+
+
+def test_a_mixture_with_the_prior_is_confirmed():
+    scenario = LinearGaussian.make()
+    x, asked = scenario.data(24), pv.Importance(1000, proposal=pv.Defensive())
+    e = pv.evaluate(scenario.model, scenario.exact, x, estimators=asked, seed=0)["importance"]
+    assert e.share("ok") == 1
+    assert 0 < e.confirmation.std_error < 0.02
+
+
+def test_a_proposal_known_at_its_own_draws_alone_is_not_confirmed():
+    scenario = LinearGaussian.make()
+
+    class Own:
+        def sampler(self, program, rows):
+            return lambda num_particles: program.propose(rows, num_particles)
+
+    e = pv.evaluate(
+        scenario.model,
+        scenario.exact,
+        scenario.data(5),
+        estimators=pv.Importance(100, proposal=Own()),
+        seed=0,
+    )["importance"]
+    assert set(e.verdict()) == {"not contradicted"}
+    assert "the proposal's density is known at its own draws alone" in e.confirmation.reason
+
+
 def test_a_few_data_with_a_narrow_guide_are_not_drawn_to_the_others():
     """Of 2 % of the data, whose guide is half as wide, the k-hats stay as large as they are."""
     model = known.half_as_wide(1000)

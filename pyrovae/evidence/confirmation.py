@@ -13,6 +13,7 @@ __all__ = [
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor
 from pyrovae.evidence.confirmed import GOOD_NEEDED, Confirmation
 from pyrovae.evidence.reductions import annealed_well, verdicts
 from pyrovae.evidence.samplers.annealing import anneal
+from pyrovae.evidence.samplers.paths import PathProposal
 from pyrovae.evidence.samplers.sampler import ImportanceSampler
-from pyrovae.evidence.samplers.scheme import Scheme
+from pyrovae.evidence.samplers.scheme import Proposal, Scheme
 from pyrovae.evidence.samplers.tuning import Kernel
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.program import (
@@ -40,6 +42,7 @@ LOST, OTHERS = 16, 32  # of those screened, that are annealed: of the worst star
 ANNEALED = LOST + OTHERS
 DRAWS, SHARE = 2**16, 0.05  # draws that it may cost, or what share of the evaluation's own
 WORTH = 20  # effective draws of a simulated datum
+UNKNOWN = "the {}'s density is known at its own draws alone"
 DATA, OWN, TWICE, SCREEN = 30, 31, 32, 33  # random streams
 
 
@@ -53,7 +56,8 @@ def confirm_sampling(
 
     is the weight of an exact draw of the posterior; see `Confirmation`. On up to 256 simulated
     data, with so many particles that about 20 of them count, but no more than the evaluation has
-    for a datum; in all with 2^16, or 5 % of the evaluation's. Gap and error are those at its S.
+    for a datum; in all with 2^16, or 5 % of the evaluation's. Gap and error are those at its S. A
+    proposal is confirmed by draws of its own: it may have lost what the guide finds.
 
     Args:
         program: The pair; its data give sizes and covariates.
@@ -69,20 +73,16 @@ def confirm_sampling(
     budget = max(DRAWS, SHARE * len(program) * total.item())
     count = int(min(SAMPLED, max(2 * GOOD_NEEDED, budget // size)))
     program = program.unshared().uncompiled()
-    if program.guide is None:
+    if program.guide is None and scheme.proposal is None:
         program = replace(program, enumerated=())  # naive sampling draws them, too
+    own = scheme.proposal
+    weigh = partial(_of_proposal, own) if own else _of_guide
     tables, exact = [], []
     try:
-        for part, rows, z, own in simulations(program, count, seed):
-            sampler = ImportanceSampler(part, Scheme(size), own, chunk_size)
-            tables.append(_table(sampler.log_weights(rows).log_w))
-            with reproducible(own):
-                log_q = part.log_guide if part.guide else part.log_prior
-                try:
-                    log_w = part.log_joint(z, rows, None) - log_q(z, rows, None)
-                except (KeyError, NotImplementedError) as e:  # a flow without an inverse
-                    raise ValueError("the guide's density is known at its own draws alone") from e
-            exact.append(log_w.cpu().double().reshape(-1))
+        for part, rows, z, stream in simulations(program, count, seed, exact_guide=own is None):
+            table, exact_w = weigh(part, rows, z, stream, size, chunk_size)
+            tables.append(_table(table))
+            exact.append(exact_w.cpu().double().reshape(-1))
     except ValueError as e:
         return Confirmation(reason=str(e))
     weights = LogWeights(torch.cat(tables, dim=1))  # (S, m), of m simulated data
@@ -95,6 +95,63 @@ def confirm_sampling(
     good = verdicts(weights.pareto_k(), weights.ess() * s / size, error, weights.num_draws) == 0
     gap = gap_of(torch.cat(exact) - weights.log_evidence(), s)
     return _summary(gap, error, good, torch.ones(len(gap)))
+
+
+def _of_guide(
+    program: Program, rows: range, z: Values, seed: int, size: int, chunk_size: int
+) -> tuple[Tensor, Tensor]:
+    """Returns log w of S draws of the guide, or the prior, `(S, n)`, and of the exact z, `(n,)`.
+
+    Args:
+        program: On simulated data.
+        rows: Of a block, n of them.
+        z: That made the data, by site.
+        seed: Of the draws.
+        size: S.
+        chunk_size: Particles x data decoded at once.
+    """
+    log_w = ImportanceSampler(program, Scheme(size), seed, chunk_size).log_weights(rows).log_w
+    with reproducible(seed):
+        log_q = program.log_guide if program.guide else program.log_prior
+        try:
+            return log_w, program.log_joint(z, rows, None) - log_q(z, rows, None)
+        except (KeyError, NotImplementedError) as e:  # a flow without an inverse
+            raise ValueError(UNKNOWN.format("guide")) from e
+
+
+def _of_proposal(
+    proposal: Proposal,
+    program: Program,
+    rows: range,
+    z: Values,
+    seed: int,
+    size: int,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Returns the same of a proposal made of the guide, which is fitted to these rows once.
+
+    Args:
+        proposal: That draws.
+        program: On simulated data.
+        rows: Of a block, n of them.
+        z: That made the data, by site.
+        seed: Of the draws.
+        size: S.
+        chunk_size: Particles x data decoded at once.
+    """
+    if not isinstance(proposal, PathProposal):
+        raise ValueError(UNKNOWN.format("proposal"))
+    most = max(1, chunk_size // len(rows))
+    with reproducible(seed, 0, rows.start):
+        try:
+            path = proposal.path(program, rows)
+            exact = path.inward(path.base.unconstrain(z))[None]
+            parts = [path.start(min(most, size - i)) for i in range(0, size, most)]
+            table = [f1 - f0 for f0, f1 in map(path.ends, (exact, *parts))]
+        except (KeyError, NotImplementedError) as e:
+            raise ValueError(UNKNOWN.format("proposal")) from e
+    log_w = torch.cat([t.cpu().double() for t in table])
+    return log_w[1:], log_w[0]
 
 
 class Way(Protocol):
