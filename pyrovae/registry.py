@@ -1,6 +1,17 @@
 """Kinds of a thing that are known by their names: entered when subclassed, found by name."""
 
-__all__ = ["called", "asked_for", "enter", "find", "import_all", "is_path", "made", "written"]
+__all__ = [
+    "FILES",
+    "asked_for",
+    "called",
+    "enter",
+    "find",
+    "import_all",
+    "is_path",
+    "made",
+    "names_table",
+    "written",
+]
 
 from ast import Call, literal_eval, parse
 from collections.abc import Callable, Mapping
@@ -11,6 +22,9 @@ from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import ClassVar, NamedTuple, Protocol, TypeVar
+
+TABLES = ".csv", ".parquet"
+FILES = ".npy", ".npz", *TABLES  # of data, by their endings
 
 
 class Named(Protocol):
@@ -77,6 +91,18 @@ def import_all(package: str) -> None:
         import_module(f"{package}.{module.name}")
 
 
+def names_table(data: object) -> bool:
+    """Returns whether data are a table: the path of one, or a DataFrame of pandas.
+
+    Example:
+        >>> names_table("people.csv"), names_table("digits")
+        (True, False)
+    """
+    if isinstance(data, str | Path):
+        return str(data).endswith(TABLES)
+    return type(data).__name__ == "DataFrame"
+
+
 def is_path(name: object) -> bool:
     """Returns whether a name is an import path, `package.module.Name`, and not that of a file.
 
@@ -87,7 +113,7 @@ def is_path(name: object) -> bool:
         >>> is_path("my_models.Mine"), is_path("my_models.Mine(3)"), is_path("mine.npy")
         (True, True, False)
     """
-    if not isinstance(name, str) or name.endswith((".npy", ".npz")) or Path(name).exists():
+    if not isinstance(name, str) or name.endswith(FILES) or Path(name).exists():
         return False
     name = name.partition("(")[0]  # options may follow
     return "." in name and all(part.isidentifier() for part in name.split("."))

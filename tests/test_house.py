@@ -126,6 +126,7 @@ def test_imports_point_down_inside_a_package():
     [
         ("pyro.poutine", {"program"}),
         ("arviz", {"diagnostics", "export"}),
+        ("pandas", {"data"}),
         ("xarray", {"diagnostics", "export", "labelled"}),
         ("matplotlib", {"plots"}),
         ("safetensors", {"storage"}),

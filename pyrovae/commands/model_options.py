@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from pyrovae.commands.named import likelihood_name, model_class, written_names
 from pyrovae.commands.options import AMOUNT, COUNT, Parser, did_you_mean
+from pyrovae.registry import names_table
 
 if TYPE_CHECKING:
     from pyrovae.models.base import Model
@@ -180,8 +181,8 @@ def resolve(config: Namespace, options: Mapping[str, object]) -> None:
             )
         found = VAE
     else:
-        given = {**(config.model_options or {}), **short, **options}
         cls = model_class(config.model)
+        given = {**_of_table(config.data, cls), **(config.model_options or {}), **short, **options}
         found = model_options(cls, given)
         if config.model != "vae":
             config.model_options, found = found, dict.fromkeys(VAE)
@@ -191,6 +192,17 @@ def resolve(config: Namespace, options: Mapping[str, object]) -> None:
             config.model_options, found = more or None, {name: found[name] for name in VAE}
     for name, value in found.items():
         config[name] = value
+
+
+def _of_table(data: str, cls: "type[Model]") -> dict[str, object]:
+    """Returns the likelihood of a model of a table, where nobody says another.
+
+    Args:
+        data: As the user named it.
+        cls: The model's class.
+    """
+    takes = names_table(data) and "likelihood" in _parsed_as(cls)[1]
+    return {"likelihood": "columns"} if takes else {}
 
 
 def options_of(config: Mapping[str, object]) -> dict[str, object]:

@@ -7,6 +7,7 @@ config.yaml of the run that `--resume` goes on with), and the command line itsel
 __all__ = ["GUIDED", "UNGUIDED", "Config", "configured", "kept", "parser"]
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,15 @@ def _add_data(p: "Parser") -> None:
     add(
         "--data",
         default="digits",
-        help="data set by name, or the path of a .npy or .npz (of a program: its arrays in order)",
+        help="data set by name, or the path of a .npy or .npz (of a program: its arrays in order) "
+        "or of a table, .csv or .parquet",
+    )
+    add(
+        "--columns",
+        type=dict | str | None,
+        metavar="FILE",
+        help="YAML that says what columns of a table are, as age: count, of those that are not "
+        "what they seem to be",
     )
     add("--root", default="data", metavar="FOLDER", help="that holds the named data sets")
     add("--download", action="store_true", help="fetch a torchvision data set that is not there")
@@ -254,6 +263,8 @@ def configured(argv: list[str]) -> "Namespace":
 
         read_config(Path(config.out))
         config = p.parse_args(["--config", str(Path(config.out) / "config.yaml"), *argv])
+    if isinstance(config.columns, str):
+        config.columns = _columns(config.columns)
     check_again(vars(config), {a.partition("=")[0].removeprefix("--") for a in argv})
     if config.program and (dotted.model or config.model != p.get_default("model")):
         raise ValueError("a program is no model with options; give --program or --model")
@@ -265,6 +276,16 @@ def configured(argv: list[str]) -> "Namespace":
     config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)
     config.binarize = config.binarize or ("dynamic" if drawn else "none")
     return config
+
+
+def _columns(path: str) -> Mapping[str, object]:
+    """Returns what a YAML file says of columns, by name; ValueError where it is none."""
+    from pyrovae.storage import read_yaml
+
+    said = read_yaml(Path(path))
+    if not isinstance(said, dict):
+        raise ValueError(f"--columns {path} holds no columns; write lines such as age: count")
+    return said
 
 
 def kept(config: "Namespace") -> Config:

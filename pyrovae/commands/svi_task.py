@@ -114,6 +114,7 @@ def _splits(config: "Namespace") -> "Splits":
         binarize=config.binarize,
         valid_size=config.valid_size,
         download=config.download,
+        columns=config.columns,
     )
     if not config.num_labels:
         return splits

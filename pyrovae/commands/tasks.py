@@ -169,7 +169,7 @@ def _part_of_run(config: "Namespace", run: "Run", binarize: str, own: bool) -> P
         own: Whether they are the run's own.
     """
     if config.data and config.data != run.config["data"] and Path(config.data).exists():
-        return _all_rows(config.data, binarize, program=run.model is None)
+        return _all_rows(config.data, binarize, run.model is None, run.columns)
     return _test_part(data_of(config, run, binarize, own))
 
 
@@ -223,17 +223,22 @@ def of_program(config: "Namespace") -> Task:
     return Task(pair, part.rows.arrays, part.image_shape, protocol, folder, plate)
 
 
-def _all_rows(path: str, binarize: str, program: bool) -> Part:
+def _all_rows(
+    path: str, binarize: str, program: bool, columns: "Mapping[str, object] | None" = None
+) -> Part:
     """Returns all rows of a file.
 
     Args:
-        path: Of a .npy or .npz.
+        path: Of a .npy, .npz, .csv or .parquet.
         binarize: How they are made binary.
         program: Whether they are for a program, which gets the arrays as they are.
+        columns: What a table's columns are.
     """
     import pyrovae as pv
+    from pyrovae.registry import names_table
 
-    return Part(*pv.data.load_rows(path, binarize, program=program))
+    said = columns if names_table(path) else None
+    return Part(*pv.data.load_rows(path, binarize, program=program, columns=said))
 
 
 def _test_part(splits: "Splits") -> Part:

@@ -4,10 +4,14 @@ __all__ = ["DataSet", "FromFunction", "Parts", "sets"]
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pyrovae.data.splits import Split
+from pyrovae.likelihoods.columns import Column
 from pyrovae.registry import enter
+
+if TYPE_CHECKING:  # which takes a second, and only tables need
+    from pandas import Index, Series
 
 Parts = Split | tuple[Split, ...]
 sets: "dict[str, type[DataSet]]" = {}
@@ -26,6 +30,8 @@ class DataSet:
         scaling: What its numbers were divided by, in words.
         valid_size: Rows held out of the training rows for validation where nobody says how many;
             `None` for a fifth.
+        columns: What each column of x is, of a table; else none.
+        index: Names of all rows, of a table; else `None`.
 
     Example:
         >>> import torch
@@ -42,6 +48,8 @@ class DataSet:
     image_shape: tuple[int, int] | None = None
     scaling: str = "none"
     valid_size: int | None = None
+    columns: tuple[Column, ...] = ()
+    index: "Index | Series | None" = None
 
     def __init_subclass__(cls) -> None:
         """Makes the class known by its name, where it has one of its own.

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from pyrovae.data.rows import Rows, in_chunks, spooled
 from pyrovae.errors import DataError
+from pyrovae.gaps import has_gaps
 
 
 def binarize(x: Tensor, method: str = "static", *, seed: int | None = 0) -> Tensor:
     """Returns x in {0, 1}: drawn from Bernoulli(x) ("static"), or x > 0.5 ("threshold").
+
+    NaN, what is missing, stays NaN.
 
     Args:
         x: Grey values in [0, 1], any shape.
@@ -71,9 +74,11 @@ def _drawn(x: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
         generator: Of u; `None` for torch's current stream.
     """
     if method == "threshold":
-        return (x > 0.5).to(x.dtype)
-    uniform = torch.rand(x.shape, generator=generator, device=x.device)
-    return torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
+        drawn = (x > 0.5).to(x.dtype)
+    else:
+        uniform = torch.rand(x.shape, generator=generator, device=x.device)
+        drawn = torch.lt(uniform, x, out=uniform).to(x.dtype)  # twice as fast as through booleans
+    return torch.where(x.isnan(), torch.nan, drawn) if has_gaps(x) else drawn
 
 
 def check_unit(x: Tensor | Rows) -> None:

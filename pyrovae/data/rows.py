@@ -129,14 +129,19 @@ class Rows:
         return replace(self, index=index, shape=(len(index), *self.shape[1:]))
 
     def mean(self, dim: int) -> Tensor:
-        """Returns the mean over rows, `shape[1:]`, added up in float64 a few rows at a time.
+        """Returns the mean over rows of what is not NaN, `shape[1:]`; 0 where all is.
+
+        It is added up in float64, a few rows at a time.
 
         Args:
             dim: 0; there is no other mean of them.
         """
         assert dim == 0
-        total = sum(chunk.double().sum(0) for _, chunk in in_chunks(self))
-        return (torch.as_tensor(total) / len(self)).to(self.dtype)
+        total = count = torch.zeros(self.shape[1:], dtype=torch.float64)
+        for _, chunk in in_chunks(self):
+            total = total + chunk.double().nansum(0).cpu()
+            count = count + (~chunk.isnan()).sum(0).cpu()
+        return (total / count.clamp(min=1)).to(self.dtype)
 
 
 def fits_memory(num_bytes: float) -> bool:

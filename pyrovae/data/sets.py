@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,23 +20,37 @@ from pyrovae.data.files import ArraysFile, RowsFile
 from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.data.splits import PARTS, Split, Splits, check_finite
 from pyrovae.errors import DataError
-from pyrovae.registry import import_all
+from pyrovae.registry import FILES, import_all, names_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pyrovae.data.tables import Said
 
 BINARIZATIONS = ("static", "dynamic", "threshold", "none")
-Source = str | DataSet | type[DataSet] | Callable[[], Parts]
+Source: TypeAlias = "str | DataSet | type[DataSet] | Callable[[], Parts] | DataFrame"
 
 
-def dataset(name: Source) -> DataSet:
+def dataset(name: Source, columns: "Said | None" = None) -> DataSet:
     """Returns the data set of a name or path, class, or function, without importing what is named.
 
     Args:
-        name: A name that is known, the path of a .npy or .npz, a subclass of `DataSet` or an
-            instance of one, or a function that returns what `DataSet.read` does.
+        name: A name that is known, the path of a .npy, .npz, .csv or .parquet, a DataFrame, a
+            subclass of `DataSet` or an instance of one, or a function that returns what
+            `DataSet.read` does.
+        columns: What is said of a table's columns, see `pyrovae.data.tables.TableFile`.
 
     Raises:
         DataError: If there is no data set of that name.
         TypeError: If it is none of these.
+        ValueError: If columns are said of what is no table.
     """
+    if names_table(name):
+        from pyrovae.data.tables import TableFile
+
+        return TableFile(name, columns)  # pyright: ignore[reportArgumentType]
+    if columns:
+        raise ValueError(f"columns are of a table, a .csv or .parquet, and the data are {name}")
     if isinstance(name, DataSet):
         return name
     if isinstance(name, type) and issubclass(name, DataSet):
@@ -52,9 +67,9 @@ def dataset(name: Source) -> DataSet:
         return RowsFile(Path(name))
     near = get_close_matches(name, sets, n=2, cutoff=0.5) or sorted(sets)
     raise DataError(
-        f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy "
-        "or .npz? (one of your own is known once its module is imported; on a command line name "
-        "it, --data package.module.Name)"
+        f"there is no data set {name!r}; did you mean {' or '.join(near)}, or the path of a .npy, "
+        ".npz, .csv or .parquet? (one of your own is known once its module is imported; on a "
+        "command line name it, --data package.module.Name)"
     )
 
 
@@ -66,6 +81,7 @@ def load(
     valid_size: int | None = None,
     seed: int = 0,
     download: bool = False,
+    columns: "Said | None" = None,
 ) -> Splits:
     """Returns the data set of that name, path or class as `Splits`.
 
@@ -77,8 +93,9 @@ def load(
         name: "digits" (scikit-learn's, embedded); "mnist", "fashion-mnist", "kmnist", "emnist"
             (balanced) or "qmnist" in torchvision's layout below `root`; "binarized-mnist"
             (Larochelle and Murray, 2011), a folder with its three .amat or .mat files; the path
-            of a .npy, or .npz with `x` and optionally `y`; or one of your own, a subclass of
-            `DataSet` or a function that returns a `Split`. Images `(N, H, W)` of bytes are divided
+            of a .npy, or .npz with `x` and optionally `y`; a table, the path of a .csv or
+            .parquet, or a DataFrame; or one of your own, a subclass of `DataSet` or a function
+            that returns a `Split`. Images `(N, H, W)` of bytes are divided
             by 255, which the protocol says as "scaling"; all other numbers stay what they are.
         root: Folder that holds the named data sets.
         binarize: "static" draws X ~ Bernoulli(grey) once; "dynamic" does so afresh for each
@@ -87,17 +104,23 @@ def load(
             fifth of the rows elsewhere.
         seed: Fixes split and binarization.
         download: Let torchvision fetch what is missing.
+        columns: What is said of a table's columns, see `pyrovae.data.tables.TableFile`.
 
     Raises:
         DataError: (a `ValueError`) If there is no such data set, it is empty, of the wrong shape
-            or type, or holds NaN, infinities or, if to be binarized, values outside [0, 1].
+            or type, or holds infinities or, if to be binarized, values outside [0, 1]. NaN says
+            that a number is missing.
 
     Example:
         >>> load("digits").test
         Split(x=(359, 64), y=(359,))
     """
     _check_binarize(binarize)
-    found = dataset(name)
+    found = dataset(name, columns)
+    if found.columns and binarize != "none":
+        if binarize != "static":  # the default
+            raise ValueError(f"binarize is {binarize!r}, and a table's columns are what they are")
+        binarize = "none"
     parts, split = _split(found, Path(root), valid_size, seed, download)
     _check_floats(parts, found.label)
     return _splits(found, parts, split, binarize, seed)
@@ -111,6 +134,7 @@ def load_arrays(
     valid_size: int | None = None,
     seed: int = 0,
     download: bool = False,
+    columns: "Said | None" = None,
 ) -> Splits:
     """Returns a program's data as `Splits`: the arrays of a .npy or .npz, in order, split alike.
 
@@ -124,17 +148,23 @@ def load_arrays(
         valid_size: Training rows held out for validation; `None`: a fifth of them.
         seed: Fixes split and binarization.
         download: Let torchvision fetch what is missing.
+        columns: What is said of a table's columns, as of `load`.
     """
     _check_binarize(binarize)
-    found = _given_to_programs(name, binarize)
+    found = _given_to_programs(name, binarize, columns)
     parts, split = _split(found, Path(root), valid_size, seed, download)
     return _splits(found, parts, split, binarize, seed)
 
 
 def load_rows(
-    path: str | Path, binarize: str = "none", seed: int = 0, *, program: bool = False
+    path: str | Path,
+    binarize: str = "none",
+    seed: int = 0,
+    *,
+    program: bool = False,
+    columns: "Said | None" = None,
 ) -> tuple[Split, tuple[int, int] | None, dict[str, str | int]]:
-    """Returns all rows of a .npy or .npz as one part, its image shape, and its protocol.
+    """Returns all rows of a file as one part, its image shape, and its protocol.
 
     Arguments and errors as `load`; "dynamic" binarizes once, as it does for test data.
 
@@ -143,12 +173,16 @@ def load_rows(
         binarize: As `load`.
         seed: Fixes the binarization.
         program: Whether they are for a program, which gets the arrays as they are.
+        columns: What is said of a table's columns, as of `load`.
     """
-    found = _given_to_programs(str(path), binarize) if program else RowsFile(Path(path))
+    if program:
+        found = _given_to_programs(str(path), binarize, columns)
+    else:
+        found = dataset(str(path), columns) if names_table(path) else RowsFile(Path(path))
     part = found.read(Path(), False)
     assert isinstance(part, Split)
     for x in part.arrays:
-        check_finite(x, str(path))
+        check_finite(x, str(path), missing=_may_miss(x, binarize))
     if binarize != "none":
         check_unit(part.x)
         method = "threshold" if binarize == "threshold" else "static"
@@ -180,22 +214,23 @@ def _is_file(name: object) -> bool:
     """
     if not isinstance(name, str):
         return False
-    return name.endswith((".npy", ".npz")) or (name not in _known() and Path(name).exists())
+    return name.endswith(FILES) or (name not in _known() and Path(name).exists())
 
 
-def _given_to_programs(name: Source, binarize: str) -> DataSet:
+def _given_to_programs(name: Source, binarize: str, columns: "Said | None") -> DataSet:
     """Returns a data set; of a file its arrays as they are, as programs take them.
 
     Args:
         name: As of `dataset`.
         binarize: What was asked for.
+        columns: What is said of a table's columns.
 
     Raises:
         ValueError: If a file was to be binarized.
         DataError: If there is no such data set, or no such file.
     """
-    if not (isinstance(name, str) and _is_file(name)):
-        return dataset(name)
+    if not (isinstance(name, str) and _is_file(name)) or names_table(name):
+        return dataset(name, columns)
     if binarize != "none":
         raise ValueError(
             f"binarize is {binarize!r}, but a program gets the arrays of {name} as they are; "
@@ -338,7 +373,7 @@ def _splits(
                 f"{found.label}: the {part} part is empty; give more rows or another valid_size"
             )
         for x in rows.arrays:
-            check_finite(x, found.label)
+            check_finite(x, found.label, missing=_may_miss(x, binarize))
     transform = None
     if binarize != "none":
         for part in parts:
@@ -355,7 +390,19 @@ def _splits(
     for part, rows in zip(PARTS, parts, strict=True):
         protocol |= {f"rows_{part}": len(rows), f"sha256_{part}": _sha256(rows)}
     train, valid, test = parts
-    return Splits(train, valid, test, found.image_shape, transform, protocol)
+    if found.columns:
+        protocol["columns"] = ", ".join(f"{c.name} {c.kind}" for c in found.columns)
+    return Splits(train, valid, test, found.image_shape, transform, protocol, found.columns)
+
+
+def _may_miss(x: Tensor | Rows, binarize: str) -> bool:
+    """Returns whether NaN can be kept in x: not where it is drawn into bytes on disk.
+
+    Args:
+        x: Data.
+        binarize: One of `BINARIZATIONS`.
+    """
+    return binarize == "none" or isinstance(x, Tensor)
 
 
 def _sha256(split: Split) -> str:

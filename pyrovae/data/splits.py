@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.errors import DataError
+from pyrovae.gaps import filled
+from pyrovae.likelihoods.columns import Column
 
 PARTS = "train", "valid", "test"
 
@@ -57,6 +59,7 @@ class Splits:
         transform: What training applies to each batch of x, or `None`.
         protocol: What stands beside every number: data set, scaling, binarization, its seed, how
             the split was made, sizes, and the SHA-256 of each part as used.
+        columns: What each column of x is, of a table; else none.
     """
 
     train: Split
@@ -65,9 +68,12 @@ class Splits:
     image_shape: tuple[int, int] | None
     transform: Callable[[Tensor], Tensor] | None = field(repr=False)
     protocol: dict[str, str | int] = field(repr=False)
+    columns: tuple[Column, ...] = field(default=(), repr=False)
 
 
-def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
+def check_finite(
+    x: Tensor | Rows, name: str = "x", start: int = 0, *, missing: bool = False
+) -> None:
     """Raises DataError that names row and column of the first NaN or infinity of x `(N, ...)`.
 
     Rows are counted from `start`. Integers are finite, and not read for that.
@@ -76,10 +82,12 @@ def check_finite(x: Tensor | Rows, name: str = "x", start: int = 0) -> None:
         x: Data, `(N, ...)`, in memory or on disk.
         name: Theirs in the words of an error.
         start: Number of the first row.
+        missing: Whether NaN says that a number is missing, and passes.
     """
     if not x.is_floating_point():
         return
     for first, chunk in in_chunks(x):
+        chunk = filled(chunk) if missing else chunk
         if bool(torch.isfinite(chunk).all()):
             continue
         row, *column = torch.nonzero(~torch.isfinite(chunk))[0].tolist()

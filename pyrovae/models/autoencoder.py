@@ -170,6 +170,6 @@ class AutoEncoder(Model):
             ValueError: If sigma is given to another family.
         """
         x = splits.train.x
-        model = cls(x.shape[1], z_dim, hidden_dims, make_family(likelihood, sigma))
+        model = cls(x.shape[1], z_dim, hidden_dims, make_family(likelihood, sigma, splits))
         begin(model.decoder, model.likelihood, x.mean(0))
         return model

@@ -123,6 +123,6 @@ class ConvVAE(VAE):
         """
         if not splits.image_shape:
             raise DataError(f"{cls.__name__} is for images, and these data are rows of no shape")
-        shape, family = (1, *splits.image_shape), make_family(likelihood, sigma)
+        shape, family = (1, *splits.image_shape), make_family(likelihood, sigma, splits)
         parts = {"prior": prior, "posterior": posterior, "activation": activation}
         return cls(shape, z_dim, channels, family, **parts).start_at(splits.train.x)

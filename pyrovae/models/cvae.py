@@ -236,6 +236,6 @@ class CVAE(Model):
         if y is None:
             raise DataError(f"{cls.__name__} takes y, and these data have none")
         classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
-        family = make_family(likelihood, sigma)
+        family = make_family(likelihood, sigma, splits)
         sizes = x.shape[1], classes, z_dim, hidden_dims
         return cls(*sizes, family, conditional_prior, activation).start_at(x)

@@ -231,7 +231,7 @@ class HierarchicalVAE(Model):
             direction: Of the guide, ladder or bottom-up.
             activation: Of the hidden layers.
         """
-        x, family = splits.train.x, make_family(likelihood, sigma)
+        x, family = splits.train.x, make_family(likelihood, sigma, splits)
         return cls(x.shape[1], z_dims, hidden_dims, family, direction, activation).start_at(x)
 
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
-from pyrovae.likelihoods import Likelihood, Normal
+from pyrovae.data.splits import Splits
+from pyrovae.gaps import has_gaps
+from pyrovae.likelihoods import Columns, Likelihood, Normal
 from pyrovae.nn import Bias
 
 
@@ -69,17 +71,22 @@ def begin(decoder: torch.nn.Module, likelihood: Likelihood, mean: Tensor) -> Non
     last.bias.copy_(likelihood.start(mean).view_as(last.bias))
 
 
-def make_family(name: str, sigma: float | None) -> Likelihood:
+def make_family(name: str, sigma: float | None, splits: Splits) -> Likelihood:
     """Returns the likelihood of a name, with sigma where it is given.
 
     Args:
-        name: Of the family.
+        name: Of the family; of a table "bernoulli", the default, is "columns".
         sigma: Of a normal, log-normal or Student-t one; `None` to learn it, and for all others.
+        splits: The data; where some of a table to be trained on are missing, its encoder is told.
 
     Raises:
         ValueError: If sigma is given to another family.
     """
-    family = likelihoods.make(name)
+    if splits.columns and name in ("bernoulli", "columns"):
+        x = splits.train.x
+        family = Columns(splits.columns, mask=isinstance(x, Tensor) and has_gaps(x))
+    else:
+        family = likelihoods.make(name)
     if sigma is None:
         return family
     if not isinstance(family, Normal):

@@ -263,7 +263,9 @@ class SemiSupervisedVAE(Model):
         if y_dim < 1:
             raise DataError(f"{cls.__name__} takes y, and no training datum has a label")
         size = (1, *splits.image_shape) if splits.image_shape else x.shape[1]
-        made = partial(cls, size, y_dim, z_dim, hidden_dims, make_family(likelihood, sigma))
+        made = partial(
+            cls, size, y_dim, z_dim, hidden_dims, make_family(likelihood, sigma, splits)
+        )
         return made(channels=channels, distortion=distortion).start_at(x)
 
 

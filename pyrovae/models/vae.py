@@ -262,7 +262,8 @@ class VAE(Model):
             splits: The data set.
             z_dim: Latent dimensions.
             hidden_dims: Widths of the encoder's layers, the decoder's in reverse.
-            likelihood: P(X|z), by name, with options as in "student-t(df=3)".
+            likelihood: P(X|z), by name, with options as in "student-t(df=3)"; of a table
+                the default is "columns".
             sigma: Of the normal likelihood; `None` to learn it.
             prior: P(z), by name: normal, mixture(100), vamp(500) or flow(4).
             posterior: Q(z|X), by name: diagonal, full or flow(4).
@@ -271,7 +272,7 @@ class VAE(Model):
         Raises:
             ValueError: If sigma is given to another family.
         """
-        x, family = splits.train.x, make_family(likelihood, sigma)
+        x, family = splits.train.x, make_family(likelihood, sigma, splits)
         asked = {"prior": (prior, "normal"), "posterior": (posterior, "diagonal")}
         config |= {name: given for name, (given, plain) in asked.items() if given != plain}
         return cls(x.shape[1], z_dim, hidden_dims, family, **config).start_at(x)

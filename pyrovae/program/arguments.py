@@ -63,14 +63,8 @@ def check_data(data: Sequence[object], start: int = 0, missing: Sequence[int] = 
     if len(set(lengths)) > 1 or not lengths[0]:
         raise DataError(f"the data tensors have lengths {lengths}; give equal lengths, at least 1")
     for i, d in enumerate(tables):
-        check_finite(
-            _known(d) if i in missing else d, f"data[{i}]" if len(tables) > 1 else "x", start
-        )
-
-
-def _known(d: Tensor | Rows) -> Tensor | Rows:
-    """Returns a table with 0 in the place of NaN, unless it stays on disk."""
-    return torch.where(d.isnan(), 0, d) if isinstance(d, Tensor) else d
+        name = f"data[{i}]" if len(tables) > 1 else "x"
+        check_finite(d, name, start, missing=i in missing)
 
 
 def check_observed(model: Callable[..., object], *data: Tensor, start: int = 0) -> None:

@@ -37,6 +37,7 @@ class Config(TypedDict, total=False):
         batch_size: Rows of a step of training.
         seed: Of weights, training and evaluation.
         valid_size: Training rows held out for validation; `None` for the data set's own number.
+        columns: What was said of a table's columns, by name; `None` of other data.
         num_labels: Of training rows that a model is told; `None` for all there are.
         likelihood: Of a VAE, by name or import path; `None` of other models.
         program: `package.module:make`; `None` of a model.
@@ -51,6 +52,7 @@ class Config(TypedDict, total=False):
     batch_size: Required[int]
     seed: Required[int]
     valid_size: int | None
+    columns: dict[str, object] | None
     num_labels: int | None
     likelihood: str | None
     program: str | None
@@ -67,6 +69,7 @@ OPTIONS = {  # of config.yaml, those that are read again: what they may be
     "batch_size": int,
     "seed": int,
     "valid_size": int | None,
+    "columns": dict | None,
     "num_labels": int | None,
     "program": str | None,
     "model": str | None,

@@ -11,7 +11,9 @@ from pyrovae import data
 from pyrovae.data.rows import Rows
 from pyrovae.data.sets import Source
 from pyrovae.data.splits import Split, Splits
+from pyrovae.likelihoods import Columns
 from pyrovae.models.base import Model
+from pyrovae.registry import names_table
 from pyrovae.runs.config import Config, read_config
 from pyrovae.runs.saving import Pair, holds_program, load
 
@@ -49,6 +51,19 @@ class Run:
             split = data.hide_labels(split, 0)
         return self.model.arrays(split) if self.model else split.arrays
 
+    @property
+    def columns(self) -> dict[str, object]:
+        """What a table's columns are, as `pyrovae.data.load` takes it: as the run has them.
+
+        Columns that were set aside are, and so are those that it did not have; `{}` of other data.
+        """
+        said = self.config.get("columns") or {}
+        likelihood = getattr(self.model, "likelihood", None)
+        if not isinstance(likelihood, Columns):
+            return said
+        known = {c["name"]: c for c in likelihood.config()["columns"]}
+        return {"*": "ignore", **said, **known}
+
     def trained(self, *some: Tensor) -> Pair:
         """Returns model and guide with what was learned, put back where that is a program.
 
@@ -62,7 +77,7 @@ class Run:
 
     def splits(
         self,
-        source: Source | None = None,
+        source: "Source | None" = None,
         *,
         own: bool = True,
         root: str | None = None,
@@ -81,11 +96,13 @@ class Run:
         """
         config = self.config
         read = data.load if self.model else data.load_arrays
+        source = config["data"] if source is None else source
         return read(
-            config["data"] if source is None else source,
+            source,
             root=root or config["root"],
             binarize=binarize or config["binarize"],
             valid_size=config.get("valid_size") if own else None,
+            columns=self.columns if names_table(source) else None,
         )
 
 
