@@ -64,8 +64,12 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
     from pyrovae.models.vae import VAE as VAE
+    from pyrovae.posteriors.anomalies import Anomalies as Anomalies
+    from pyrovae.posteriors.anomalies import anomalies as anomalies
     from pyrovae.posteriors.draws import Draws as Draws
     from pyrovae.posteriors.draws import posterior as posterior
+    from pyrovae.posteriors.given_rest import GivenRest as GivenRest
+    from pyrovae.posteriors.given_rest import given_rest as given_rest
     from pyrovae.posteriors.imputation import Imputed as Imputed
     from pyrovae.posteriors.imputation import impute as impute
     from pyrovae.program import Check as Check
@@ -78,6 +82,10 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AIS": "evidence.estimators.ais",
+    "Anomalies": "posteriors.anomalies",
+    "anomalies": "posteriors.anomalies",
+    "GivenRest": "posteriors.given_rest",
+    "given_rest": "posteriors.given_rest",
     "BayesianGaussianMixture": "models.bayesian_mixture",
     "AutoEncoder": "models.autoencoder",
     "Best": "evidence.estimators.best",

@@ -10,6 +10,7 @@ COMMANDS = {
     "evidence": "held-out log P(X) of a trained run, or of your own program",
     "latent": "what a run's latent space holds, and what another bottleneck would",
     "compare": "which of two runs has the higher log P(X) of the same data",
+    "anomalies": "which data are odd to a run's model, at a promised rate of false alarms",
     "report": "write the page of a run anew",
 }
 

@@ -156,6 +156,13 @@ def evidence() -> None:
     assert_type(given.predict("x", 10), Tensor)
     whole = assert_type(pv.impute(vae.model, vae.guide, x, seed=0), pv.Imputed)
     assert_type(whole.interval(0.8), tuple[Tensor, Tensor])
+    rest = pv.given_rest(vae.model, vae.guide, x, columns=[0, 1], estimator=pv.AIS(), seed=0)
+    assert_type(assert_type(rest, pv.GivenRest).log_p, Tensor)
+    odd = pv.anomalies(
+        vae.model, vae.guide, x, calibration=x, false_alarms=0.1, columns=3, num_particles=9
+    )
+    assert_type(assert_type(odd, pv.Anomalies).flagged, Tensor)
+    assert_type(odd.columns, Tensor | None)
     assert_type(pv.quadrature(vae.model, x), Tensor)
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])

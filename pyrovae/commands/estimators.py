@@ -1,6 +1,12 @@
 """Which estimators a command line asks for: by name or import path, with options of their own."""
 
-__all__ = ["add_estimators", "criterion_asked", "estimators_asked", "on_record"]
+__all__ = [
+    "add_estimators",
+    "criterion_asked",
+    "estimator_asked",
+    "estimators_asked",
+    "on_record",
+]
 
 import json
 from argparse import SUPPRESS
@@ -75,8 +81,7 @@ def criterion_asked(text: str | None, plate: str | None) -> "Callable[..., Tenso
     """Returns what `fit` takes as criterion, of an estimator with options; `None` of nothing.
 
     Args:
-        text: A name or import path, with options as in "importance(500)"; particles are 100 where
-            it says nothing of them.
+        text: As of `estimator_asked`; particles are 100 where it says nothing of them.
         plate: Name of the plate over the data.
 
     Raises:
@@ -85,19 +90,34 @@ def criterion_asked(text: str | None, plate: str | None) -> "Callable[..., Tenso
     """
     if text is None:
         return None
+    return partial(estimator_asked(text, "criterion", CRITERION).values, plate=plate)
+
+
+def estimator_asked(text: str, option: str, num_particles: int) -> "Estimator":
+    """Returns the estimator that one option names, with options of its own.
+
+    Args:
+        text: A name or import path, with options as in "importance(500)".
+        option: That says it, without dashes.
+        num_particles: Where it says nothing of them.
+
+    Raises:
+        ValueError: If there is no such estimator, or option of it.
+        ProgramError: If a user's own cannot be had.
+    """
     from pyrovae.evidence.estimators.names import estimator, kind
     from pyrovae.registry import called
 
-    asked = called(text, "criterion")
+    asked = called(text, option)
     name = estimator_name(asked.name)
     takes = signature(kind(name))
     try:
         own = takes.bind(*asked.args, **asked.kwargs).arguments
     except TypeError as e:
         raise ValueError(
-            f"--criterion is {text!r}, but {name} takes {', '.join(takes.parameters) or 'nothing'}"
+            f"--{option} is {text!r}, but {name} takes {', '.join(takes.parameters) or 'nothing'}"
         ) from e
-    return partial(estimator(name, own, num_particles=CRITERION).values, plate=plate)
+    return estimator(name, own, num_particles=num_particles)
 
 
 def on_record(config: "Namespace") -> dict[str, str]:
