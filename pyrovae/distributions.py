@@ -242,6 +242,35 @@ class SideBySide(TorchDistribution):
         return self._together([p.mean for p in self.parts])
 
     @property
+    def summary(self) -> Tensor:
+        """Means of numbers and probabilities of classes, group by group, `(..., M)`.
+
+        Its expectation over parameters is the mean or the probability under all of them.
+        """
+        groups = [p.probs.flatten(-2) if _is_of_classes(p) else p.mean for p in self.parts]
+        shape = torch.broadcast_shapes(*(g.shape[:-1] for g in groups))
+        return torch.cat([g.expand(*shape, -1) for g in groups], -1)
+
+    def told(self, summary: Tensor) -> Tensor:
+        """Returns means of numbers and the most probable class of others, `(..., D)`.
+
+        Args:
+            summary: Such as `summary`, `(..., M)`.
+        """
+        widths = [
+            p.probs[..., 0, :].shape[-1] * n if _is_of_classes(p) else n
+            for p, n in zip(self.parts, self.sizes, strict=True)
+        ]
+        found = []
+        for p, n, group in zip(self.parts, self.sizes, summary.split(widths, -1), strict=True):
+            if _is_of_classes(p):
+                group = group.unflatten(-1, (n, -1)).argmax(-1).to(group)
+            elif isinstance(p, dist.Bernoulli):
+                group = group.round()
+            found.append(group)
+        return torch.cat(found, -1)[..., self.back]
+
+    @property
     def support(self) -> Constraint:
         """Each number in that of its family."""
         return _Each(
@@ -258,6 +287,11 @@ class SideBySide(TorchDistribution):
         """Returns numbers of groups `(..., n)` in the order of the dimensions, `(..., D)`."""
         shape = torch.broadcast_shapes(*(g.shape[:-1] for g in groups))
         return torch.cat([g.expand(*shape, -1).to(groups[0]) for g in groups], -1)[..., self.back]
+
+
+def _is_of_classes(p: TorchDistribution) -> bool:
+    """Returns whether a distribution is one of classes, whose numbers are names."""
+    return isinstance(p, dist.Categorical)
 
 
 class DiscretizedLogistic(TorchDistribution):

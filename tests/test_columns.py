@@ -210,3 +210,28 @@ def test_distributions_side_by_side_have_equal_shapes():
     )
     assert (p.batch_shape, p.expand([4, 5, 3]).sample().shape) == ((5, 3), (4, 5, 3))
     assert set(p.sample()[:, 1].tolist()) <= {0.0, 1.0}
+
+
+def test_a_gap_of_classes_is_filled_with_the_most_probable():
+    """Numbers by their mean, under all z together; of a decoder that says something of each z."""
+    torch.manual_seed(0)
+    vae = pv.VAE(7, 1, (8,), Columns(COLUMNS)).start_at(table())
+    with torch.no_grad():
+        vae.decoder[-1].weight.normal_(0, 2)
+    x = holes(table(6), 0.6)
+    d = pv.posterior(vae.model, None, x, num_particles=4_000, num_temperatures=0, seed=0)
+    ours = d.best_of("x")
+    z = d.resample(4_000)["z"]  # (L, N, 1)
+    p = vae.decode(z).base_dist
+    for column in (CITY, MARK, SMOKES):
+        each = p.parts[{SMOKES: 3, MARK: 4, CITY: 5}[column]]
+        shares = each.probs if column == SMOKES else each.probs[..., 0, :]
+        shares = torch.cat([1 - shares, shares], -1) if column == SMOKES else shares
+        mean, best = shares.mean(0).sort(-1, descending=True)
+        clear = mean[:, 0] - mean[:, 1] > 0.1  # both are of draws
+        assert clear.any()
+        assert torch.equal(ours[clear, column].long(), best[clear, 0])
+    mean = p.mean.mean(0).detach().double()
+    spread = p.mean.std(0).detach().double() / d.ess().sqrt().unsqueeze(1)
+    for column in (AGE, HEIGHT):
+        assert ((ours - mean)[:, column].abs() < 5 * spread[:, column]).all()

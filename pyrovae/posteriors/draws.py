@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
+from pyrovae.distributions import SideBySide
 from pyrovae.evidence.reductions import annealed_verdicts, interval
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.gaps import filled
 from pyrovae.posteriors.weighted import STREAM, Annealed, Annealer, drawn, weighed
 from pyrovae.program import (
     Program,
+    Site,
     Values,
+    base,
     by_datum,
     inspect,
     means,
@@ -174,9 +177,7 @@ class Draws:
             ValueError: If the model has no such site.
         """
         check_sizes(num_draws=num_draws)
-        sites = {s["name"]: s for s in self.program.sites.model}
-        if site not in sites:
-            raise ValueError(f"the model has no site {site!r}; choose of {', '.join(sites)}")
+        self._site(site)
         parts = []
         for rows, z in self._resampled(num_draws):
             if site not in z:
@@ -199,12 +200,42 @@ class Draws:
         Raises:
             ValueError: If its distribution has no mean, or the model has no such site.
         """
-        sites = {s["name"]: s for s in self.program.sites.model}
-        if site not in sites:
-            raise ValueError(f"the model has no site {site!r}; choose of {', '.join(sites)}")
+        self._site(site)
         if site in self.program.sites.latents:
             return self.expectation(lambda z: z[site])
-        share, parts = self._share(), []
+        return self._mean(site, "mean")
+
+    def best_of(self, site: str) -> Tensor:
+        """Returns what an observed site most likely is given x, `(N, ..., event)`.
+
+        Of numbers the mean, as `mean_of`; of classes, in rows of mixed columns, the most probable.
+
+        Args:
+            site: Its name.
+
+        Raises:
+            ValueError: As `mean_of`.
+        """
+        p = base(self._site(site)["fn"])
+        if isinstance(p, SideBySide):
+            return p.told(self._mean(site, "summary"))
+        return self.mean_of(site)
+
+    def _site(self, name: str) -> Site:
+        """Returns a site of the model; ValueError if there is none of that name."""
+        sites = {s["name"]: s for s in self.program.sites.model}
+        if name not in sites:
+            raise ValueError(f"the model has no site {name!r}; choose of {', '.join(sites)}")
+        return sites[name]
+
+    def _mean(self, name: str, of: str) -> Tensor:
+        """Returns the mean given x of what a site's distribution says given z, `(N, ..., event)`.
+
+        Args:
+            name: Of the site.
+            of: What it says: its "mean", or its "summary".
+        """
+        site, share, parts = self._site(name), self._share(), []
         for rows, z in self._blocks():
             size = max(1, int(MEANS / (len(rows) * max(1, self.program.event_size))))
             total = torch.zeros(())
@@ -212,8 +243,8 @@ class Draws:
                 some = {n: v[i : i + size] for n, v in z.items()}
                 w = share[i : i + size, rows.start : rows.stop]
                 with reproducible(self.seed, STREAM + 6, rows.start, i):
-                    mean = means(self._whole, some, rows, len(w), site)
-                mean = by_datum(self.program, sites[site], mean, rows)[1].cpu().double()
+                    mean = means(self._whole, some, rows, len(w), name, of)
+                mean = by_datum(self.program, site, mean, rows)[1].cpu().double()
                 w = w.reshape(*w.shape, *[1] * (mean.ndim - 2))
                 total = total + torch.where(w > 0, w * mean, 0.0).sum(0)
             parts.append(total)

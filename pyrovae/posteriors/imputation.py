@@ -20,7 +20,8 @@ class Imputed(ByContent):
     r"""N data whose gaps are filled in; what was seen stands as it was.
 
     Attributes:
-        mean: `(N, D)`; in a gap :math:`\sum_s \bar w_{sn} E[x | z_{sn}]`.
+        mean: `(N, D)`; in a gap :math:`\sum_s \bar w_{sn} E[x | z_{sn}]`, of classes, in rows of
+            mixed columns, the most probable.
         draws: `(L, N, D)`: z of p(z | seen) by its weights, then x of p(x | z); multiple
             imputation.
         gaps: Where x was missing, `(N, D)`.
@@ -114,7 +115,7 @@ def impute(
             "or mark yours with pyrovae.checks.nan_is_missing and leave NaN out of its densities"
         )
     d = posterior(model, guide, *data, **options)
-    x, mean, draws = data[0], d.mean_of(site), d.predict(site, num_draws)
+    x, mean, draws = data[0], d.best_of(site), d.predict(site, num_draws)
     if mean.shape != x.shape:
         raise ValueError(
             f"site {site!r} is of shape {tuple(mean.shape)} and the data are of "

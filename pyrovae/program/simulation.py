@@ -85,7 +85,14 @@ def predict(
     return particles.run(draw, program, rows, num_particles, Computed(z, ())).z
 
 
-def means(program: Program, z: Values, rows: range, num_particles: int, name: str) -> Tensor:
+def means(
+    program: Program,
+    z: Values,
+    rows: range,
+    num_particles: int,
+    name: str,
+    of: str = "mean",
+) -> Tensor:
     """Returns E[x|z] of a site, `(S, ..., event)`, for latents z by site, `(S, ..., event)`.
 
     Args:
@@ -94,6 +101,7 @@ def means(program: Program, z: Values, rows: range, num_particles: int, name: st
         rows: The n rows of a block, by number.
         num_particles: S.
         name: Of the site.
+        of: What is taken of its distribution, such as its "summary" where that has one.
 
     Raises:
         ValueError: If its distribution has no mean.
@@ -104,7 +112,7 @@ def means(program: Program, z: Values, rows: range, num_particles: int, name: st
         fn = poutine.condition(poutine.uncondition(program.model), data=given.z)
         (site,) = (s for s in program.run(fn, rows, size) if s["name"] == name)
         try:
-            value = site["fn"].mean
+            value = site["fn"].mean if of == "mean" else getattr(base(site["fn"]), of)
         except (NotImplementedError, AttributeError):
             value = site["value"] * torch.nan
         if value.isnan().any():
@@ -112,7 +120,9 @@ def means(program: Program, z: Values, rows: range, num_particles: int, name: st
                 f"site {name!r} is {type(base(site['fn'])).__name__}, which has no mean; take its "
                 "draws"
             )
-        return Computed({name: value.expand(site["value"].shape)}, ())
+        event_dim = site["fn"].event_dim
+        shape = site["value"].shape[: site["value"].ndim - event_dim]
+        return Computed({name: value.expand(*shape, *value.shape[value.ndim - event_dim :])}, ())
 
     return particles.run(mean, program, rows, num_particles, Computed(z, ())).z[name]
 
