@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
+    from pyrovae.models.table import TableVAE as TableVAE
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.posteriors.anomalies import Anomalies as Anomalies
     from pyrovae.posteriors.anomalies import anomalies as anomalies
@@ -124,6 +125,7 @@ _NAMES = {
     "rate_distortion": "evidence.samplers.distortion",
     "Sandwich": "evidence.estimators.sandwich",
     "SemiSupervisedVAE": "models.semi_supervised",
+    "TableVAE": "models.table",
     "VAE": "models.vae",
     "Widened": "evidence.samplers.proposals",
     "ais": "evidence.samplers.annealing",

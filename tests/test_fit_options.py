@@ -380,7 +380,7 @@ def test_muon_takes_the_loss_again_as_any_optimizer():
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"optimizer": "mun"}, ValueError, "optimizer is 'mun'; choose adam or muon, or give"),
+        ({"optimizer": "mun"}, ValueError, "optimizer is 'mun'; did you mean muon"),
         ({"optimizer": 3}, TypeError, "optimizer is 3"),
         ({"ema": 1.0}, ValueError, "ema is 1.0; give a number above 0 and below 1"),
         ({"ema": 0.0}, ValueError, "ema is 0.0"),

@@ -192,7 +192,7 @@ def test_a_real_interrupt_leaves_a_loadable_run(tmp_path, interrupted):
         (["--criterion", "importance(9, k=3)"], 2, "but importance takes num_particles, toleran"),
         (["--criterion", "iwae(128)"], 2, "k is 128, more than the 100 particles"),
         (["--ema", "1"], 2, "--ema is '1'; give a number above 0 and below 1"),
-        (["--optimizer", "mun"], 2, "--optimizer is 'mun'; did you mean muon?"),
+        (["--optimizer", "mun"], 2, "optimizer is 'mun'; did you mean muon?"),
         (["--hidden-dims", str(10**12)], 2, "memory does not hold that ("),
         (["--z-dim", "two"], 2, "--z-dim is 'two'; give a whole number above 0; python -m"),
         (["--nonsense", "1"], 2, "nonsense"),

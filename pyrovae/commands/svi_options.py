@@ -164,7 +164,12 @@ def _add_training(p: "Parser") -> None:
         help="learning rate; the highest one of one-cycle",
     )
     add("--lr-schedule", default="constant", choices=["constant", "one-cycle"])
-    add("--optimizer", default="adam", choices=["adam", "muon"], help="muon is for matrices alone")
+    add(
+        "--optimizer",
+        default="adam",
+        metavar="NAME",
+        help="adam; adamw(0.1), under which matrices shrink; muon, for matrices",
+    )
     add("--clip-norm", type=AMOUNT | None, metavar="X", help="largest norm of the gradient")
     add(
         "--ema",
@@ -271,6 +276,9 @@ def configured(argv: list[str]) -> "Namespace":
     with blamed(*own_code(vars(config))):
         resolve(config, dotted.model)
         drawn = not config.program and binary(vars(config))
+    from pyrovae.svi.optimizers import optimizer_of
+
+    _ = optimizer_of(config.optimizer)  # refused before data are read
     named = "elbo" if config.program else model_class(config.model).objective
     config.objective = config.objective or named
     config.estimator_options = estimator_options(config.estimator_options, dotted.estimators)

@@ -79,6 +79,10 @@ class Likelihood(torch.nn.Module):
         """Returns what an encoder is given for X `(N, D)`, NaN where it is missing: 0 there."""
         return filled(x)
 
+    def seen(self, x: Tensor) -> Tensor:
+        """Returns which of the features are of what is not missing, `(N, num_features)`."""
+        return ~x.isnan()
+
     def scale_to(self, x: Tensor) -> None:
         """Takes the units of its dimensions from training data `(N, D)`; by default none."""
 

@@ -108,27 +108,32 @@ class Columns(Likelihood):
         made = _made(columns)
         self.columns, self.mask, self.floor = made, mask, floor
         places = {k: [i for i, c in enumerate(made) if c.kind == k] for k in KINDS}
-        order = [i for v in places.values() for i in v]
-        back = sorted(range(len(order)), key=order.__getitem__)
-        self.register_buffer("back", torch.tensor(back), persistent=False)
-        for kind, at in places.items():
-            self.register_buffer(
-                f"at_{kind}", torch.tensor(at, dtype=torch.long), persistent=False
-            )
         self.counts = [len(made[i].classes) for i in places["categorical"]]
         self.levels = [len(made[i].classes) for i in places["ordinal"]]
-        d, (real, positive, count, binary, ordinal, _) = len(made), map(len, places.values())
+        real, positive, count, binary, ordinal, _ = map(len, places.values())
         self.sizes = real, positive, 2 * count, binary, ordinal, sum(self.counts)
-        self.register_buffer("loc", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(d))
+        for name, index in _indices(made, places).items():
+            self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
+        self.register_buffer("loc", torch.zeros(len(made)))
+        self.register_buffer("scale", torch.ones(len(made)))
         self.register_buffer("offset", torch.zeros(sum(self.sizes)))
-        self.raw_sigma = torch.nn.Parameter(torch.full((real + positive,), log(expm1(1 - floor))))
-        self.raw_steps = torch.nn.Parameter(torch.zeros(sum(k - 1 for k in self.levels)))
+        self._learn("raw_sigma", torch.full((real + positive,), log(expm1(1 - floor))))
+        self._learn("raw_steps", torch.zeros(sum(self.levels) - ordinal))
 
+    def _learn(self, name: str, start: Tensor) -> None:
+        """Makes numbers a parameter, if there are any: of none there would be no gradient."""
+        if len(start):
+            self.register_parameter(name, torch.nn.Parameter(start))
+        else:
+            self.register_buffer(name, start, persistent=False)
+
+    raw_sigma: Tensor
+    raw_steps: Tensor
     loc: Tensor
     scale: Tensor
     offset: Tensor
     back: Tensor
+    of_feature: Tensor
 
     def config(self) -> Config:
         """Returns the columns, whether there is a mask, and the floor."""
@@ -161,6 +166,12 @@ class Columns(Likelihood):
                 part = part.log() if kind == "positive" else part.log1p()
             parts.append(filled((part - self.loc[at]) / self.scale[at]))
         return torch.cat([*parts, seen.to(x)] if self.mask else parts, -1)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Returns which of the features are of what is not missing, `(N, num_features)`."""
+        there = ~x.isnan()
+        found = there[:, self.of_feature]
+        return torch.cat([found, torch.ones_like(there)], -1) if self.mask else found
 
     @torch.no_grad()
     def scale_to(self, x: Tensor) -> None:
@@ -258,6 +269,26 @@ def _made(columns: Sequence[Column | Mapping[str, object]]) -> tuple[Column, ...
         twice = next(n for n in names if names.count(n) > 1)
         raise ValueError(f"columns has {twice!r} twice; give each a name of its own")
     return made
+
+
+def _indices(
+    columns: Sequence[Column], places: Mapping[str, Sequence[int]]
+) -> dict[str, list[int]]:
+    """Returns where things stand, by the name of a buffer.
+
+    Args:
+        columns: D of them.
+        places: The columns of each kind, by number.
+
+    Returns:
+        `at_<kind>`: its columns; `back`: where in the kinds' groups, one after another, each
+        column stands, `(D,)`; `of_feature`: the column of each feature.
+    """
+    order = [i for at in places.values() for i in at]
+    widths = [len(c.classes) if c.kind == "categorical" else 1 for c in columns]
+    found = {f"at_{kind}": list(at) for kind, at in places.items()}
+    found["back"] = sorted(range(len(order)), key=order.__getitem__)
+    return found | {"of_feature": [i for i in order for _ in range(widths[i])]}
 
 
 def _one_hot(code: Tensor, num_classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pyrovae.checks import check_positive, check_seed, check_sizes, shown
 from pyrovae.svi.objectives import Objective
-from pyrovae.svi.optimizers import OPTIMIZERS
+from pyrovae.svi.optimizers import optimizer_of
 from pyrovae.svi.training import State
 from pyrovae.svi.validation import Criterion, Estimates
 
@@ -31,8 +31,8 @@ class Options(TypedDict, total=False):
         lr_schedule: "constant" (the default) or "one-cycle" (Smith and Topin, 2017), which a
             finished run that is resumed with more epochs begins anew (Loshchilov and Hutter,
             2017).
-        optimizer: "adam" (the default); "muon", for matrices, see
-            `pyrovae.svi.optimizers.Muon`; or what is called with the parameters and `lr`.
+        optimizer: "adam" (the default); "adamw(0.1)", under which matrices shrink; "muon", for
+            matrices, see `pyrovae.svi.optimizers`; or what is called with the parameters and `lr`.
         clip_norm: Largest gradient norm; `None` clips nothing.
         ema: Factor by which the weights of earlier steps decay in an exponential moving average of
             the parameters, such as 0.999, which is what is validated, kept and returned, and what
@@ -144,9 +144,4 @@ class Settings:
             if not callable(self.optimizer):
                 raise TypeError(f"optimizer is {shown(self.optimizer)}; give a callable")
             return self.optimizer
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}, or give a "
-                "callable"
-            )
-        return OPTIMIZERS[self.optimizer]
+        return optimizer_of(self.optimizer)
