@@ -1,6 +1,6 @@
 """Whether data have gaps, NaN, also where a program is captured and no number can be looked at."""
 
-__all__ = ["filled", "has_gaps", "with_gaps"]
+__all__ = ["filled", "has_gaps", "or_prior", "with_gaps"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,3 +48,16 @@ def filled(x: Tensor, value: float = 0.0) -> Tensor:
         value: What networks see of what is missing.
     """
     return torch.where(x.isnan(), value, x) if x.is_floating_point() else x
+
+
+def or_prior(x: Tensor, q: Tensor, p: Tensor | float) -> Tensor:
+    """Returns numbers of Q(z|X), and in rows of x of which nothing is seen those of P(z).
+
+    It is the posterior there, so that all weights are 1, and log P(X) is 0.
+
+    Args:
+        x: `(N, D)`.
+        q: What an encoder says, `(..., N, d)`.
+        p: The same of P(z), of a shape that broadcasts with it.
+    """
+    return torch.where(x.isnan().all(-1, keepdim=True), p, q) if has_gaps(x) else q

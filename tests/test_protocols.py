@@ -161,7 +161,7 @@ def made(cls):
     model = cls.for_data(data, **dict.fromkeys(needed, 2))
     arrays = cls.arrays(data.test)
     for i in may_be_missing(model.model):
-        arrays[i][::2] = torch.nan if arrays[i].is_floating_point() else -1
+        arrays[i][i::2] = torch.nan if arrays[i].is_floating_point() else -1
     return model, arrays
 
 

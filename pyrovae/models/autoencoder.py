@@ -12,12 +12,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes, check_widths
+from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.splits import Splits
+from pyrovae.distributions import seen
 from pyrovae.errors import DataError
+from pyrovae.gaps import filled
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, rows_of
+from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
 from pyrovae.nn import MLP
 from pyrovae.registry import written
 
@@ -84,11 +86,12 @@ class AutoEncoder(Model):
         self.encoder = encoder or MLP(self.x_dim, widths, self.z_dim)
         self.decoder = decoder or MLP(self.z_dim, widths[::-1], outputs)
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
         """What training raises, log P(X|c(X)), plated over the data: a factor, no density.
 
         Args:
-            x: `(N, x_dim)`.
+            x: `(N, x_dim)`; what is missing, NaN, has no part in it, and the encoder gets zeros.
 
         Raises:
             ValueError: If x is of another shape, no floats, or outside the likelihood's support.
@@ -103,7 +106,7 @@ class AutoEncoder(Model):
         Raises:
             DataError: If x lies outside the likelihood's support, where Pyro's validation is on.
         """
-        p = self.decode(self.code(x))
+        p = seen(self.decode(self.code(x)), x, self.likelihood.filler)
         try:
             return p.log_prob(x)
         except ValueError as e:
@@ -118,7 +121,7 @@ class AutoEncoder(Model):
         Raises:
             ValueError: If x is of another shape, or no floats.
         """
-        return self.encoder(rows_of(x, self.x_dim, "autoencoder"))
+        return self.encoder(filled(rows_of(x, self.x_dim, "autoencoder")))
 
     def encode(self, x: Tensor) -> TorchDistribution:
         """Returns the code as a distribution, a point: batch shape `(N,)`, event shape `(z_dim,)`.
@@ -171,5 +174,5 @@ class AutoEncoder(Model):
         """
         x = splits.train.x
         model = cls(x.shape[1], z_dim, hidden_dims, make_family(likelihood, sigma, splits))
-        begin(model.decoder, model.likelihood, x.mean(0))
+        begin(model.decoder, model.likelihood, mean_seen(x))
         return model

@@ -11,9 +11,10 @@ import torch
 from pyro.ops.indexing import Vindex
 from torch import Tensor
 
-from pyrovae.checks import check_positive, check_sizes
+from pyrovae.checks import check_positive, check_sizes, nan_is_missing
 from pyrovae.data.splits import Splits
-from pyrovae.distributions import ExchangeableNormal
+from pyrovae.distributions import ExchangeableNormal, seen
+from pyrovae.gaps import filled
 from pyrovae.likelihoods import Config
 from pyrovae.models.base import Model
 from pyrovae.models.mixture import nearest
@@ -81,8 +82,12 @@ class BayesianGaussianMixture(Model):
         self.prior_scale, self.sigma = float(prior_scale), float(sigma)
         self.means = _Means(self.num_components, self.x_dim, self.prior_scale, self.sigma)
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
-        """Generative model: P(mu), and P(c) P(X|c, mu), plated over the data x `(N, x_dim)`."""
+        """Generative model: P(mu), and P(c) P(X|c, mu), plated over the data x `(N, x_dim)`.
+
+        NaN is missing, and P(X|c, mu) that of the rest.
+        """
         zero, even = x.new_zeros(self.x_dim), self.checked(x).new_zeros(self.num_components)
         with pyro.plate("components", self.num_components):  # mu_k ~ N(0, tau^2 I)
             mu = pyro.sample("mu", dist.Normal(zero, self.prior_scale).to_event(1))
@@ -91,7 +96,8 @@ class BayesianGaussianMixture(Model):
                 "c", dist.Categorical(logits=even), infer={"enumerate": "parallel"}
             )
             mean = Vindex(mu[..., None, :, :])[..., c, :]
-            pyro.sample("x", dist.Normal(mean, self.sigma).to_event(1), obs=x)  # N(mu_c, sigma^2)
+            p = seen(dist.Normal(mean, self.sigma).to_event(1), x)
+            pyro.sample("x", p, obs=x)  # X ~ N(mu_c, sigma^2 I)
 
     def guide(self, x: Tensor) -> None:
         """Variational posterior of the means, whatever the rows plated over the data are."""
@@ -141,7 +147,7 @@ class BayesianGaussianMixture(Model):
         Raises:
             ValueError: If x has another shape, or fewer rows.
         """
-        labels = nearest(x, self.x_dim, self.num_components, seed)
+        x, labels = nearest(x, self.x_dim, self.num_components, seed)
         phi = torch.nn.functional.one_hot(labels.long(), self.num_components)
         return self._put(*self._means_given(x.double(), phi.double()))
 
@@ -161,7 +167,9 @@ class BayesianGaussianMixture(Model):
         .. math::
             E_{Q(\mu) Q(c)}[\log P(X, c, \mu) - \log Q(\mu) - \log Q(c)] \le \log P(X)
 
-        never falls. It rises to the nearest of many maxima: begin at `start_at` of some seeds.
+        never falls. What is missing of x_n counts in none of these; of a component the mean of
+        1/s_k^2 over dimensions is then taken. It rises to the nearest of many maxima: begin at
+        `start_at` of some seeds.
 
         Args:
             x: The data, `(N, x_dim)`.
@@ -223,7 +231,8 @@ class BayesianGaussianMixture(Model):
             return torch.stack(both) - self.joint_log_evidence(given)
         scale = (self.scales.square() + self.sigma**2).sqrt()[:, None]
         components = dist.Normal(self.means.locs, scale).to_event(1)
-        return components.log_prob(x[:, None]).logsumexp(1) - log(self.num_components)
+        x = x[:, None]
+        return seen(components, x).log_prob(x).logsumexp(1) - log(self.num_components)
 
     @torch.no_grad()
     def joint_log_evidence(self, x: Tensor) -> Tensor:
@@ -282,8 +291,10 @@ class BayesianGaussianMixture(Model):
             m: Means of Q(mu), `(K, D)`.
             s: Their standard deviations, `(K,)`.
         """
-        squares = (x[:, None] - m).square().sum(-1) + self.x_dim * s.square()
-        constant = 0.5 * self.x_dim * log(2 * pi * self.sigma**2) + log(self.num_components)
+        known = ~x[:, None].isnan()
+        squares = ((x[:, None] - m).square() + s.square()[:, None]).where(known, 0).sum(-1)
+        widths = known.sum(-1).to(m) * log(2 * pi * self.sigma**2)
+        constant = 0.5 * widths + log(self.num_components)
         return -0.5 * squares / self.sigma**2 - constant
 
     def _elbo(self, x: Tensor, phi: Tensor, m: Tensor, s: Tensor) -> Tensor:
@@ -308,8 +319,9 @@ class BayesianGaussianMixture(Model):
             x: `(N, D)`.
             phi: Q(c), `(N, K)`.
         """
-        variance = 1 / (self.prior_scale**-2 + phi.sum(0) / self.sigma**2)
-        return variance[:, None] * (phi.T @ x) / self.sigma**2, variance.sqrt()
+        count = phi.T @ (~x.isnan()).to(phi)  # of what is seen, (K, D)
+        precision = self.prior_scale**-2 + count / self.sigma**2
+        return phi.T @ filled(x) / self.sigma**2 / precision, precision.mean(1).rsqrt()
 
     def _of_subsets(self, x: Tensor) -> Tensor:
         """Returns log P(X_S) of one component, for each subset S of the rows, `(2^N,)`, nats.
@@ -319,11 +331,11 @@ class BayesianGaussianMixture(Model):
         """
         inside = (torch.arange(2 ** len(x), device=x.device)[:, None] >> _up_to(x)) & 1
         inside, noise = inside.to(x), self.sigma**2
-        count = inside.sum(1)
+        count, x = inside @ (~x.isnan()).to(x), filled(x)  # of what is seen, (2^N, D)
         ratio = noise / self.prior_scale**2
-        squares = inside @ x.square().sum(1) - (inside @ x).square().sum(1) / (count + ratio)
+        squares = inside @ x.square() - (inside @ x).square() / (count + ratio)
         widths = count * log(2 * pi * noise) + (count / ratio).log1p()
-        return -0.5 * (squares / noise + self.x_dim * widths)
+        return -0.5 * (squares / noise + widths).sum(1)
 
     def _put(self, m: Tensor, s: Tensor) -> Self:
         """Returns the model itself, with these means `(K, D)` and deviations `(K,)` of Q(mu).

@@ -12,13 +12,15 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes, check_widths
+from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
+from pyrovae.distributions import seen
 from pyrovae.errors import DataError
+from pyrovae.gaps import filled, has_gaps, or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, rows_of
+from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -86,11 +88,12 @@ class CVAE(Model):
             Encoder(self.y_dim, widths, self.z_dim, activation) if conditional_prior else None
         )
 
+    @nan_is_missing("x")
     def model(self, x: Tensor, y: Tensor) -> None:
         """Generative model: P(z|Y) P(X|z, Y), plated over the data.
 
         Args:
-            x: `(N, x_dim)`.
+            x: `(N, x_dim)`; NaN is missing, and P(X|z, Y) that of the rest.
             y: Classes, `(N,)`, or vectors `(N, y_dim)`.
 
         Raises:
@@ -101,7 +104,9 @@ class CVAE(Model):
             self.register(prior_net=self.prior_net)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.p_z(y))  # z ~ P(z|Y)
-            pyro.sample("x", self.p_x(z, y), obs=self.checked(x))  # X ~ P(X|z, Y)
+            x = self.checked(x)
+            p = seen(self.p_x(z, y), x, self.likelihood.filler)
+            pyro.sample("x", p, obs=x)  # X ~ P(X|z, Y)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
         """Variational posterior: Q(z|X, Y), plated over the data.
@@ -111,6 +116,8 @@ class CVAE(Model):
             y: Classes, `(N,)`, or vectors `(N, y_dim)`.
         """
         self.register(encoder=self.encoder)
+        if self.prior_net is not None:  # it guesses where nothing of X is seen
+            self.register(prior_net=self.prior_net)
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.q_z(x, y))  # z ~ N(mu(X, Y), diag sigma(X, Y)^2)
 
@@ -120,11 +127,7 @@ class CVAE(Model):
         Args:
             y: Classes, `(N,)`, or vectors `(N, y_dim)`.
         """
-        y = self.vectors(y)
-        if self.prior_net is not None:
-            return dist.Normal(*self.prior_net(y)).to_event(1)
-        zeros = y.new_zeros(len(y), self.z_dim)
-        return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
+        return dist.Normal(*self._prior(y)).to_event(1)
 
     def q_z(self, x: Tensor, y: Tensor) -> TorchDistribution:
         """Returns Q(z|X, Y), batch shape `(N,)`, event shape `(z_dim,)`.
@@ -133,8 +136,12 @@ class CVAE(Model):
             x: `(N, x_dim)`.
             y: Classes, `(N,)`, or vectors `(N, y_dim)`.
         """
-        both = torch.cat([self.checked(x), self.vectors(y)], -1)
-        return dist.Normal(*self.encoder(both)).to_event(1)
+        x = self.checked(x)
+        loc, scale = self.encoder(torch.cat([filled(x), self.vectors(y)], -1))
+        if has_gaps(x):
+            p = self._prior(y)
+            loc, scale = or_prior(x, loc, p[0]), or_prior(x, scale, p[1])
+        return dist.Normal(loc, scale).to_event(1)
 
     def p_x(self, z: Tensor, y: Tensor) -> TorchDistribution:
         """Returns P(X|z, Y), batch shape `(..., N)`, event shape `(x_dim,)`.
@@ -160,7 +167,7 @@ class CVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder, self.likelihood, x.mean(0))
+        begin(self.decoder, self.likelihood, mean_seen(x))
         return self
 
     def vectors(self, y: Tensor) -> Tensor:
@@ -194,6 +201,18 @@ class CVAE(Model):
             ValueError: If it is of another shape, or no floats.
         """
         return rows_of(x, self.x_dim, "CVAE")
+
+    def _prior(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and scales of P(z|Y), `(N, z_dim)` each.
+
+        Args:
+            y: Classes, `(N,)`, or vectors `(N, y_dim)`.
+        """
+        y = self.vectors(y)
+        if self.prior_net is not None:
+            return self.prior_net(y)
+        zeros = y.new_zeros(len(y), self.z_dim)
+        return zeros, torch.ones_like(zeros)
 
     def config(self) -> Config:
         """Returns what `from_config` needs to build the same architecture, fit for JSON."""

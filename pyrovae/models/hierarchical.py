@@ -4,6 +4,7 @@ __all__ = ["HierarchicalVAE"]
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from typing import Literal, Self, get_args
 
 import pyro
@@ -13,12 +14,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae import likelihoods
-from pyrovae.checks import check_sizes, check_widths
+from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
+from pyrovae.distributions import seen
+from pyrovae.gaps import filled, or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, rows_of
+from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -106,11 +109,12 @@ class HierarchicalVAE(Model):
             Encoder(i, hidden, z, activation) for i, z in zip(below, self.z_dims, strict=False)
         )
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
         """Generative model: P(z_L) ... P(z_1|z_2) P(X|z_1), plated over the data.
 
         Args:
-            x: `(N, x_dim)`.
+            x: `(N, x_dim)`; NaN is missing, and P(X|z_1) that of the rest.
 
         Raises:
             ValueError: If x is of another shape, or no floats.
@@ -120,7 +124,9 @@ class HierarchicalVAE(Model):
             z = pyro.sample(f"z{len(self.z_dims)}", self.top(x))  # z_L ~ N(0, I)
             for layer in reversed(range(1, len(self.z_dims))):
                 z = pyro.sample(f"z{layer}", self.given_above(z, layer))  # z_l ~ P(z_l|z_{l+1})
-            pyro.sample("x", self.decode(z), obs=self.checked(x))  # X ~ P(X|z_1)
+            x = self.checked(x)
+            p = seen(self.decode(z), x, self.likelihood.filler)
+            pyro.sample("x", p, obs=x)  # X ~ P(X|z_1)
 
     def guide(self, x: Tensor) -> None:
         """Variational posterior over all layers, plated over the data.
@@ -130,7 +136,7 @@ class HierarchicalVAE(Model):
         """
         self.register(encoder=self.encoder)
         if self.direction == "bottom-up":
-            h = self.checked(x)
+            h = filled(self.checked(x))
             with pyro.plate("data", len(x)):
                 for layer, net in enumerate(self.encoder, 1):
                     h = pyro.sample(f"z{layer}", dist.Normal(*net(h)).to_event(1))
@@ -163,11 +169,16 @@ class HierarchicalVAE(Model):
         return self.likelihood(self.decoder(z))
 
     def heard(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns what the ladder's way up makes of x `(N, x_dim)`: mu and sigma by layer."""
-        h, found = self.checked(x), []
+        """Returns what the ladder's way up makes of x `(N, x_dim)`: mu and sigma by layer.
+
+        Where nothing of x is seen nothing is heard, sigma is infinite; at the top that of P(z_L).
+        """
+        h, found = filled(self.checked(x)), []
         for up, net in zip(self.up, self.encoder, strict=True):
             h = up(h)
-            found.append(net(h))
+            loc, scale = net(h)
+            last = len(found) == len(self.up) - 1
+            found.append((or_prior(x, loc, 0.0), or_prior(x, scale, 1.0 if last else inf)))
         return found
 
     @torch.no_grad()
@@ -187,7 +198,7 @@ class HierarchicalVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder, self.likelihood, x.mean(0))
+        begin(self.decoder, self.likelihood, mean_seen(x))
         return self
 
     def checked(self, x: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrovae.checks import check_sizes
+from pyrovae.checks import check_sizes, nan_is_missing
+from pyrovae.distributions import seen
+from pyrovae.gaps import filled, has_gaps
 from pyrovae.likelihoods import Config, Normal
 from pyrovae.models.base import Model
 from pyrovae.rng import seeded
@@ -63,12 +65,13 @@ class LinearGaussian(Model):
         torch.nn.init.normal_(self.decoder.weight)
         torch.nn.init.zeros_(self.decoder.bias)
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
-        """Generative model: P(z) P(X|z), plated over the data x `(N, x_dim)`."""
+        """Generative model: P(z) P(X|z), plated over the data x `(N, x_dim)`, NaN is missing."""
         self.register(decoder=self.decoder, likelihood=self.likelihood)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior(x))  # z ~ N(0, I)
-            pyro.sample("x", self.decode(z), obs=x)  # X ~ N(W z + m, sigma^2 I)
+            pyro.sample("x", seen(self.decode(z), x), obs=x)  # X ~ N(W z + m, sigma^2 I)
 
     def guide(self, x: Tensor) -> None:
         """The posterior P(z|X) itself, plated over the data x `(N, x_dim)`."""
@@ -92,20 +95,37 @@ class LinearGaussian(Model):
         return self.posterior(x)
 
     def posterior(self, x: Tensor) -> TorchDistribution:
-        """Returns P(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`."""
+        r"""Returns P(z|X) for x `(N, x_dim)`: batch shape `(N,)`, event shape `(z_dim,)`.
+
+        Where something is missing, W and X - m are those rows of them that are seen.
+        """
         w, m, sigma = self.decoder.weight, self.decoder.bias, self.likelihood.sigma
-        precision = w.T @ w / sigma**2 + torch.eye(self.z_dim).to(w)  # M, (z_dim, z_dim)
-        loc = torch.linalg.solve(precision, (x - m) @ w / sigma**2, left=False)  # (N, z_dim)
+        pull = filled(x - m) @ w / sigma**2  # (N, z_dim)
+        if has_gaps(x):
+            squares = (w[:, :, None] * w[:, None]).flatten(1)  # (x_dim, z_dim^2)
+            squares = ((~x.isnan()).to(w) @ squares).unflatten(1, (self.z_dim, self.z_dim))
+            precision = squares / sigma**2 + torch.eye(self.z_dim).to(w)  # M, one for each row
+            loc = torch.linalg.solve(precision, pull[..., None])[..., 0]
+        else:
+            precision = w.T @ w / sigma**2 + torch.eye(self.z_dim).to(w)  # M, (z_dim, z_dim)
+            loc = torch.linalg.solve(precision, pull, left=False)
         return dist.MultivariateNormal(loc, precision_matrix=precision)
 
+    @torch.no_grad()
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Returns log P(X) of each row of x `(N, x_dim)`, exactly, `(N,)`, in nats.
+        r"""Returns log P(X) of each row of x `(N, x_dim)`, exactly, `(N,)`, in nats.
 
-        It is the log-density of N(m, W W^T + sigma^2 I).
+        It is the log-density of N(m, W W^T + sigma^2 I), of those dimensions that are seen, by
+
+        .. math::
+            \log P(X) = \log P(X \mid z) + \log P(z) - \log P(z \mid X)
+
+        which holds at every z, and is taken at the posterior's mean, where nothing cancels.
         """
-        m = self.decoder.bias
-        noise = torch.as_tensor(self.likelihood.sigma).to(m).square().expand_as(m)
-        return dist.LowRankMultivariateNormal(m, self.decoder.weight, noise).log_prob(x).detach()
+        posterior = self.posterior(x)
+        z = posterior.mean
+        log_joint = seen(self.decode(z), x).log_prob(x) + self.prior(x).log_prob(z)
+        return log_joint - posterior.log_prob(z)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:

@@ -13,10 +13,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pyrovae.checks import check_positive, check_sizes
+from pyrovae.checks import check_positive, check_sizes, nan_is_missing
 from pyrovae.data.splits import Splits
+from pyrovae.distributions import seen
 from pyrovae.likelihoods import Config
 from pyrovae.models.base import Model
+from pyrovae.models.parts import mean_seen
 from pyrovae.rng import seeded
 
 
@@ -63,12 +65,13 @@ class GaussianMixture(Model):
         self.x_dim, self.num_components, self.floor = x_dim, num_components, floor
         self.components = _Components(num_components, x_dim)
 
+    @nan_is_missing("x")
     def model(self, x: Tensor) -> None:
-        """Generative model: P(c) P(X|c), plated over the data x `(N, x_dim)`."""
+        """Generative model: P(c) P(X|c), plated over the data x `(N, x_dim)`, NaN is missing."""
         self.register(components=self.components)
         with pyro.plate("data", len(x)):
             c = pyro.sample("c", self.weights(), infer={"enumerate": "parallel"})  # c ~ Cat(pi)
-            pyro.sample("x", self.component(c), obs=x)  # X ~ N(mu_c, sigma_c^2)
+            pyro.sample("x", seen(self.component(c), x), obs=x)  # X ~ N(mu_c, sigma_c^2)
 
     def weights(self) -> dist.Categorical:
         """Returns P(c), batch shape `()`."""
@@ -86,7 +89,8 @@ class GaussianMixture(Model):
     def _log_joint(self, x: Tensor) -> Tensor:
         """Returns log P(X, c), `(N, K)`, nats, for x `(N, x_dim)`."""
         every = torch.arange(self.num_components, device=x.device)
-        return self.component(every).log_prob(x[:, None]) + self.weights().logits
+        x = x[:, None]
+        return seen(self.component(every), x).log_prob(x) + self.weights().logits
 
     @torch.no_grad()
     def log_evidence(self, x: Tensor) -> Tensor:
@@ -120,7 +124,7 @@ class GaussianMixture(Model):
         Raises:
             ValueError: If x has another shape, or fewer rows, or fewer that differ.
         """
-        near = nearest(x, self.x_dim, self.num_components, seed)
+        x, near = nearest(x, self.x_dim, self.num_components, seed)
         locs, parts = self.components.locs, [x[near == k] for k in range(self.num_components)]
         count = torch.tensor([float(len(part)) for part in parts]).to(locs)
         if not count.all():
@@ -128,9 +132,11 @@ class GaussianMixture(Model):
                 f"x has {int(count.count_nonzero())} rows that differ; give {len(count)} or more, "
                 "or ask for fewer components"
             )
-        spread = torch.stack([part.var(0, correction=0) for part in parts]).to(locs).sqrt()
+        found, every = torch.stack([_moments(part) for part in parts]), _moments(x)
+        every = torch.where(every.isnan(), torch.tensor([[0.0], [1.0]]).to(every), every)
+        mean, spread = torch.where(found.isnan(), every, found).to(locs).unbind(1)
         raw = (spread - self.floor).clamp(min=self.floor)
-        locs.copy_(torch.stack([part.mean(0) for part in parts]))
+        locs.copy_(mean)
         self.components.raw_scales.copy_(raw.expm1().log().where(raw < 20, raw))
         self.components.logits.copy_((count / count.sum()).log())
         return self
@@ -160,11 +166,14 @@ class GaussianMixture(Model):
         }
 
 
-def nearest(x: Tensor, x_dim: int, num_components: int, seed: int) -> Tensor:
-    """Returns the number of the component that k-means puts each row in, `(N,)`.
+def nearest(x: Tensor, x_dim: int, num_components: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the rows in which something is seen, `(M, x_dim)`, and k-means' number of each.
+
+    The number is that of the component that it puts them in, `(M,)`, with the means of columns in
+    the place of what is missing.
 
     Args:
-        x: Data, `(N, x_dim)`, K rows or more.
+        x: Data, `(N, x_dim)`, K such rows or more.
         x_dim: D.
         num_components: K; some may be left without a row, where fewer rows differ.
         seed: Of k-means.
@@ -175,14 +184,23 @@ def nearest(x: Tensor, x_dim: int, num_components: int, seed: int) -> Tensor:
     from sklearn.cluster import KMeans  # takes a second to import
     from sklearn.exceptions import ConvergenceWarning
 
-    if x.ndim != 2 or x.shape[1] != x_dim or len(x) < num_components:
+    rows = x[~x.isnan().all(1)] if x.ndim == 2 else x
+    if rows.ndim != 2 or rows.shape[1] != x_dim or len(rows) < num_components:
         raise ValueError(
-            f"x has shape {tuple(x.shape)}; give (N, {x_dim}), of {num_components} rows or more"
+            f"x has shape {tuple(x.shape)}; give (N, {x_dim}), of {num_components} rows or more "
+            "that are not all NaN"
         )
+    whole = torch.where(rows.isnan(), mean_seen(rows), rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the caller counts the rows
-        found = KMeans(num_components, random_state=seed).fit(x.cpu().numpy())
-    return torch.as_tensor(found.labels_, device=x.device)
+        found = KMeans(num_components, random_state=seed).fit(whole.cpu().numpy())
+    return rows, torch.as_tensor(found.labels_, device=x.device)
+
+
+def _moments(x: Tensor) -> Tensor:
+    """Returns mean and standard deviation of what is seen of x's columns, `(2, D)`, or NaN."""
+    mean = x.nanmean(0)
+    return torch.stack([mean, (x - mean).square().nanmean(0).sqrt()])
 
 
 class _Components(torch.nn.Module):

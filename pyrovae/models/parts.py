@@ -1,6 +1,6 @@
 """What models of X given z share: the shape of a datum, its likelihood, and where X begins."""
 
-__all__ = ["begin", "make_family", "rows_of", "shape_of"]
+__all__ = ["begin", "make_family", "mean_seen", "rows_of", "shape_of"]
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyrovae import likelihoods
 from pyrovae.checks import check_sizes
+from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.gaps import has_gaps
 from pyrovae.likelihoods import Columns, Likelihood, Normal
@@ -48,6 +49,11 @@ def rows_of(
             f"this {whose} takes floating (N, {x_dim}){images}"
         )
     return x
+
+
+def mean_seen(x: Tensor | Rows) -> Tensor:
+    """Returns the mean of what is seen of each column of x `(N, D)`, 0 where nothing is."""
+    return x.mean(0) if isinstance(x, Rows) else x.nanmean(0).nan_to_num()
 
 
 @torch.no_grad()

@@ -18,11 +18,12 @@ from pyrovae import likelihoods
 from pyrovae.checks import check_not_negative, check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
-from pyrovae.distributions import Label
+from pyrovae.distributions import Label, seen
 from pyrovae.errors import DataError
+from pyrovae.gaps import filled, or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, rows_of, shape_of
+from pyrovae.models.parts import begin, make_family, mean_seen, rows_of, shape_of
 from pyrovae.nn import MLP, ConvClassifier, positive
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -113,12 +114,12 @@ class SemiSupervisedVAE(Model):
         self.encoder = _WithClass(self.x_dim, self.y_dim, widths, 2 * self.z_dim)
         self.decoder = _WithClass(self.z_dim, self.y_dim, widths[::-1], outputs)
 
-    @nan_is_missing("y")
+    @nan_is_missing("x", "y")
     def model(self, x: Tensor, y: Tensor) -> None:
         """Generative model: P(c) P(y|c) P(z) P(X|z, c), plated over the data.
 
         Args:
-            x: `(N, x_dim)`.
+            x: `(N, x_dim)`; NaN is missing, and P(X|z, c) that of the rest.
             y: Labels, `(N,)`; -1 or NaN where there is none.
 
         Raises:
@@ -131,7 +132,8 @@ class SemiSupervisedVAE(Model):
             c = pyro.sample("c", dist.Categorical(logits=even))  # c ~ Cat(1/K)
             pyro.sample("y", Label(c, self.y_dim, x.dtype), obs=y)  # y = c, or is missing
             z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
-            pyro.sample("x", self.p_x(z, c), obs=x)  # X ~ P(X|z, c)
+            p = seen(self.p_x(z, c), x, self.likelihood.filler)
+            pyro.sample("x", p, obs=x)  # X ~ P(X|z, c)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
         """Variational posterior: Q(c|X, y) Q(z|X, c), plated over the data.
@@ -143,8 +145,12 @@ class SemiSupervisedVAE(Model):
         self.register(classifier=self.classifier, encoder=self.encoder)
         x, y = self.checked(x, y)
         with pyro.plate("data", len(x)):
-            c = pyro.sample("c", told(self.classifier(x), y))  # y where known, or ~ Q(c|X)
+            c = pyro.sample("c", told(self.logits(x), y))  # y where known, or ~ Q(c|X)
             pyro.sample("z", self.q_z(x, c))  # z ~ N(mu(X, c), diag sigma(X, c)^2)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Returns those of Q(c|X), `(N, K)`, for x `(N, x_dim)`, equal where nothing is seen."""
+        return or_prior(x, self.classifier(filled(x)), 0.0)
 
     def q_z(self, x: Tensor, c: Tensor) -> TorchDistribution:
         """Returns Q(z|X, c): batch shape that of c and x's rows broadcast, event `(z_dim,)`.
@@ -153,8 +159,9 @@ class SemiSupervisedVAE(Model):
             x: `(N, x_dim)`.
             c: Classes, `(..., N)` or `(..., 1)`.
         """
-        loc, raw_scale = self.encoder(x, c).chunk(2, dim=-1)
-        return dist.Normal(loc, positive(raw_scale)).to_event(1)
+        loc, raw_scale = self.encoder(filled(x), c).chunk(2, dim=-1)
+        scale = or_prior(x, positive(raw_scale), 1.0)
+        return dist.Normal(or_prior(x, loc, 0.0), scale).to_event(1)
 
     def p_x(self, z: Tensor, c: Tensor) -> TorchDistribution:
         """Returns P(X|z, c): batch shape that of c and z's rows broadcast, event `(x_dim,)`.
@@ -174,7 +181,8 @@ class SemiSupervisedVAE(Model):
         """
         training = self.classifier.training
         try:
-            return self.classifier.eval()(self.checked(x)[0]).softmax(-1)
+            self.classifier.eval()
+            return self.logits(self.checked(x)[0]).softmax(-1)
         finally:
             self.classifier.train(training)
 
@@ -194,7 +202,7 @@ class SemiSupervisedVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder.net, self.likelihood, x.mean(0))
+        begin(self.decoder.net, self.likelihood, mean_seen(x))
         return self
 
     def checked(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import seen
+from pyrovae.gaps import or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, rows_of, shape_of
+from pyrovae.models.parts import begin, make_family, mean_seen, rows_of, shape_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -160,13 +161,16 @@ class VAE(Model):
             ValueError: If x is not of shape `(N, x_dim)`.
             TypeError: If an encoder of your own returns no pair.
         """
-        x = self.likelihood.features(self.checked(x))
+        rows = self.checked(x)
+        x = self.likelihood.features(rows)
         if self.image_shape and not isinstance(self.encoder, Encoder | MLP):
             x = x.unflatten(-1, self.image_shape)
         q = self.encoder(x)
         form = f"what Q(z|x) is made of, (N, {self.posterior.outputs})"
         if isinstance(self.posterior, guides.Diagonal):
             if isinstance(q, tuple) and len(q) == 2:
+                if isinstance(self.own_prior, priors.Normal):
+                    q = or_prior(rows, q[0], 0.0), or_prior(rows, q[1], 1.0)
                 return dist.Normal(*q).to_event(1)
             form = f"(mu(x), sigma(x)), each of shape (N, {self.z_dim})"
         elif isinstance(q, Tensor):
@@ -209,10 +213,9 @@ class VAE(Model):
                 `pyrovae.nn.Bias`.
         """
         rows = x if isinstance(x, Rows) else self.checked(x)
-        mean = rows.mean(0) if isinstance(rows, Rows) else rows.nanmean(0).nan_to_num()
         if isinstance(rows, Tensor):
             self.likelihood.scale_to(rows)
-        begin(self.decoder, self.likelihood, mean)
+        begin(self.decoder, self.likelihood, mean_seen(rows))
         if isinstance(self.own_prior, priors.Prior):
             self.own_prior.start_at(rows)
         return self

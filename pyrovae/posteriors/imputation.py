@@ -111,7 +111,7 @@ def impute(
     check_sizes(num_draws=num_draws)
     if 0 not in may_be_missing(model):
         raise ValueError(
-            "the model does not say that NaN is missing in its data; take a VAE of this package, "
+            "the model does not say that NaN is missing in its data; take one of this package, "
             "or mark yours with pyrovae.checks.nan_is_missing and leave NaN out of its densities"
         )
     d = posterior(model, guide, *data, **options)
