@@ -166,9 +166,15 @@ def test_a_bayesian_mixture_of_few_rows_is_exact():
 def test_a_bayesian_mixture_rises_and_predicts_by_what_is_seen():
     m = pv.BayesianGaussianMixture(3, 2, prior_scale=3.0)
     x = holes(m.sample(200, seed=1))
+    x[50:, 0] = torch.nan  # so that of the dimensions not as much is known
     elbo = m.start_at(x).cavi(x)
     assert len(elbo) > 4
     assert elbo.diff().min() > -1e-9
+    scales = m.means.log_scales.detach().clone()
+    for step in (0.05, -0.05):
+        m.means.log_scales.data.copy_(scales + step)
+        assert m.elbo(x) < elbo[-1]
+    m.means.log_scales.data.copy_(scales)
     few = x[:8]
     few_elbo = pv.BayesianGaussianMixture(3, 2, prior_scale=3.0).start_at(few).cavi(few)[-1]
     assert few_elbo < m.joint_log_evidence(few)
@@ -189,30 +195,33 @@ def of_seen(p, x):
 
 
 def cvae():
-    """A model, its data, and what computes log P(X|Y) on a grid of z."""
+    """A model, its data, a table on a grid of z, and E[x|z].
+
+    The table has log P(X, z) dz of what is seen, `(grid, N)`, and E[x|z], `(grid, 1 or N, D)`.
+    """
     m = drawn(pv.CVAE(4, 3, 1, (5,), "normal(sigma=0.8)"), "decoder", "prior")
     y = torch.arange(40) % 3
     x = holes(m.generate(y, seed=1))
 
-    def truth():
-        p = m.p_z(y).base_dist
-        z = p.loc + p.scale * GRID[:, None, None]  # (grid, N, 1)
-        return (STEPS[:, None] + of_seen(m.p_x(z, y), x)).logsumexp(0)
+    def table():
+        prior = m.p_z(y).base_dist
+        p = m.p_x(prior.loc + prior.scale * GRID[:, None, None], y)
+        return STEPS[:, None] + of_seen(p, x), p.mean
 
-    return m, (x, y), truth
+    return m, (x, y), table, lambda z: m.p_x(z["z"], y).mean
 
 
 def hierarchical(direction):
     m = drawn(pv.HierarchicalVAE(4, (1, 1), (5,), "normal(sigma=0.8)", direction), "d")
     x = holes(m.sample(40, seed=1))
 
-    def truth():
-        p = m.given_above(GRID[:, None], 1).base_dist  # (grid, 1)
-        z = p.loc + p.scale * GRID  # z1, by the grids of z2 and of itself
-        both = STEPS[:, None, None] + STEPS[:, None]
-        return (both + of_seen(m.decode(z[..., None, None]), x)).flatten(0, 1).logsumexp(0)
+    def table():
+        above = m.given_above(GRID[:, None], 1).base_dist  # (grid, 1)
+        z = above.loc + above.scale * GRID  # z1, by the grids of z2 and of itself
+        p = m.decode(z.flatten()[:, None, None])
+        return (STEPS[:, None] + STEPS).flatten()[:, None] + of_seen(p, x), p.mean
 
-    return m, (x,), truth
+    return m, (x,), table, lambda z: m.decode(z["z1"]).mean
 
 
 def semi_supervised():
@@ -222,14 +231,13 @@ def semi_supervised():
     x = holes(m.sample(40, seed=1))
     x[5] = torch.nan  # and its label is known
 
-    def truth():
-        p = m.p_x(GRID[:, None, None, None], torch.arange(3)[:, None])  # (grid, K, 1)
-        joint = (STEPS[:, None, None] + of_seen(p, x)).logsumexp(0) - np.log(3)  # (K, N)
-        at = y.nan_to_num(-1).long()
-        known = joint.gather(0, at.clamp(min=0)[None])[0]
-        return torch.where(at >= 0, known, joint.logsumexp(0))
+    def table():
+        c, z = torch.arange(3).repeat_interleave(len(GRID)), GRID.repeat(3)
+        p = m.p_x(z[:, None, None], c[:, None])  # (3 grid, 1)
+        log_p = STEPS.repeat(3)[:, None] - np.log(3) + of_seen(p, x)
+        return log_p.masked_fill((y >= 0) & (c[:, None] != y), -torch.inf), p.mean
 
-    return m, (x, y), truth
+    return m, (x, y), table, lambda z: m.p_x(z["z"], z["c"]).mean
 
 
 # where no guide of the kind is the prior, and where the prior draws labels that are known
@@ -244,15 +252,15 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_log_p_of_what_is_seen_rises_and_is_the_sum_over_a_grid(name, compiled):
-    m, data, truth = MODELS[name]()
+    m, data, table, _ = MODELS[name]()
     with torch.no_grad():
         for p in m.parameters():
             p.copy_(0.3 * torch.randn(p.shape))
-    before, first = truth().mean(), len(data[0]) // 2
+    before, first = table()[0].logsumexp(0).mean(), len(data[0]) // 2
     options = {"num_epochs": 15, "lr": 0.03, "batch_size": first, "compile": compiled}
     fit(m.model, m.guide, data, objective=m.objective, **options)
     assert all(p.isfinite().all() for p in m.parameters())
-    expected = truth().detach()
+    expected = table()[0].logsumexp(0).detach()
     assert expected.mean() > before + 0.1
     asked = [pv.Importance(4_000), pv.Naive(4_000)]
     run = {"estimators": asked, "block_size": first, "compile": compiled}
@@ -312,15 +320,20 @@ def test_conditions_have_to_be_whole():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_gaps_are_filled_in_by_the_posterior(name):
-    """The mean of x by a grid of z, under weights that are those of what is seen."""
-    m, data, _ = MODELS[name]()
-    x = data[0]
-    whole = pv.impute(m.model, m.guide, *data, num_particles=500, num_temperatures=0, seed=0)
+def test_gaps_are_filled_in_by_the_posterior_on_a_grid(name):
+    m, data, table, mean = MODELS[name]()
+    x, (log_p, means) = data[0], table()
+    expected = (log_p.softmax(0)[..., None] * means).sum(0)
+    options = {"num_particles": 4_000, "num_temperatures": 0, "seed": 0}
+    whole = pv.impute(m.model, m.guide, *data, num_draws=100, **options)
     assert torch.equal(whole.gaps, x.isnan())
     assert torch.equal(whole.mean[~whole.gaps], x[~whole.gaps])
-    assert whole.mean.isfinite().all()
     assert whole.draws.isfinite().all()
+    d = pv.posterior(m.model, m.guide, *data, **options)
+    assert (d.expectation(mean) - whole.mean)[whole.gaps].abs().max() < 1e-10
+    good = whole.gaps & ((d.ess() > 200) & (d.weights.pareto_k() < 0.5))[:, None]
+    assert good.sum() > 5
+    assert ((whole.mean - expected) / d.std_error(mean))[good].abs().max() < 4
 
 
 def test_an_autoencoder_counts_what_is_seen():
