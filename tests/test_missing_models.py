@@ -325,15 +325,16 @@ def test_gaps_are_filled_in_by_the_posterior_on_a_grid(name):
     x, (log_p, means) = data[0], table()
     expected = (log_p.softmax(0)[..., None] * means).sum(0)
     options = {"num_particles": 4_000, "num_temperatures": 0, "seed": 0}
-    whole = pv.impute(m.model, m.guide, *data, num_draws=100, **options)
+    whole = pv.impute(m.model, m.guide, *data, **options)
     assert torch.equal(whole.gaps, x.isnan())
     assert torch.equal(whole.mean[~whole.gaps], x[~whole.gaps])
     assert whole.draws.isfinite().all()
     d = pv.posterior(m.model, m.guide, *data, **options)
     assert (d.expectation(mean) - whole.mean)[whole.gaps].abs().max() < 1e-10
+    d = pv.posterior(m.model, None, *data, **options)  # the guides are untrained, and too narrow
     good = whole.gaps & ((d.ess() > 200) & (d.weights.pareto_k() < 0.5))[:, None]
-    assert good.sum() > 5
-    assert ((whole.mean - expected) / d.std_error(mean))[good].abs().max() < 4
+    assert good.sum() > 50
+    assert ((d.mean_of("x") - expected) / d.std_error(mean))[good].abs().max() < 4
 
 
 def test_an_autoencoder_counts_what_is_seen():
