@@ -9,7 +9,10 @@ from scipy.stats import multivariate_normal
 from torch.distributions import Normal
 
 import pyrovae as pv
+from pyrovae import likelihoods
 from pyrovae.errors import DataError, NoDensity
+from pyrovae.likelihoods import Column
+from pyrovae.models.parts import begin
 from pyrovae.svi.semi_supervised import SemiSupervised
 
 QUIET = {"seed": 0, "progress": False}
@@ -289,9 +292,10 @@ def everything():
     yield pv.SemiSupervisedVAE(4, 3, 2, (3,)), (x, y), -np.log(3)
     yield pv.SemiSupervisedVAE(4, 3, 2, (3,)), (x, torch.full((3,), torch.nan)), 0.0
     yield pv.AutoEncoder(*sizes), (x,), 0.0
+    yield pv.TableVAE(*sizes), (x,), 0.0
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_of_nothing_log_p_is_zero_for_certain(number):
     m, data, truth = list(everything())[number]
     drawn(m, "")
@@ -351,13 +355,31 @@ def test_an_autoencoder_counts_what_is_seen():
 
 
 @pytest.mark.parametrize("kind", ["CVAE", "HierarchicalVAE", "SemiSupervisedVAE", "AutoEncoder"])
+def test_models_take_rows_of_mixed_columns(kind):
+    kinds = [("real", ()), ("count", ()), ("categorical", (0, 1, 2)), ("ordinal", (0, 1, 2, 3))]
+    table = likelihoods.Columns([Column(k, k, c) for k, c in kinds], mask=True)
+    x = torch.stack([5 + torch.randn(60), *((torch.arange(60) // n) % n for n in (5, 3, 4))], 1)
+    data = (holes(x), torch.arange(60) % 3)[: 1 + (kind in ("CVAE", "SemiSupervisedVAE"))]
+    sizes = {"HierarchicalVAE": ((2, 1),), "AutoEncoder": (2,)}.get(kind, (3, 2))
+    model = getattr(pv, kind)(4, *sizes, (5,), table)
+    begin(model.decoder.net if "Semi" in kind else model.decoder, table, data[0])
+    assert table.loc[0] == pytest.approx(data[0][:, 0].nanmean().item())
+    found = fit(model.model, model.guide, data, objective=model.objective, num_epochs=3)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert torch.tensor(found.elbo).isfinite().all()
+    if kind != "AutoEncoder":
+        w = pv.importance_sampling(model.model, model.guide, *data, num_particles=9, seed=0)
+        assert w.log_w.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["CVAE", "HierarchicalVAE", "SemiSupervisedVAE", "AutoEncoder"])
 def test_models_begin_at_the_mean_of_what_is_seen(kind):
     x = holes(torch.rand(200, 3).round())
     x[:, 2] = torch.nan
     sizes = {"CVAE": (2, 1), "HierarchicalVAE": ((2, 1),), "SemiSupervisedVAE": (2, 1)}
     if kind == "AutoEncoder":
         train = pv.data.Split(x, None)
-        m = pv.AutoEncoder.for_data(type("Splits", (), {"train": train}))
+        m = pv.AutoEncoder.for_data(type("Splits", (), {"train": train, "columns": None}))
     else:
         m = getattr(pv, kind)(3, *sizes[kind]).start_at(x)
     net = m.decoder.net if kind == "SemiSupervisedVAE" else m.decoder

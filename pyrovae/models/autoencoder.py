@@ -16,10 +16,9 @@ from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import seen
 from pyrovae.errors import DataError
-from pyrovae.gaps import filled
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP
 from pyrovae.registry import written
 
@@ -82,8 +81,9 @@ class AutoEncoder(Model):
         self.x_dim, self.z_dim = int(x_dim), int(z_dim)
         self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
         self.likelihood = likelihoods.make(likelihood)
-        outputs = self.likelihood.outputs * self.x_dim
-        self.encoder = encoder or MLP(self.x_dim, widths, self.z_dim)
+        outputs = self.likelihood.num_outputs(self.x_dim)
+        inputs = self.likelihood.num_features(self.x_dim)
+        self.encoder = encoder or MLP(inputs, widths, self.z_dim)
         self.decoder = decoder or MLP(self.z_dim, widths[::-1], outputs)
 
     @nan_is_missing("x")
@@ -121,7 +121,7 @@ class AutoEncoder(Model):
         Raises:
             ValueError: If x is of another shape, or no floats.
         """
-        return self.encoder(filled(rows_of(x, self.x_dim, "autoencoder")))
+        return self.encoder(self.likelihood.features(rows_of(x, self.x_dim, "autoencoder")))
 
     def encode(self, x: Tensor) -> TorchDistribution:
         """Returns the code as a distribution, a point: batch shape `(N,)`, event shape `(z_dim,)`.
@@ -174,5 +174,5 @@ class AutoEncoder(Model):
         """
         x = splits.train.x
         model = cls(x.shape[1], z_dim, hidden_dims, make_family(likelihood, sigma, splits))
-        begin(model.decoder, model.likelihood, mean_seen(x))
+        begin(model.decoder, model.likelihood, x)
         return model

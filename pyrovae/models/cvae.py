@@ -17,10 +17,10 @@ from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import seen
 from pyrovae.errors import DataError
-from pyrovae.gaps import filled, has_gaps, or_prior
+from pyrovae.gaps import has_gaps, or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -81,8 +81,9 @@ class CVAE(Model):
         self.x_dim, self.y_dim, self.z_dim = int(x_dim), int(y_dim), int(z_dim)
         self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
         self.likelihood, self.activation = likelihoods.make(likelihood), activation
-        outputs = self.likelihood.outputs * self.x_dim
-        self.encoder = Encoder(self.x_dim + self.y_dim, widths, self.z_dim, activation)
+        outputs = self.likelihood.num_outputs(self.x_dim)
+        inputs = self.likelihood.num_features(self.x_dim)
+        self.encoder = Encoder(inputs + self.y_dim, widths, self.z_dim, activation)
         self.decoder = MLP(self.z_dim + self.y_dim, widths[::-1], outputs, activation)
         self.prior_net = (
             Encoder(self.y_dim, widths, self.z_dim, activation) if conditional_prior else None
@@ -137,7 +138,7 @@ class CVAE(Model):
             y: Classes, `(N,)`, or vectors `(N, y_dim)`.
         """
         x = self.checked(x)
-        loc, scale = self.encoder(torch.cat([filled(x), self.vectors(y)], -1))
+        loc, scale = self.encoder(torch.cat([self.likelihood.features(x), self.vectors(y)], -1))
         if has_gaps(x):
             p = self._prior(y)
             loc, scale = or_prior(x, loc, p[0]), or_prior(x, scale, p[1])
@@ -167,7 +168,7 @@ class CVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder, self.likelihood, mean_seen(x))
+        begin(self.decoder, self.likelihood, x)
         return self
 
     def vectors(self, y: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ from pyrovae.checks import check_sizes, check_widths, nan_is_missing
 from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import seen
-from pyrovae.gaps import filled, or_prior
+from pyrovae.gaps import or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, mean_seen, rows_of
+from pyrovae.models.parts import begin, make_family, rows_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -92,15 +92,16 @@ class HierarchicalVAE(Model):
             raise ValueError(f"direction is {direction!r}; give 'ladder' or 'bottom-up'")
         self.x_dim, self.direction, self.activation = int(x_dim), direction, activation
         self.likelihood = likelihoods.make(likelihood)
-        outputs = self.likelihood.outputs * self.x_dim
+        outputs = self.likelihood.num_outputs(self.x_dim)
         self.decoder = MLP(self.z_dims[0], hidden[::-1], outputs, activation)
         self.down = torch.nn.ModuleList(  # mu_l and sigma_l of P(z_l | z_{l+1})
             Encoder(above, hidden, below, activation) for below, above in pairwise(self.z_dims)
         )
-        below = [self.x_dim, *self.z_dims]
+        inputs = self.likelihood.num_features(self.x_dim)
+        below = [inputs, *self.z_dims]
         if direction == "ladder":  # what goes up is as wide as the hidden layer, not as z
             width = hidden[-1] if hidden else self.x_dim
-            below = [self.x_dim, *[width] * len(self.z_dims)]
+            below = [inputs, *[width] * len(self.z_dims)]
             self.up = torch.nn.ModuleList(
                 MLP(i, hidden, o, activation) for i, o in pairwise(below)
             )
@@ -136,7 +137,7 @@ class HierarchicalVAE(Model):
         """
         self.register(encoder=self.encoder)
         if self.direction == "bottom-up":
-            h = filled(self.checked(x))
+            h = self.likelihood.features(self.checked(x))
             with pyro.plate("data", len(x)):
                 for layer, net in enumerate(self.encoder, 1):
                     h = pyro.sample(f"z{layer}", dist.Normal(*net(h)).to_event(1))
@@ -173,7 +174,7 @@ class HierarchicalVAE(Model):
 
         Where nothing of x is seen nothing is heard, sigma is infinite; at the top that of P(z_L).
         """
-        h, found = filled(self.checked(x)), []
+        h, found = self.likelihood.features(self.checked(x)), []
         for up, net in zip(self.up, self.encoder, strict=True):
             h = up(h)
             loc, scale = net(h)
@@ -198,7 +199,7 @@ class HierarchicalVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder, self.likelihood, mean_seen(x))
+        begin(self.decoder, self.likelihood, x)
         return self
 
     def checked(self, x: Tensor) -> Tensor:

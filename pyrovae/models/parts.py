@@ -57,13 +57,13 @@ def mean_seen(x: Tensor | Rows) -> Tensor:
 
 
 @torch.no_grad()
-def begin(decoder: torch.nn.Module, likelihood: Likelihood, mean: Tensor) -> None:
-    """Sets a decoder's last bias so that X begins at this mean.
+def begin(decoder: torch.nn.Module, likelihood: Likelihood, x: Tensor | Rows) -> None:
+    """Sets a decoder's last bias so that X begins at its mean, and the likelihood's units.
 
     Args:
         decoder: From z to f(z), a linear layer or `Bias` its last.
         likelihood: P(X|z).
-        mean: Of the training data, `(x_dim,)`.
+        x: The training data, `(N, x_dim)`.
 
     Raises:
         TypeError: If it does not end in one of these.
@@ -74,7 +74,9 @@ def begin(decoder: torch.nn.Module, likelihood: Likelihood, mean: Tensor) -> Non
             f"the decoder ends in a {type(last).__name__}, not a Linear layer; set its first "
             "bias yourself, to vae.likelihood.start(x.mean(0))"
         )
-    last.bias.copy_(likelihood.start(mean).view_as(last.bias))
+    if isinstance(x, Tensor):
+        likelihood.scale_to(x)
+    last.bias.copy_(likelihood.start(mean_seen(x)).view_as(last.bias))
 
 
 def make_family(name: str, sigma: float | None, splits: Splits) -> Likelihood:

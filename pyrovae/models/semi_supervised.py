@@ -20,10 +20,10 @@ from pyrovae.data.rows import Rows
 from pyrovae.data.splits import Splits
 from pyrovae.distributions import Label, seen
 from pyrovae.errors import DataError
-from pyrovae.gaps import filled, or_prior
+from pyrovae.gaps import or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, mean_seen, rows_of, shape_of
+from pyrovae.models.parts import begin, make_family, rows_of, shape_of
 from pyrovae.nn import MLP, ConvClassifier, positive
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -107,11 +107,12 @@ class SemiSupervisedVAE(Model):
         self.hidden_dims = widths = check_widths(hidden_dims=hidden_dims)
         self.channels, self.distortion = check_widths(channels=channels), float(distortion)
         self.likelihood = likelihoods.make(likelihood)
-        outputs = self.likelihood.outputs * self.x_dim
+        outputs = self.likelihood.num_outputs(self.x_dim)
         if classifier is None and self.image_shape:
             classifier = ConvClassifier(shape, self.channels, self.y_dim, self.distortion)
-        self.classifier = classifier or MLP(self.x_dim, widths, self.y_dim)
-        self.encoder = _WithClass(self.x_dim, self.y_dim, widths, 2 * self.z_dim)
+        inputs = self.likelihood.num_features(self.x_dim)
+        self.classifier = classifier or MLP(inputs, widths, self.y_dim)
+        self.encoder = _WithClass(inputs, self.y_dim, widths, 2 * self.z_dim)
         self.decoder = _WithClass(self.z_dim, self.y_dim, widths[::-1], outputs)
 
     @nan_is_missing("x", "y")
@@ -150,7 +151,7 @@ class SemiSupervisedVAE(Model):
 
     def logits(self, x: Tensor) -> Tensor:
         """Returns those of Q(c|X), `(N, K)`, for x `(N, x_dim)`, equal where nothing is seen."""
-        return or_prior(x, self.classifier(filled(x)), 0.0)
+        return or_prior(x, self.classifier(self.likelihood.features(x)), 0.0)
 
     def q_z(self, x: Tensor, c: Tensor) -> TorchDistribution:
         """Returns Q(z|X, c): batch shape that of c and x's rows broadcast, event `(z_dim,)`.
@@ -159,7 +160,7 @@ class SemiSupervisedVAE(Model):
             x: `(N, x_dim)`.
             c: Classes, `(..., N)` or `(..., 1)`.
         """
-        loc, raw_scale = self.encoder(filled(x), c).chunk(2, dim=-1)
+        loc, raw_scale = self.encoder(self.likelihood.features(x), c).chunk(2, dim=-1)
         scale = or_prior(x, positive(raw_scale), 1.0)
         return dist.Normal(or_prior(x, loc, 0.0), scale).to_event(1)
 
@@ -202,7 +203,7 @@ class SemiSupervisedVAE(Model):
     @torch.no_grad()
     def start_at(self, x: Tensor | Rows) -> Self:
         """Sets the decoder's last bias: X begins at the mean of x `(N, x_dim)`; returns self."""
-        begin(self.decoder.net, self.likelihood, mean_seen(x))
+        begin(self.decoder.net, self.likelihood, x)
         return self
 
     def checked(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

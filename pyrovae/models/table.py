@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 
 from pyrovae.checks import check_sizes
 from pyrovae.data.splits import Splits
+from pyrovae.gaps import or_prior
 from pyrovae.likelihoods import Column, Columns, Likelihood
 from pyrovae.models.parts import make_family
 from pyrovae.models.vae import VAE
@@ -90,7 +91,7 @@ class TableVAE(VAE):
         """
         x = self.checked(x)
         loc, precision = self.encoder(self.likelihood.features(x), self.likelihood.seen(x))
-        return dist.MultivariateNormal(loc, precision_matrix=precision)
+        return dist.MultivariateNormal(or_prior(x, loc, 0.0), precision_matrix=precision)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own

@@ -20,7 +20,7 @@ from pyrovae.distributions import seen
 from pyrovae.gaps import or_prior
 from pyrovae.likelihoods import Config, Likelihood
 from pyrovae.models.base import Model
-from pyrovae.models.parts import begin, make_family, mean_seen, rows_of, shape_of
+from pyrovae.models.parts import begin, make_family, rows_of, shape_of
 from pyrovae.nn import MLP, Encoder
 from pyrovae.registry import written
 from pyrovae.rng import seeded
@@ -213,9 +213,7 @@ class VAE(Model):
                 `pyrovae.nn.Bias`.
         """
         rows = x if isinstance(x, Rows) else self.checked(x)
-        if isinstance(rows, Tensor):
-            self.likelihood.scale_to(rows)
-        begin(self.decoder, self.likelihood, mean_seen(rows))
+        begin(self.decoder, self.likelihood, rows)
         if isinstance(self.own_prior, priors.Prior):
             self.own_prior.start_at(rows)
         return self
