@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae import priors as priors
     from pyrovae import program as program
     from pyrovae import runs as runs
+    from pyrovae import sklearn as sklearn
     from pyrovae import storage as storage
     from pyrovae import svi as svi
     from pyrovae.certificate import Certificate as Certificate
@@ -156,7 +157,7 @@ _MODULES = (
     "priors",
     "program",
 )
-_MODULES += ("runs", "storage", "svi")
+_MODULES += ("runs", "sklearn", "storage", "svi")
 
 __all__ = ["__version__", *_MODULES, *_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
 

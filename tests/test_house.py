@@ -34,7 +34,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
     {"labelled", "program", "models"},
     {"svi", "evidence", "plots"},
     {"certificate", "latents", "posteriors"},
-    {"runs", "export"},
+    {"runs", "export", "sklearn"},
     {"report"},
     {"commands"},
 ]

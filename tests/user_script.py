@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from math import log
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 import pyro
@@ -171,6 +171,16 @@ def evidence() -> None:
     pv.importance_sampling(vae.model, vae.guide, x, num_particles=9, proposal=pv.Laplace())
     pv.ais(vae.model, x, guide=vae.guide, num_temperatures=2, proposal=pv.Laplace(1.0, df=8))
     assert_type(pv.to_arviz(vae.model, vae.guide, x, seed=0), Groups)
+
+
+def in_pipelines() -> None:
+    x = np.zeros((40, 3))
+    density = assert_type(pv.sklearn.VAEDensity(z_dim=2).fit(x), pv.sklearn.VAEDensity)
+    assert_type(density.score(x), float)
+    assert_type(density.score_samples(x), np.ndarray[tuple[Any, ...], np.dtype[np.float64]])
+    pv.sklearn.VAEImputer(num_steps=100).fit(x).transform(x)
+    odd = pv.sklearn.VAEAnomaly(false_alarms=0.1).fit(x)
+    assert_type(odd, pv.sklearn.VAEAnomaly)
 
 
 def pictures() -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from pyrovae.checks import check_sizes
 from pyrovae.data.splits import Splits
-from pyrovae.gaps import or_prior
+from pyrovae.gaps import has_gaps, or_prior
 from pyrovae.likelihoods import Column, Columns, Likelihood
 from pyrovae.models.parts import make_family
 from pyrovae.models.vae import VAE
@@ -57,8 +57,9 @@ class TableVAE(VAE):
 
     Example:
         >>> vae = TableVAE(x_dim=6, z_dim=2)
-        >>> vae.encode(torch.full((3, 6), torch.nan)).variance[0]  # nothing seen: the prior's
-        tensor([1.0000, 1.0000], grad_fn=<SelectBackward0>)
+        >>> q = vae.encode(torch.full((3, 6), torch.nan))  # nothing seen: the prior's
+        >>> q.variance[0].detach().round(decimals=3)
+        tensor([1., 1.])
     """
 
     name = "table-vae"
@@ -90,7 +91,8 @@ class TableVAE(VAE):
             ValueError: If x is not of shape `(N, x_dim)`.
         """
         x = self.checked(x)
-        loc, precision = self.encoder(self.likelihood.features(x), self.likelihood.seen(x))
+        there = self.likelihood.seen(x) if has_gaps(x) else None
+        loc, precision = self.encoder(self.likelihood.features(x), there)
         return dist.MultivariateNormal(or_prior(x, loc, 0.0), precision_matrix=precision)
 
     @classmethod
@@ -165,19 +167,23 @@ class Experts(torch.nn.Module):
         self.raw_precision = torch.nn.Parameter(torch.zeros(features))  # of lambda
         self.net = _small(MLP(2 * features, hidden_dims, z_dim, activation))
 
-    def forward(self, u: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mu `(N, z_dim)` and P `(N, z_dim, z_dim)`.
+    def forward(self, u: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns mu `(N, z_dim)` and P `(N, z_dim, z_dim)`; `(z_dim, z_dim)` where all is seen.
 
         Args:
             u: Features, `(N, features)`, 0 where they are missing.
-            seen: Where they are not.
+            seen: Where they are not; `None` where none is missing: P is then that of all data.
         """
-        there, a = seen.to(u), self.directions
-        weight = there / softplus(self.raw_precision).square()  # lambda is 1 / scale^2
+        there, a = torch.ones_like(u) if seen is None else seen.to(u), self.directions
+        lam = 1 / softplus(self.raw_precision).square()
+        weight = lam if seen is None else there * lam
         eye = torch.eye(a.shape[1], dtype=u.dtype, device=u.device)
         precision = eye + (weight.unsqueeze(-1) * a).mT @ a
         pull = (weight * (u - self.centers)) @ a
-        mu = torch.linalg.solve(precision, pull)
+        if seen is None:
+            mu = torch.linalg.solve(precision, pull.mT).mT
+        else:
+            mu = torch.linalg.solve(precision, pull)
         return mu + self.net(torch.cat([u, there], -1)), precision
 
 
