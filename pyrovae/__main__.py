@@ -11,6 +11,7 @@ COMMANDS = {
     "latent": "what a run's latent space holds, and what another bottleneck would",
     "compare": "which of two runs has the higher log P(X) of the same data",
     "anomalies": "which data are odd to a run's model, at a promised rate of false alarms",
+    "impute": "fill in what is missing in data by what a run's model says",
     "report": "write the page of a run anew",
 }
 

@@ -102,6 +102,24 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy whole or not at all.
+
+    Args:
+        path: Where to.
+        array: Of numbers.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # to a name without .npy numpy would add it
+            np.save(file, array)
+
+    write_atomic(path, write)
+
+
 def write_dataset(path: Path, dataset: "Dataset") -> None:
     """Writes an xarray Dataset as netCDF, atomically, with a `sha256` of its variables.
 

@@ -274,7 +274,8 @@ def test_commands(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{pv.__version__}\n"
     assert main(["evidnce"]) == 2
-    told = "there is no command 'evidnce'; take svi, evidence, latent, compare, anomalies, report"
+    names = "svi, evidence, latent, compare, anomalies, impute, report"
+    told = f"there is no command 'evidnce'; take {names}"
     assert told in capsys.readouterr().err
     assert main(["report", "nowhere"]) == 5
     assert "nowhere" in capsys.readouterr().err

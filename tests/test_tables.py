@@ -128,8 +128,7 @@ def test_what_is_set_aside_is_no_part_of_x():
         ),
     ],
 )
-def test_columns_that_no_model_has(values, sentence, monkeypatch):
-    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float32)
+def test_columns_that_no_model_has(values, sentence):
     with pytest.raises(DataError, match=sentence) as error:
         TableFile(pd.DataFrame({"a": values}))
     assert "\n" not in str(error.value)
@@ -197,6 +196,7 @@ def test_files_that_are_no_tables(tmp_path):
         pv.data.load(str(tmp_path / "twice.csv"))
 
 
+@pytest.mark.usefixtures("float32")
 def test_a_run_of_a_table_reads_others_as_its_own(tmp_path, monkeypatch, capsys):
     """Fitted, evaluated on rows that have other values, other columns, and gaps."""
     monkeypatch.chdir(tmp_path)

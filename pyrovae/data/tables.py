@@ -1,6 +1,14 @@
 """Data sets that are tables: columns of mixed kinds, guessed or said, as numbers and back."""
 
-__all__ = ["TableFile", "coded", "columns_of", "decoded", "read_table"]
+__all__ = [
+    "TableFile",
+    "coded",
+    "columns_of",
+    "decoded",
+    "filled_in",
+    "read_table",
+    "stacked",
+]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -302,7 +310,7 @@ def coded(frame: pd.DataFrame, columns: Sequence[Column], whose: str) -> Tensor:
         except ValueError as e:
             raise DataError(f"{e}, in {whose}") from e
         x[~missing, d] = there.to_numpy(float)
-    dtype = torch.get_default_dtype()
+    dtype = torch.float32
     with np.errstate(invalid="ignore"):
         rounded = np.nanmax(np.abs(x - torch.tensor(x).to(dtype).double().numpy()), 0, initial=0)
         spread = np.array([np.nanstd(c) if np.isfinite(c).any() else 0 for c in x.T])
@@ -324,17 +332,54 @@ def decoded(x: Tensor, columns: Sequence[Column], index: Any = None) -> pd.DataF
         columns: Of X.
         index: The names of rows.
     """
-    table: dict[str, object] = {}
-    for u, column in zip(x.double().numpy().T, columns, strict=True):
-        missing = np.isnan(u)
-        if column.kind in CLASSES:
-            values = np.array([*column.classes, None], dtype=object)
-            table[column.name] = values[np.where(missing, len(values) - 1, u).astype(int)]
-        elif column.kind == "count":
-            table[column.name] = pd.array(np.round(u), dtype="Int64")
-        else:
-            table[column.name] = u
+    table = {c.name: _decoded(u, c) for u, c in zip(x.T.numpy(), columns, strict=True)}
     return pd.DataFrame(table, index=index)
+
+
+def _decoded(u: np.ndarray, column: Column) -> object:
+    """Returns the values that numbers of a column stand for, `(N,)`.
+
+    Args:
+        u: Numbers, `(N,)`, NaN where a value is missing.
+        column: Theirs.
+    """
+    missing = np.isnan(u)
+    if column.kind in CLASSES:
+        values = np.array([*column.classes, None], dtype=object)
+        return values[np.where(missing, len(values) - 1, u).astype(int)]
+    if column.kind == "count":
+        return pd.array(np.round(u.astype(float)), dtype="Int64")
+    return u.astype(str).astype(float)  # by the digits that its type has, and no more
+
+
+def filled_in(frame: pd.DataFrame, x: Tensor, columns: Sequence[Column]) -> pd.DataFrame:
+    """Returns a table with values in its gaps; all else stands as it was.
+
+    Args:
+        frame: With these columns, and any others.
+        x: What stands in their gaps, `(N, D)`; elsewhere it is not read.
+        columns: Of X.
+    """
+    whole = frame.copy()
+    for u, column in zip(x.T.numpy(), columns, strict=True):
+        values = _values(frame, column.name)
+        gaps = values.isna()
+        if gaps.any():
+            found = values.astype(object).mask(gaps, pd.Series(_decoded(u, column), frame.index))
+            whole[column.name] = found.infer_objects()
+    return whole
+
+
+def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns tables of the same columns one below another, "draw", their number, in front.
+
+    Args:
+        frames: The tables.
+    """
+    numbered = [f.copy() for f in frames]
+    for i, frame in enumerate(numbered):
+        frame.insert(0, "draw", i)
+    return pd.concat(numbered)
 
 
 def _labelled(

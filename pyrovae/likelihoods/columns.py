@@ -1,6 +1,6 @@
 """Rows of a table, whose columns are of mixed kinds: numbers, counts, classes."""
 
-__all__ = ["KINDS", "Column", "Columns"]
+__all__ = ["CLASSES", "KINDS", "Column", "Columns", "told"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +58,22 @@ class Column:
             raise ValueError(
                 f"column {self.name!r} is {self.kind} of {count} classes; give {needs}"
             )
+
+
+def told(x: float, column: Column | None) -> str | int | float | bool:
+    """Returns what a number of X stands for: a class, or a number, whole of a count.
+
+    Args:
+        x: The number.
+        column: Its column; `None` of data that are no table.
+
+    Example:
+        >>> told(1.0, Column("smokes", "binary", ("no", "yes"))), told(2.2, Column("a", "count"))
+        ('yes', 2)
+    """
+    if column is None or column.kind in ("real", "positive"):
+        return float(f"{x:.7g}")
+    return column.classes[round(x)] if column.kind in CLASSES else round(x)
 
 
 class Columns(Likelihood):

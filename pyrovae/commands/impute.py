@@ -1,0 +1,256 @@
+"""What is missing, filled in by a run's model: python -m pyrovae impute RUN --data FILE."""
+
+__all__ = ["main", "parser"]
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrovae.commands.common import check_device, guarded
+from pyrovae.commands.named import own_code
+from pyrovae.commands.users import blamed
+from pyrovae.errors import DataError
+from pyrovae.registry import names_table
+
+if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from collections.abc import Iterator, Sequence
+
+    from jsonargparse import Namespace
+    from pandas import DataFrame
+    from torch import Tensor
+
+    from pyrovae.commands.options import Parser
+    from pyrovae.data.rows import Rows
+    from pyrovae.likelihoods import Column
+    from pyrovae.posteriors.imputation import Imputed
+    from pyrovae.runs import Run
+
+DOES = "Fills in what is missing in data by what a run's model says given the rest."
+EXAMPLES = (
+    ("runs/a --data holes.csv --out whole.csv", "means, and of classes the most probable"),
+    ("runs/a --data holes.csv --out whole.csv --gaps gaps.csv", "and how sure of each value"),
+    ("runs/a --data holes.csv --out whole.csv --draws many.csv", "multiple imputation"),
+)
+
+
+def parser() -> "Parser":
+    """Returns the command line: a run's folder, data with gaps, and files for what fills them."""
+    from pyrovae.commands.options import COUNT, FACTOR, SEED, Parser, add_common, add_own_code
+
+    p = Parser(" impute", DOES, EXAMPLES, "RUN --data FILE --out FILE")
+    p.add_argument("run", metavar="RUN", help="folder of python -m pyrovae.svi")
+    add = p.add_argument_group("data and model").add_argument
+    add(
+        "--data",
+        type=str,
+        required=True,
+        metavar="FILE",
+        help="with gaps: a .csv or .parquet with the run's columns, or a .npy or .npz with NaN",
+    )
+    add(
+        "--binarize",
+        choices=["static", "dynamic", "threshold", "none"],
+        help="(default: as the run)",
+    )
+    add_own_code(add)
+    add("--plate", type=str | None, help="over the data (default: data)")
+    add = p.add_argument_group("imputation").add_argument
+    add("--out", type=str, required=True, metavar="FILE", help="the data without gaps")
+    add(
+        "--gaps",
+        type=str | None,
+        metavar="FILE",
+        help="a .csv with a line for each gap: its value, and between what it lies",
+    )
+    add("--prob", type=FACTOR, default=0.9, metavar="X", help="of lying there")
+    add(
+        "--draws",
+        type=str | None,
+        metavar="FILE",
+        help="the data as often as --num-draws says, one below another, each filled in at random",
+    )
+    add("--num-draws", type=COUNT, default=20, metavar="L", help="of each gap, for both")
+    add("--num-particles", type=COUNT, default=1_000, metavar="S", help="draws of z per datum")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    add("--seed", type=SEED, default=0, metavar="N", help="of the draws")
+    add_common(p)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the job and returns its exit code: 0 ok, 2 usage, 3 data, 5 run, 130 interrupted.
+
+    Args:
+        argv: Without the name of the command; `None` takes the process's own.
+    """
+    return guarded(lambda: run(parser().parse_args(argv)))
+
+
+def run(config: "Namespace") -> int:
+    """Fills gaps in, writes files, and says how far they are to be trusted; returns 0.
+
+    Args:
+        config: The options.
+
+    Raises:
+        DataError, StateError, ValueError: If what is asked for is not there, or cannot be.
+        ProgramError: If the user's code fails; the line is named.
+    """
+    import pyrovae as pv
+    from pyrovae.commands.tasks import opened
+
+    _check_files(config)
+    with blamed(*own_code(vars(config))):
+        check_device(config.device)
+        known = opened(config)
+        data = [x[:].to(config.device) for x in _arrays(config, known)]
+        if data[0].ndim != 2:
+            raise DataError(f"{config.data} is of shape {tuple(data[0].shape)}; give rows (N, D)")
+        some = data[0].isnan().any(1)
+        if not some.any():
+            raise DataError(f"{config.data} has no gaps, which leaves nothing to fill in")
+        found = pv.impute(
+            *known.trained(*(x[:2] for x in data)),
+            *(x[some] for x in data),
+            num_draws=config.num_draws,
+            num_particles=config.num_particles,
+            seed=config.seed,
+            plate=config.plate or known.config.get("plate", "data"),
+        )
+    columns = getattr(getattr(known.model, "likelihood", None), "columns", ())
+    _write(config, data[0].cpu(), some.cpu(), found, columns)
+    words = ", ".join(f"{word}: {n}" for word, n in Counter(found.verdict).most_common())
+    gaps, rows = int(found.gaps.sum()), len(found.gaps)
+    print(f"{gaps} gaps in {rows} of {len(some)} rows filled in ({words})\nfile: {config.out}")
+    if unseen := int(found.gaps.all(1).sum()):
+        print(f"of {unseen} rows nothing is there: they got what a row is without any knowledge")
+    return 0
+
+
+def _check_files(config: "Namespace") -> None:
+    """Raises ValueError where a file is there, is named twice, or is of no such kind.
+
+    Args:
+        config: The options.
+    """
+    named = [f for f in (config.out, config.gaps, config.draws) if f]
+    if twice := next((f for f in named if named.count(f) > 1 or f == config.data), None):
+        raise ValueError(f"{twice} is named twice; give each file a name of its own")
+    for name in named:
+        if Path(name).exists() and not config.overwrite:
+            raise ValueError(f"{name} is there already; name another, or add --overwrite")
+    for option in ("out", "draws"):
+        if (name := config[option]) and names_table(name) != names_table(config.data):
+            kind = ".csv or .parquet" if names_table(config.data) else ".npy"
+            raise ValueError(f"--{option} {name} is no {kind}, as {config.data} asks for")
+    if config.gaps and not config.gaps.endswith(".csv"):
+        raise ValueError(f"--gaps {config.gaps} is no .csv; name one")
+    if config.gaps and config.num_draws + 1 < 2 / (1 - config.prob):
+        least = int(2 / (1 - config.prob))
+        raise ValueError(f"--prob {config.prob:g} needs more draws; add --num-draws {least}")
+
+
+def _arrays(config: "Namespace", known: "Run") -> "tuple[Tensor | Rows, ...]":
+    """Returns all rows of the file, what model and guide take of them, `(N, ...)` each.
+
+    Args:
+        config: The options.
+        known: The run.
+    """
+    import pyrovae as pv
+
+    columns = known.columns if names_table(config.data) else None
+    binarize = config.binarize or known.config["binarize"]
+    program = known.model is None
+    rows, *_ = pv.data.load_rows(config.data, binarize, program=program, columns=columns)
+    return known.arrays(rows)
+
+
+def _write(
+    config: "Namespace",
+    x: "Tensor",
+    some: "Tensor",
+    found: "Imputed",
+    columns: "Sequence[Column]",
+) -> None:
+    """Writes the data without gaps, and what else is asked for.
+
+    Args:
+        config: The options.
+        x: The data, `(N, D)`.
+        some: Which rows have gaps, `(N,)`.
+        found: What fills those.
+        columns: Of a table; else none.
+    """
+    import torch
+
+    from pyrovae import storage
+
+    def put(values: "Tensor") -> "Tensor":
+        whole = x.clone()
+        whole[some] = values.to(x)
+        return whole
+
+    many = [put(d) for d in found.draws]
+    if names_table(config.data):
+        from pyrovae.data.tables import filled_in, read_table, stacked
+
+        frame = read_table(config.data).rename(columns=str)
+        _write_table(Path(config.out), filled_in(frame, put(found.mean), columns))
+        if config.draws:
+            tables = [filled_in(frame, d, columns) for d in many]
+            _write_table(Path(config.draws), stacked(tables))
+    else:
+        storage.write_array(Path(config.out), put(found.mean).numpy())
+        if config.draws:
+            storage.write_array(Path(config.draws), torch.stack(many).numpy())
+    if config.gaps:
+        rows = some.nonzero()[:, 0].tolist()
+        storage.write_lines(Path(config.gaps), _gaps(found, rows, columns, config.prob))
+
+
+def _write_table(path: Path, frame: "DataFrame") -> None:
+    """Writes a .csv or .parquet whole or not at all, without the numbers of rows.
+
+    Args:
+        path: Where to.
+        frame: The table.
+
+    Raises:
+        DataError: If a .parquet is asked for, and pyarrow is not there.
+    """
+    from pyrovae import storage
+
+    write = frame.to_parquet if path.suffix == ".parquet" else frame.to_csv
+    try:
+        storage.write_atomic(path, lambda temporary: write(temporary, index=False))
+    except ImportError as e:
+        raise DataError(f"{path} needs pyarrow to be written; name a .csv") from e
+
+
+def _gaps(
+    found: "Imputed", rows: "Sequence[int]", columns: "Sequence[Column]", prob: float
+) -> "Iterator[str]":
+    """Yields the lines of a table of gaps: row, column, value, between what it lies, verdict.
+
+    Of a class that has no order there is no between.
+
+    Args:
+        found: What fills them.
+        rows: The number of each row that has gaps.
+        columns: Of a table; else none, and columns are numbered.
+        prob: Of lying there.
+    """
+    from pyrovae.likelihoods.columns import told
+
+    low, high = found.interval(prob)
+    yield "row,column,value,low,high,verdict"
+    for n, d in found.gaps.nonzero().tolist():
+        column = columns[d] if columns else None
+        ordered = column is None or column.kind not in ("binary", "categorical")
+        ends = (low[n, d], high[n, d]) if ordered else (None, None)
+        values = [
+            "" if v is None else str(told(v.item(), column)) for v in (found.mean[n, d], *ends)
+        ]
+        words = [str(rows[n]), column.name if column else str(d), *values, found.verdict[n]]
+        yield ",".join(f'"{w}"' if "," in w else w for w in words)

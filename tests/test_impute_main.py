@@ -1,0 +1,110 @@
+"""python -m pyrovae impute: files with gaps, of tables and of arrays; all else stays."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_tables import people
+
+import pyrovae as pv
+from pyrovae.__main__ import main
+from pyrovae.data.tables import TableFile
+
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a table, hardly trained, and the table with gaps."""
+    folder = tmp_path_factory.mktemp("impute")
+    frame = people(150).reset_index().assign(notes="a, b")
+    frame.to_csv(folder / "holes.csv", index=False)
+    said = {"who": "index", "notes": "ignore"}
+    (folder / "columns.yaml").write_text("who: index\nnotes: ignore\n")
+    words = f"svi --data {folder}/holes.csv --columns {folder}/columns.yaml --model table-vae"
+    words += f" --model.z_dim 2 -n 20 --batch-size 128 --lr 0.01 --out {folder}/run"
+    assert main([*words.split(), "--estimators", "elbo", "--num-particles", "20"]) == 0
+    return folder, frame, TableFile(frame, said)
+
+
+def test_a_table_without_gaps_is_the_same_elsewhere(run, capsys):
+    folder, frame, table = run
+    words = f"impute {folder}/run --data {folder}/holes.csv --out {folder}/whole.csv"
+    words += f" --gaps {folder}/gaps.csv --draws {folder}/many.csv --num-particles 50"
+    assert main(words.split()) == 0
+    out = capsys.readouterr().out
+    count = int(frame.drop(columns=["who"]).isna().sum().sum())
+    assert out.startswith(f"{count} gaps in ")
+    holes, whole = (pd.read_csv(folder / f) for f in ("holes.csv", "whole.csv"))
+    assert list(whole.columns) == list(holes.columns)
+    assert not whole.isna().any().any()
+    for name in holes:
+        kept = holes[name].notna()
+        assert whole[name][kept].tolist() == holes[name][kept].tolist()
+    assert set(whole["city"]) == {"Bern", "Oslo", "Rome"}
+    assert (whole["visits"] % 1 == 0).all()
+    model = pv.load(folder / "run")
+    some = table.rows.x.isnan().any(1)
+    filled = pv.impute(
+        model.model, model.guide, table.rows.x[some], num_draws=20, num_particles=50, seed=0
+    )
+    height = [c.name for c in table.columns].index("height")
+    ours = whole["height"][some.numpy()].to_numpy()
+    np.testing.assert_allclose(ours, filled.mean[:, height].numpy(), rtol=1e-5)
+    gaps = pd.read_csv(folder / "gaps.csv")
+    assert len(gaps) == count
+    first = gaps[gaps.column == "height"].iloc[0]
+    low, value, high = (float(first[n]) for n in ("low", "value", "high"))
+    assert low < value < high
+    assert whole["height"][first.row] == pytest.approx(value, rel=1e-6)
+    assert gaps[gaps.column == "city"].low.isna().all()
+    many = pd.read_csv(folder / "many.csv")
+    assert list(many.columns) == ["draw", *holes.columns]
+    assert len(many) == 20 * len(holes)
+    assert many[many.draw == 3]["notes"].tolist() == ["a, b"] * len(holes)
+    assert main(words.split()) == 2
+    assert "whole.csv is there already; name another, or add --over" in capsys.readouterr().err
+
+
+def test_an_array_without_gaps(run):
+    folder, _, _ = run
+    x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    x[np.random.default_rng(1).random(x.shape) < 0.2] = np.nan
+    np.save(folder / "x.npy", x)
+    words = f"svi --data {folder}/x.npy --model table-vae --model.z_dim 2 -n 3"
+    words += f" --out {folder}/arrays --estimators elbo --num-particles 20"
+    assert main(words.split()) == 0
+    words = f"impute {folder}/arrays --data {folder}/x.npy --out {folder}/whole.npy --num-draws 3"
+    assert main([*words.split(), "--draws", f"{folder}/many.npy", "--num-particles", "20"]) == 0
+    whole, many = np.load(folder / "whole.npy"), np.load(folder / "many.npy")
+    seen = ~np.isnan(x)
+    assert (whole[seen] == x[seen]).all()
+    assert not np.isnan(whole).any()
+    assert many.shape == (3, 80, 4)
+    assert (many[:, seen] == x[seen]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--out whole.npy", "--out whole.npy is no .csv or .parquet, as"),
+        ("--out a.csv --gaps a.csv", "a.csv is named twice"),
+        ("--out a.csv --gaps b.txt", "--gaps b.txt is no .csv"),
+        ("--out a.csv --gaps b.csv --prob 0.95", "--prob 0.95 needs more draws; add --num-draws"),
+    ],
+)
+def test_what_cannot_be(run, words, sentence, capsys, monkeypatch, tmp_path):
+    folder, _, _ = run
+    monkeypatch.chdir(tmp_path)
+    assert main(f"impute {folder}/run --data {folder}/holes.csv {words}".split()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_table_without_any(run, capsys):
+    folder, frame, _ = run
+    frame.dropna().to_csv(folder / "full.csv", index=False)
+    words = f"impute {folder}/run --data {folder}/full.csv --out {folder}/none.csv"
+    assert main(words.split()) == 3
+    assert "full.csv has no gaps, which leaves nothing to fill in" in capsys.readouterr().err
+    assert not (folder / "none.csv").exists()
+    assert torch.is_grad_enabled()
