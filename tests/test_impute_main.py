@@ -87,9 +87,9 @@ def test_an_array_without_gaps(run):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--out whole.npy", "--out whole.npy is no .csv or .parquet, as"),
+        ("--out whole.npy", "--out whole.npy is no table, .csv or .parquet"),
         ("--out a.csv --gaps a.csv", "a.csv is named twice"),
-        ("--out a.csv --gaps b.txt", "--gaps b.txt is no .csv"),
+        ("--out a.csv --gaps b.txt", "--gaps b.txt is no table"),
         ("--out a.csv --gaps b.csv --prob 0.95", "--prob 0.95 needs more draws; add --num-draws"),
     ],
 )

@@ -118,3 +118,19 @@ def test_infinities_are_refused_still(linear):
     x[3, 1] = torch.inf
     with pytest.raises(ValueError, match="inf at row 3, column 1"):
         pv.importance_sampling(linear.model, linear.guide, x, num_particles=2)
+
+
+def test_evidence_tells_of_what_is_missing(linear):
+    """Bits are of the dimensions that are seen; of a row without any it is said that it is 0."""
+    x = linear.sample(20, seed=0)
+    whole = pv.evaluate(linear.model, linear.guide, x, num_particles=50, seed=0)
+    assert "missing" not in whole.protocol
+    x[:, 0] = torch.nan
+    x[3] = torch.nan
+    e = pv.evaluate(linear.model, linear.guide, x, num_particles=50, seed=0)
+    dims = whole.protocol["dims"]
+    assert e.protocol["dims"] == pytest.approx(19 * (dims - 1) / 20)
+    assert e.protocol["missing"] == f"{(19 + dims) / (20 * dims):.1%}"
+    assert e.protocol["rows_unseen"] == 1
+    assert e["importance"].value[3] == pytest.approx(0, abs=1e-6)
+    assert "Of 1 of them nothing is seen: what is estimated there is 0." in e.reading()

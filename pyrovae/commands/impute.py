@@ -133,20 +133,19 @@ def _check_files(config: "Namespace") -> None:
     Args:
         config: The options.
     """
-    named = [f for f in (config.out, config.gaps, config.draws) if f]
-    if twice := next((f for f in named if named.count(f) > 1 or f == config.data), None):
-        raise ValueError(f"{twice} is named twice; give each file a name of its own")
-    for name in named:
+    table = names_table(config.data)
+    kinds = {"out": table, "draws": table, "gaps": True}  # whether each is a table
+    named = {option: config[option] for option in kinds if config[option]}
+    for option, name in named.items():
+        if [config.data, *named.values()].count(name) > 1:
+            raise ValueError(f"{name} is named twice; give each file a name of its own")
         if Path(name).exists() and not config.overwrite:
             raise ValueError(f"{name} is there already; name another, or add --overwrite")
-    for option in ("out", "draws"):
-        if (name := config[option]) and names_table(name) != names_table(config.data):
-            kind = ".csv or .parquet" if names_table(config.data) else ".npy"
-            raise ValueError(f"--{option} {name} is no {kind}, as {config.data} asks for")
-    if config.gaps and not config.gaps.endswith(".csv"):
-        raise ValueError(f"--gaps {config.gaps} is no .csv; name one")
-    if config.gaps and config.num_draws + 1 < 2 / (1 - config.prob):
-        least = int(2 / (1 - config.prob))
+        if names_table(name) != kinds[option]:
+            kind = "table, .csv or .parquet" if kinds[option] else ".npy"
+            raise ValueError(f"--{option} {name} is no {kind}; name one")
+    least = round(2 / (1 - config.prob)) - 1
+    if config.gaps and config.num_draws < least:
         raise ValueError(f"--prob {config.prob:g} needs more draws; add --num-draws {least}")
 
 

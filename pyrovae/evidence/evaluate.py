@@ -3,16 +3,18 @@
 __all__ = ["evaluate"]
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import chain
 from numbers import Integral
-from typing import Any, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack, cast
 
 import torch
 from torch import Tensor
 
-from pyrovae.checks import shown
+from pyrovae.checks import may_be_missing, shown
+from pyrovae.data.rows import Rows, in_chunks
 from pyrovae.evidence.blocks import mapped, settings
 from pyrovae.evidence.confirmed import Confirmation
 from pyrovae.evidence.estimate import Estimate, contradicted
@@ -106,6 +108,8 @@ def evaluate(
         if plan.estimators[name].bound in ("exact", "lower"):
             estimates[name] = contradicted(e, every)
     facts = {**_facts(plan), **_target(model)}
+    marked = [cast("Tensor | Rows", data[i]) for i in may_be_missing(model)]
+    facts |= _missing(marked, float(str(facts["dims"])))
     return Evidence(estimates, plan.grid, {**facts, **(protocol or {})})
 
 
@@ -179,6 +183,28 @@ def _facts(plan: Plan) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")},
     }
+
+
+def _missing(data: Sequence[Tensor | Rows], dims: float) -> Mapping[str, object]:
+    """Returns how much of the data is missing; nothing where nothing is.
+
+    Args:
+        data: Those in which NaN says so, `(N, ...)` each.
+        dims: Dimensions of a datum.
+
+    Returns:
+        "missing", the share of their numbers; "dims", those of a datum that are seen, their mean;
+        and "rows_unseen", how many data have none.
+    """
+    gaps = unseen = size = 0
+    for _, chunk in chain.from_iterable(map(in_chunks, data)):
+        nan = chunk.isnan().flatten(1)
+        size += nan.numel()
+        gaps, unseen = gaps + int(nan.sum()), unseen + int(nan.all(1).sum())
+    if not gaps:
+        return {}
+    found = {"missing": f"{gaps / size:.1%}", "dims": dims - gaps / len(data[0])}
+    return found | ({"rows_unseen": unseen} if unseen else {})
 
 
 def _target(model: Callable[..., object]) -> dict[str, object]:

@@ -200,6 +200,8 @@ class Evidence(ByContent):
                 "does not integrate to 1 over x, the numbers are "
                 f"{self.target} but for a constant."
             )
+        if unseen := self.protocol.get("rows_unseen"):
+            lines.append(f"Of {unseen} of them nothing is seen: what is estimated there is 0.")
         for bound in self._means():
             gap, error = self._difference(best.name, bound.name)
             text = f"The {bound.label} lies {gap:.3f} +- {error:.3f} nats below the estimate."
