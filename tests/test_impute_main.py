@@ -31,6 +31,7 @@ def test_a_table_without_gaps_is_the_same_elsewhere(run, capsys):
     folder, frame, table = run
     words = f"impute {folder}/run --data {folder}/holes.csv --out {folder}/whole.csv"
     words += f" --gaps {folder}/gaps.csv --draws {folder}/many.csv --num-particles 50"
+    words += " --num-temperatures 0"
     assert main(words.split()) == 0
     out = capsys.readouterr().out
     count = int(frame.drop(columns=["who"]).isna().sum().sum())
@@ -46,7 +47,8 @@ def test_a_table_without_gaps_is_the_same_elsewhere(run, capsys):
     model = pv.load(folder / "run")
     some = table.rows.x.isnan().any(1)
     filled = pv.impute(
-        model.model, model.guide, table.rows.x[some], num_draws=20, num_particles=50, seed=0
+        *(model.model, model.guide, table.rows.x[some]),
+        **{"num_draws": 20, "num_particles": 50, "num_temperatures": 0, "seed": 0},
     )
     height = [c.name for c in table.columns].index("height")
     ours = whole["height"][some.numpy()].to_numpy()
@@ -75,7 +77,8 @@ def test_an_array_without_gaps(run):
     words += f" --out {folder}/arrays --estimators elbo --num-particles 20"
     assert main(words.split()) == 0
     words = f"impute {folder}/arrays --data {folder}/x.npy --out {folder}/whole.npy --num-draws 3"
-    assert main([*words.split(), "--draws", f"{folder}/many.npy", "--num-particles", "20"]) == 0
+    words += f" --draws {folder}/many.npy --num-particles 20 --num-temperatures 0"
+    assert main(words.split()) == 0
     whole, many = np.load(folder / "whole.npy"), np.load(folder / "many.npy")
     seen = ~np.isnan(x)
     assert (whole[seen] == x[seen]).all()

@@ -71,6 +71,13 @@ def parser() -> "Parser":
     )
     add("--num-draws", type=COUNT, default=20, metavar="L", help="of each gap, for both")
     add("--num-particles", type=COUNT, default=1_000, metavar="S", help="draws of z per datum")
+    add(
+        "--num-temperatures",
+        type=int,
+        default=100,
+        metavar="T",
+        help="by which rows are annealed whose draws are not to be trusted; 0 anneals none",
+    )
     add("--overwrite", action="store_true", help="replace files that are there")
     add("--seed", type=SEED, default=0, metavar="N", help="of the draws")
     add_common(p)
@@ -114,6 +121,7 @@ def run(config: "Namespace") -> int:
             *(x[some] for x in data),
             num_draws=config.num_draws,
             num_particles=config.num_particles,
+            num_temperatures=config.num_temperatures,
             seed=config.seed,
             plate=config.plate or known.config.get("plate", "data"),
         )
