@@ -109,7 +109,8 @@ def evaluate(
             estimates[name] = contradicted(e, every)
     facts = {**_facts(plan), **_target(model)}
     marked = [cast("Tensor | Rows", data[i]) for i in may_be_missing(model)]
-    facts |= _missing(marked, float(str(facts["dims"])))
+    rows = [x for x in marked if x.ndim > 1]  # and no labels, of which none may be known
+    facts |= _missing(rows, float(str(facts["dims"])))
     return Evidence(estimates, plan.grid, {**facts, **(protocol or {})})
 
 
