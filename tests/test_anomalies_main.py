@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -103,6 +104,40 @@ def test_a_file_that_the_run_was_trained_on_calibrates_by_its_test_part(
         found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert found[0] == found[1]
     assert found[0]["num_calibration"] == 30
+
+
+def test_a_table_keeps_its_names(tmp_path, capsys, monkeypatch):
+    """Of columns and rows in what is said, of rows in the CSV, in their order."""
+    g = np.random.default_rng(0)
+    z = g.normal(size=200)
+    people = pd.DataFrame(
+        {
+            "id": [f'p{i}, "x"' for i in range(200)],
+            "age": 40 + 9 * z,
+            "height": 170 + 5 * z + g.normal(size=200),
+            "smokes": np.where(z + g.normal(size=200) > 0, "yes", "no"),
+        }
+    )
+    monkeypatch.chdir(tmp_path)
+    people.to_csv("people.csv", index=False)
+    (tmp_path / "columns.yaml").write_text("id: index\n")
+    new = people.head(4).copy()
+    new.loc[2, "height"] = 400.0
+    new.to_csv("new.csv", index=False)
+    small = [*SMALL[: SMALL.index("--binarize")], "--model", "table-vae", "--out", "run"]
+    small += ["--likelihood", "columns(tails='student-t')", "--columns", "columns.yaml"]
+    assert main(["svi", *small, "--data", "people.csv"]) == 0
+    assert pv.load("run").likelihood.tails == "student-t"
+    capsys.readouterr()
+    asked = ["run", "--data", "new.csv", "--out", "odd.csv", *FEW, "--json"]
+    assert main(["anomalies", *asked]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["flagged"][0]["row"] == 2
+    line = next(x for x in said.err.splitlines() if x.startswith('p2, "x"'))
+    assert "height: " in line
+    rows = list(csv.DictReader((tmp_path / "odd.csv").read_text().splitlines()))
+    assert [row["row"] for row in rows] == [f'p{i}, "x"' for i in range(4)]
+    assert rows[2]["flagged"] == "1"
 
 
 def test_help_is_there(capsys):

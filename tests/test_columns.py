@@ -91,6 +91,61 @@ def test_each_column_is_its_family(likelihood):
         np.testing.assert_allclose(got[:, column], log_p, rtol=2e-4, atol=2e-4)
 
 
+def test_heavy_tails_are_students():
+    """Against SciPy, in units far from 1, for each column's own degrees of freedom."""
+    family = Columns(COLUMNS, tails="student-t")
+    family.scale_to(table())
+    torch.testing.assert_close(family.df, torch.full((2,), 8.0))
+    with torch.no_grad():
+        family.raw_df.copy_(torch.tensor([-4.0, 1.0]))
+        family.raw_sigma.normal_(generator=torch.Generator().manual_seed(0))
+    x = table(9, seed=1)
+    x[0, AGE] = 1e5
+    f = torch.randn(9, family.num_outputs(7))
+    got = family(f).base_dist.log_prob(x).detach().numpy()
+    m, s = family.loc.double().numpy(), family.scale.double().numpy()
+    sigma = torch.nn.functional.softplus(family.raw_sigma).detach().double().numpy() + 0.01
+    df = 1 + 99 / (1 + np.exp([4.0, -1.0]))
+    for k, d in enumerate((AGE, HEIGHT)):
+        loc = m[d] + s[d] * f[:, k].double().numpy()
+        true = stats.t.logpdf(x[:, d].double().numpy(), df[k], loc, s[d] * sigma[k])
+        np.testing.assert_allclose(got[:, d], true, rtol=2e-4, atol=2e-4)
+    normal = Columns(COLUMNS, tails="normal")
+    normal.load_state_dict({k: v for k, v in family.state_dict().items() if k != "raw_df"})
+    other = normal(f).base_dist.log_prob(x).detach().numpy()
+    same = [CITY, SMOKES, INCOME, MARK, VISITS]  # which have no such tails
+    np.testing.assert_array_equal(got[:, same], other[:, same])
+
+
+def test_degrees_of_freedom_are_learned(tmp_path):
+    """Of data without structure, to what SciPy's fit of a t says, and about 100 of a normal."""
+    draws = np.random.default_rng(0).standard_t(2.5, 4_000)
+    x = torch.tensor(np.stack([7 * draws, np.random.default_rng(1).normal(size=4_000)], 1))
+    x = x.to(torch.get_default_dtype())
+    family = Columns([Column("t", "real"), Column("n", "real")], tails="student-t")
+    family.scale_to(x)
+    f = torch.nn.Parameter(torch.zeros(2))
+    adam = torch.optim.Adam([*family.parameters(), f], lr=0.05)
+    for _ in range(300):
+        loss = -family(f.expand(4_000, 2)).log_prob(x).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    df, _, _ = stats.t.fit(x[:, 0].double().numpy())
+    assert family.df[0].item() == pytest.approx(df, rel=0.02)
+    assert family.df[1].item() > 20
+    vae = pv.TableVAE(2, 1, (4,), family)
+    pv.save(vae, tmp_path)
+    again = pv.load(tmp_path).likelihood
+    assert again.config() == family.config()
+    assert torch.equal(again.df, family.df)
+
+
+def test_tails_that_are_none():
+    with pytest.raises(ValueError, match="tails is 'cauchy'; choose of normal, student-t"):
+        Columns(COLUMNS, tails="cauchy")
+
+
 def test_at_first_each_value_is_as_frequent_as_in_the_data():
     x = table(2_000)
     family = Columns(COLUMNS)

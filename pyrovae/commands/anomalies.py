@@ -5,7 +5,7 @@ __all__ = ["main", "parser"]
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrovae.commands.common import check_device, guarded
 from pyrovae.commands.named import own_code
@@ -38,7 +38,8 @@ def parser() -> "Parser":
         type=str,
         required=True,
         metavar="NAME",
-        help="to be judged: .npy or .npz (all rows), or a data set by name (its test part)",
+        help="to be judged: .npy, .npz or a table (all rows), or a data set by name (its test "
+        "part)",
     )
     add(
         "--calibration",
@@ -122,10 +123,40 @@ def run(config: "Namespace") -> int:
             workers=config.workers,
             progress=config.progress,
         )
+        names = _names(config, task)
     if config.out:
-        storage.write_lines(Path(config.out), found.to_csv())
-    _say(config, found, *(f"{t.protocol['data']}, {t.protocol['part']}" for t in (task, others)))
+        storage.write_lines(Path(config.out), found.to_csv(names.rows))
+    said = (f"{t.protocol['data']}, {t.protocol['part']}" for t in (task, others))
+    _say(config, found, names, *said)
     return 0
+
+
+class Names(NamedTuple):
+    """What a table calls its rows and columns; `None` where they have numbers alone."""
+
+    rows: list[object] | None
+    columns: list[str] | None
+
+
+def _names(config: "Namespace", task: "Task") -> Names:
+    """Returns the names of what was judged.
+
+    Args:
+        config: The options.
+        task: The run's model with it. Of the run's own test part rows have numbers.
+    """
+    from pyrovae.commands.tasks import opened
+    from pyrovae.data.tables import TableFile
+    from pyrovae.likelihoods import Columns
+    from pyrovae.registry import names_table
+
+    run = opened(config)
+    likelihood = getattr(run.model, "likelihood", None)
+    columns = [c.name for c in likelihood.columns] if isinstance(likelihood, Columns) else None
+    if task.protocol["part"] != "all" or not names_table(config.data):
+        return Names(None, columns)
+    index = TableFile(config.data, run.columns).index
+    return Names(None if index is None else list(index), columns)
 
 
 def _task(config: "Namespace", data: str | None) -> "Task":
@@ -158,16 +189,18 @@ def _check_out(path: Path) -> None:
     raise ValueError(f"--out {path} is there, and is no table of anomalies; name another file")
 
 
-def _say(config: "Namespace", found: "Anomalies", data: str, others: str) -> None:
+def _say(config: "Namespace", found: "Anomalies", names: Names, data: str, others: str) -> None:
     """Prints what was found, under `--json` as JSON alone on stdout.
 
     Args:
         config: The options.
         found: Of the data.
+        names: Of their rows and columns.
         data: What was judged, in words.
         others: What it was held to.
     """
-    parts = [f"data: {data}\ncalibration: {others}", found.reading(), found.table(config.top)]
+    table = found.table(config.top, columns=names.columns, index=names.rows)
+    parts = [f"data: {data}\ncalibration: {others}", found.reading(), table]
     if config.out:
         parts.append(f"file: {config.out}")
     print("\n\n".join(parts), file=sys.stderr if config.json else sys.stdout)

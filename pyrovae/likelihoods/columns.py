@@ -19,6 +19,9 @@ from pyrovae.likelihoods.base import Config, Likelihood
 
 KINDS = "real", "positive", "count", "binary", "ordinal", "categorical"
 CLASSES = "binary", "ordinal", "categorical"
+TAILS = "normal", "student-t"
+MOST = 100.0  # degrees of freedom: near a normal, and the log of Gamma keeps its digits
+FIRST = 8.0  # degrees of freedom at first
 LEAST = 1e-3  # mean of a count, of what a log is taken; r is between it and 1 / LEAST at first
 
 
@@ -85,7 +88,8 @@ class Columns(Likelihood):
     with m and s mean and standard deviation of a column in the training data, f of its own, and
     sigma, r and theta learned for it:
 
-    - real: N(m + s f, (s sigma)^2), sigma never below `floor`;
+    - real: N(m + s f, (s sigma)^2), sigma never below `floor`; under `tails="student-t"` Student's
+      t of that location and scale, with nu degrees of freedom, learned too, between 1 and 100;
     - positive: log X is that, m and s of log X;
     - count: negative binomial of mean exp(m + f_1), m the log of the mean, and r = exp(f_2);
     - binary: Bernoulli of logit f;
@@ -101,14 +105,18 @@ class Columns(Likelihood):
         columns: A `Column` each, or what makes one, as a mapping.
         mask: Whether an encoder is told what is missing.
         floor: Smallest learned sigma.
+        tails: Of real columns: "normal", or "student-t", under which a row far from all others
+            costs some nats instead of bending the decoder towards it.
 
     Raises:
-        ValueError: If there are none, or two of one name.
+        ValueError: If there are none, or two of one name, or no such tails.
 
     References:
         Handling incomplete heterogeneous data using VAEs (Nazabal et al., 2018),
         https://arxiv.org/abs/1807.03653
         Regression models for ordinal data (McCullagh, 1980), https://www.jstor.org/stable/2984952
+        Robust statistical modeling using the t distribution (Lange, Little and Taylor, 1989),
+        https://doi.org/10.1080/01621459.1989.10478852
     """
 
     name = "columns"
@@ -118,10 +126,13 @@ class Columns(Likelihood):
         columns: Sequence[Column | Mapping[str, object]] = (),
         mask: bool = False,
         floor: float = 0.01,
+        tails: str = "normal",
     ) -> None:
         super().__init__()
         check_positive(floor=floor)
-        made = _made(columns)
+        if tails not in TAILS:
+            raise ValueError(f"tails is {tails!r}; choose of {', '.join(TAILS)}")
+        made, self.tails = _made(columns), tails
         self.columns, self.mask, self.floor = made, mask, floor
         places = {k: [i for i, c in enumerate(made) if c.kind == k] for k in KINDS}
         self.counts = [len(made[i].classes) for i in places["categorical"]]
@@ -134,6 +145,8 @@ class Columns(Likelihood):
         self.register_buffer("scale", torch.ones(len(made)))
         self.register_buffer("offset", torch.zeros(sum(self.sizes)))
         self._learn("raw_sigma", torch.full((real + positive,), log(expm1(1 - floor))))
+        heavy = real if tails == "student-t" else 0
+        self._learn("raw_df", torch.full((heavy,), log((FIRST - 1) / (MOST - FIRST))))
         self._learn("raw_steps", torch.zeros(sum(self.levels) - ordinal))
 
     def _learn(self, name: str, start: Tensor) -> None:
@@ -144,6 +157,7 @@ class Columns(Likelihood):
             self.register_buffer(name, start, persistent=False)
 
     raw_sigma: Tensor
+    raw_df: Tensor
     raw_steps: Tensor
     loc: Tensor
     scale: Tensor
@@ -151,12 +165,18 @@ class Columns(Likelihood):
     back: Tensor
     of_feature: Tensor
 
+    @property
+    def df(self) -> Tensor:
+        """Degrees of freedom of each real column, `(real,)`; of normal tails there are none."""
+        return 1 + (MOST - 1) * self.raw_df.sigmoid()
+
     def config(self) -> Config:
-        """Returns the columns, whether there is a mask, and the floor."""
+        """Returns the columns, whether there is a mask, the floor, and the tails."""
         return {
             "columns": [asdict(c) | {"classes": list(c.classes)} for c in self.columns],
             "mask": self.mask,
             "floor": self.floor,
+            "tails": self.tails,
         }
 
     def num_outputs(self, x_dim: int) -> int:
@@ -231,7 +251,11 @@ class Columns(Likelihood):
         for kind, at in self._groups():
             u, m, s = f_of[kind], self.loc[at], self.scale[at]
             if kind == "real":
-                parts.append(dist.Normal(m + s * u, s * sigma[: len(at)]))
+                loc, width = m + s * u, s * sigma[: len(at)]
+                heavy = self.tails == "student-t"
+                parts.append(
+                    dist.StudentT(self.df, loc, width) if heavy else dist.Normal(loc, width)
+                )
             elif kind == "positive":
                 parts.append(dist.LogNormal(m + s * u, s * sigma[-len(at) :]))
             elif kind == "count":

@@ -14,6 +14,7 @@ from pyrovae.data.splits import Splits
 from pyrovae.gaps import has_gaps
 from pyrovae.likelihoods import Columns, Likelihood, Normal
 from pyrovae.nn import Bias
+from pyrovae.registry import Called, called, made
 
 
 def shape_of(x_dim: int | Sequence[int]) -> tuple[int, ...]:
@@ -83,16 +84,20 @@ def make_family(name: str, sigma: float | None, splits: Splits) -> Likelihood:
     """Returns the likelihood of a name, with sigma where it is given.
 
     Args:
-        name: Of the family; of a table "bernoulli", the default, is "columns".
+        name: Of the family; of a table "bernoulli", the default, is "columns", which may have
+            options, as in "columns(tails='student-t')".
         sigma: Of a normal, log-normal or Student-t one; `None` to learn it, and for all others.
         splits: The data; where some of a table to be trained on are missing, its encoder is told.
 
     Raises:
         ValueError: If sigma is given to another family.
     """
-    if splits.columns and name in ("bernoulli", "columns"):
+    asked = called(name, "likelihood")
+    if splits.columns and (name == "bernoulli" or asked.name == "columns"):
         x = splits.train.x
-        family = Columns(splits.columns, mask=isinstance(x, Tensor) and has_gaps(x))
+        gaps = isinstance(x, Tensor) and has_gaps(x)
+        options = {"columns": splits.columns, "mask": gaps} | asked.kwargs
+        family = made(Columns, Called("columns", asked.args, options), "likelihood")
     else:
         family = likelihoods.make(name)
     if sigma is None:

@@ -144,23 +144,32 @@ class Anomalies(ByContent):
             )
         return "\n".join(lines)
 
-    def table(self, rows: int = 10) -> str:
+    def table(
+        self,
+        rows: int = 10,
+        *,
+        columns: Sequence[str] | None = None,
+        index: Sequence[object] | None = None,
+    ) -> str:
         """Returns the oddest data as text, with the columns of least log p given the rest.
 
         Args:
             rows: At most.
+            columns: Names of the D columns; `None` for their numbers.
+            index: Names of the N rows; `None` for their numbers.
         """
         flagged, p = self.flagged.tolist(), self.p_value.tolist()
         lines = [("row", "score", "+-", "p", "", "verdict", "columns, -log p given the rest")]
         for i in self.oddest()[:rows].tolist():
             odd = self.given_rest.oddest(i) if self.given_rest else []
             parts = [
-                f"{d}: {-log_p:.2f} +- {error:.2f}{'' if word in TRUSTED else f' ({word})'}"
+                f"{columns[d] if columns else d}: {-log_p:.2f} +- {error:.2f}"
+                f"{'' if word in TRUSTED else f' ({word})'}"
                 for d, log_p, error, word in odd
             ]
             said = "odd" if flagged[i] else "", self.verdict[i], ", ".join(parts)
             numbers = f"{self.score[i]:.3f}", f"{self.std_error[i]:.3f}", f"{p[i]:.3g}"
-            lines.append((f"{i}", *numbers, *said))
+            lines.append((f"{i if index is None else index[i]}", *numbers, *said))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         pads = (*[str.rjust] * 4, *[str.ljust] * 3)
         return "\n".join(
@@ -168,15 +177,19 @@ class Anomalies(ByContent):
             for line in lines
         )
 
-    def to_csv(self) -> list[str]:
+    def to_csv(self, index: Sequence[object] | None = None) -> list[str]:
         """Returns a row a datum as lines of CSV; the first line names the columns.
 
         They are "row", from 0; "score" and "std_error", nats; "p_value"; "flagged", 1 or 0; and
         "verdict".
+
+        Args:
+            index: Names of the N rows, which stand under "row" in place of numbers.
         """
         numbers = (t.tolist() for t in (self.score, self.std_error, self.p_value))
         flagged = self.flagged.int().tolist()
-        rows = zip(range(len(flagged)), *numbers, flagged, self.verdict, strict=True)
+        names = range(len(flagged)) if index is None else map(_quoted, index)
+        rows = zip(names, *numbers, flagged, self.verdict, strict=True)
         return [HEADER, *(",".join(map(str, row)) for row in rows)]
 
 
@@ -270,6 +283,14 @@ def anomalies(
         which[found.oddest()[int(columns) :]] = False
     of = partial(given_rest, model, guide, estimator=asked, seed=stream_seed(seed, STREAM + 1))
     return replace(found, given_rest=_where(which, partial(of, **options), data))
+
+
+def _quoted(name: object) -> str:
+    """Returns a name as a field of CSV."""
+    text = str(name)
+    if any(mark in text for mark in ',"\r\n'):
+        text = '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def _mixed(
