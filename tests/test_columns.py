@@ -227,7 +227,7 @@ def test_a_vae_of_a_table_is_fitted_evaluated_saved_and_filled_in(tmp_path):
         for v in (vae, again)
     )
     assert torch.equal(a, b)
-    filled = pv.impute(vae.model, vae.guide, x, num_particles=100, seed=0)
+    filled = pv.impute(vae.model, vae.guide, x, num_particles=100, num_temperatures=0, seed=0)
     assert torch.equal(filled.mean[~filled.gaps], x[~filled.gaps])
     assert not filled.draws.isnan().any()
 
@@ -290,3 +290,10 @@ def test_a_gap_of_classes_is_filled_with_the_most_probable():
     spread = p.mean.std(0).detach().double() / d.ess().sqrt().unsqueeze(1)
     for column in (AGE, HEIGHT):
         assert ((ours - mean)[:, column].abs() < 5 * spread[:, column]).all()
+
+
+def test_a_column_that_only_rounding_varies_has_the_unit_1():
+    family = Columns([Column("a", "real"), Column("b", "real")])
+    family.scale_to(torch.tensor([[0.1, 1e-12], [0.1, 3e-12], [0.1, 2e-12]], dtype=torch.float64))
+    assert family.scale[0] == 1
+    assert family.scale[1] < 1e-11

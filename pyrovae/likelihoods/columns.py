@@ -22,6 +22,7 @@ CLASSES = "binary", "ordinal", "categorical"
 TAILS = "normal", "student-t"
 MOST = 100.0  # degrees of freedom: near a normal, and the log of Gamma keeps its digits
 FIRST = 8.0  # degrees of freedom at first
+CONSTANT = 1e-9  # of a column's mean: what varies less is rounding
 LEAST = 1e-3  # mean of a count, of what a log is taken; r is between it and 1 / LEAST at first
 
 
@@ -224,7 +225,8 @@ class Columns(Likelihood):
                 part = part.log() if kind == "positive" else part.log1p()
             mean, spread = _moments(part)
             self.loc[at] = mean.to(self.loc)
-            self.scale[at] = torch.where(spread > 0, spread, 1.0).to(self.scale)
+            varies = spread > CONSTANT * mean.abs()
+            self.scale[at] = torch.where(varies, spread, 1.0).to(self.scale)
             if kind == "count":
                 offset += _log_count(*_moments(x[:, at]))
             elif kind not in CLASSES:
