@@ -119,7 +119,7 @@ def test_scores_are_log_p_and_columns_tell_what_is_odd(linear):
     assert not every.columns.isnan().any()
 
 
-def test_of_a_mixture_scores_are_exact_and_there_are_no_columns():
+def test_of_a_mixture_scores_are_exact():
     torch.manual_seed(0)
     mixture = pv.GaussianMixture(3, 2)
     x, others = mixture.sample(20, seed=1), mixture.sample(59, seed=2)
@@ -128,8 +128,10 @@ def test_of_a_mixture_scores_are_exact_and_there_are_no_columns():
     torch.testing.assert_close(found.score, -mixture.log_evidence(x).double())
     torch.testing.assert_close(found.calibration, -mixture.log_evidence(others).double())
     assert found.flagged[4]
-    assert found.columns is None
-    assert "columns" in found.table()
+    rest = mixture.log_evidence(x[4:5]).double() - mixture.log_evidence(
+        torch.where(torch.eye(3, dtype=torch.bool), torch.nan, x[4])
+    )
+    torch.testing.assert_close(found.columns[4], -rest.double())
     assert found.to_csv()[0] == module.HEADER
     row = found.to_csv()[5].split(",")
     assert row[0] == "4"
@@ -138,8 +140,19 @@ def test_of_a_mixture_scores_are_exact_and_there_are_no_columns():
     summary = found.summary()
     assert summary["num_flagged"] == int(found.flagged.sum()) == len(summary["flagged"])
     assert summary["flagged"][0]["row"] == 4
+
+
+def test_of_a_program_that_knows_no_gaps_there_are_no_columns(linear):
+    x, others = linear.model.__self__.sample(5, seed=1), linear.model.__self__.sample(59, seed=2)
+
+    def model(x):
+        return linear.model(x)
+
+    found = pv.anomalies(model, linear.guide, x, calibration=others, num_particles=20, seed=0)
+    assert found.columns is None
+    assert "columns" in found.table()
     with pytest.raises(ValueError, match="does not say that NaN is missing"):
-        pv.anomalies(mixture.model, None, x, calibration=others, columns="all")
+        pv.anomalies(model, linear.guide, x, calibration=others, columns="all", num_particles=20)
 
 
 def test_on_a_condition_the_score_is_of_that():
@@ -150,7 +163,7 @@ def test_on_a_condition_the_score_is_of_that():
         cvae.model, cvae.guide, x[:5], y[:5], calibration=(x[5:], y[5:]), num_particles=50, seed=0
     )
     assert "their score, -log P(X|Y), is above" in found.reading()
-    assert found.columns is None
+    assert found.columns.shape == (5, 6)
     with pytest.raises(ValueError, match=r"of shapes \[\(6,\)\] a datum and the data of"):
         pv.anomalies(cvae.model, cvae.guide, x[:5], y[:5], calibration=x[5:])
 

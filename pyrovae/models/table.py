@@ -92,8 +92,8 @@ class TableVAE(VAE):
         """
         x = self.checked(x)
         there = self.likelihood.seen(x) if has_gaps(x) else None
-        loc, precision = self.encoder(self.likelihood.features(x), there)
-        return dist.MultivariateNormal(or_prior(x, loc, 0.0), precision_matrix=precision)
+        loc, scale = self.encoder(self.likelihood.features(x), there)
+        return dist.MultivariateNormal(or_prior(x, loc, 0.0), scale_tril=scale)
 
     @classmethod
     def for_data(  # pyright: ignore[reportIncompatibleMethodOverride]  # options of its own
@@ -149,7 +149,7 @@ class Bent(torch.nn.Module):
 
 
 class Experts(torch.nn.Module):
-    """mu and P of Q(z|X) by a sum over the features that are seen, see `TableVAE`.
+    """mu and P^-1 of Q(z|X) by a sum over the features that are seen, see `TableVAE`.
 
     Args:
         features: How many there are.
@@ -168,11 +168,12 @@ class Experts(torch.nn.Module):
         self.net = _small(MLP(2 * features, hidden_dims, z_dim, activation))
 
     def forward(self, u: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns mu `(N, z_dim)` and P `(N, z_dim, z_dim)`; `(z_dim, z_dim)` where all is seen.
+        """Returns mu `(N, z_dim)` and lower triangular L, `(N, z_dim, z_dim)`, P^-1 = L L^T.
 
         Args:
             u: Features, `(N, features)`, 0 where they are missing.
-            seen: Where they are not; `None` where none is missing: P is then that of all data.
+            seen: Where they are not; `None` where none is missing: L is then that of all data,
+                `(z_dim, z_dim)`.
         """
         there, a = torch.ones_like(u) if seen is None else seen.to(u), self.directions
         lam = 1 / softplus(self.raw_precision).square()
@@ -180,11 +181,10 @@ class Experts(torch.nn.Module):
         eye = torch.eye(a.shape[1], dtype=u.dtype, device=u.device)
         precision = eye + (weight.unsqueeze(-1) * a).mT @ a
         pull = (weight * (u - self.centers)) @ a
-        if seen is None:
-            mu = torch.linalg.solve(precision, pull.mT).mT
-        else:
-            mu = torch.linalg.solve(precision, pull)
-        return mu + self.net(torch.cat([u, there], -1)), precision
+        upper = torch.linalg.cholesky(precision.flip(-2, -1)).flip(-2, -1)  # P = U U^T
+        scale = torch.linalg.solve_triangular(upper.mT, eye, upper=False)
+        mu = (scale @ (scale.mT @ pull.unsqueeze(-1))).squeeze(-1)
+        return mu + self.net(torch.cat([u, there], -1)), scale
 
 
 def _small(net: MLP) -> MLP:
