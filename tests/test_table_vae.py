@@ -54,6 +54,7 @@ def test_of_nothing_seen_the_posterior_is_the_prior():
     torch.testing.assert_close(q.covariance_matrix, torch.eye(3).expand(2, 3, 3))
 
 
+@pytest.mark.slow
 def test_it_learns_gaps_from_few_rows(tmp_path):
     """Of a curve in six dimensions, half of it hidden, a linear model explains less."""
     g = np.random.default_rng(0)
