@@ -21,7 +21,10 @@ STEPS = Normal(0.0, 1.0).log_prob(GRID) + np.log(14 / 200)  # of z ~ N(0, I)
 fit = partial(pv.svi.fit, **QUIET)
 
 
-@pytest.fixture(params=["eager", "graph", pytest.param("compiler", marks=pytest.mark.slow)])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("graph", "compiler")]
+
+
+@pytest.fixture(params=["eager", *SLOW])
 def compiled(request, monkeypatch):
     """Whether programs are captured; quickly, their graphs then run as they are."""
     if request.param == "graph":
