@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyrovae as pv
 
@@ -134,3 +135,16 @@ def test_evidence_tells_of_what_is_missing(linear):
     assert e.protocol["rows_unseen"] == 1
     assert e["importance"].value[3] == pytest.approx(0, abs=1e-6)
     assert "Of 1 of them nothing is seen: what is estimated there is 0." in e.reading()
+
+
+def test_batches_tell_of_what_is_missing_as_tensors_do(linear):
+    x = linear.sample(20, seed=0)
+    x[4:9, 0] = torch.nan
+    batches = DataLoader(TensorDataset(x), batch_size=6)
+    found = [
+        pv.evaluate(linear.model, linear.guide, data, num_particles=20, seed=0)
+        for data in (x, batches)
+    ]
+    one, other = (e.protocol for e in found)
+    assert one["missing"] == other["missing"]
+    assert one["dims"] == other["dims"]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import chain
 from numbers import Integral
-from typing import Any, TypeAlias, Unpack, cast
+from typing import Any, TypeAlias, Unpack
 
 import torch
 from torch import Tensor
@@ -108,7 +108,8 @@ def evaluate(
         if plan.estimators[name].bound in ("exact", "lower"):
             estimates[name] = contradicted(e, every)
     facts = {**_facts(plan), **_target(model)}
-    marked = [cast("Tensor | Rows", data[i]) for i in may_be_missing(model)]
+    held = next(iter(plan.programs.values())).data  # of a DataLoader, what it gave
+    marked = [held[i] for i in may_be_missing(model) if isinstance(held[i], Tensor | Rows)]
     rows = [x for x in marked if x.ndim > 1]  # and no labels, of which none may be known
     facts |= _missing(rows, float(str(facts["dims"])))
     return Evidence(estimates, plan.grid, {**facts, **(protocol or {})})
