@@ -1,6 +1,7 @@
 """The VAE of tables: exact where its decoder is linear, for every pattern of gaps."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -119,3 +120,19 @@ def test_optimizers_that_are_none(name, sentence):
     vae = pv.TableVAE(4, 2)
     with pytest.raises(ValueError, match=sentence):
         pv.svi.fit(vae.model, vae.guide, torch.rand(9, 4), num_epochs=1, optimizer=name)
+
+
+def test_of_a_table_with_gaps_it_is_the_prior_where_nothing_is_seen():
+    """A mask among the features would be data to the sums: every row would be seen in part."""
+    g = np.random.default_rng(0)
+    frame = pd.DataFrame(g.normal(size=(60, 3)), columns=list("abc"))
+    frame["d"] = g.choice(["u", "v", "w"], 60)
+    splits = pv.data.load(frame.mask(g.random(frame.shape) < 0.2))
+    vae = pv.TableVAE.for_data(splits, z_dim=2)
+    x = splits.test.x[:4].to(torch.get_default_dtype())
+    x[2] = torch.nan
+    w = pv.importance_sampling(vae.model, vae.guide, x, num_particles=5, seed=0).log_w
+    assert w[:, 2].abs().max() < 1e-5
+    assert w[:, 1].std() > 1e-3
+    with pytest.raises(ValueError, match="the columns have a mask"):
+        pv.TableVAE(4, 2, likelihood=Columns(splits.columns, mask=True))

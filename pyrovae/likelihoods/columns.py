@@ -1,6 +1,6 @@
 """Rows of a table, whose columns are of mixed kinds: numbers, counts, classes."""
 
-__all__ = ["CLASSES", "KINDS", "Column", "Columns", "told"]
+__all__ = ["CLASSES", "KINDS", "Column", "Columns"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -62,22 +62,6 @@ class Column:
             raise ValueError(
                 f"column {self.name!r} is {self.kind} of {count} classes; give {needs}"
             )
-
-
-def told(x: float, column: Column | None) -> str | int | float | bool:
-    """Returns what a number of X stands for: a class, or a number, whole of a count.
-
-    Args:
-        x: The number.
-        column: Its column; `None` of data that are no table.
-
-    Example:
-        >>> told(1.0, Column("smokes", "binary", ("no", "yes"))), told(2.2, Column("a", "count"))
-        ('yes', 2)
-    """
-    if column is None or column.kind in ("real", "positive"):
-        return float(f"{x:.7g}")
-    return column.classes[round(x)] if column.kind in CLASSES else round(x)
 
 
 class Columns(Likelihood):
@@ -199,16 +183,12 @@ class Columns(Likelihood):
             if kind == "categorical":
                 parts += [_one_hot(u, k) for u, k in zip(part.unbind(1), self.counts, strict=True)]
                 continue
-            if kind in ("positive", "count"):
-                part = part.log() if kind == "positive" else part.log1p()
-            parts.append(filled((part - self.loc[at]) / self.scale[at]))
+            parts.append(filled((_in_logs(part, kind) - self.loc[at]) / self.scale[at]))
         return torch.cat([*parts, seen.to(x)] if self.mask else parts, -1)
 
     def seen(self, x: Tensor) -> Tensor:
-        """Returns which of the features are of what is not missing, `(N, num_features)`."""
-        there = ~x.isnan()
-        found = there[:, self.of_feature]
-        return torch.cat([found, torch.ones_like(there)], -1) if self.mask else found
+        """Returns which of the features are of what is not missing, but for those of the mask."""
+        return ~x.isnan()[:, self.of_feature]
 
     @torch.no_grad()
     def scale_to(self, x: Tensor) -> None:
@@ -221,14 +201,12 @@ class Columns(Likelihood):
         x, offset, steps = x.double(), [], []
         for kind, at in self._groups():
             part = x[:, at]
-            if kind in ("positive", "count"):
-                part = part.log() if kind == "positive" else part.log1p()
-            mean, spread = _moments(part)
+            mean, spread = _moments(_in_logs(part, kind))
             self.loc[at] = mean.to(self.loc)
             varies = spread > CONSTANT * mean.abs()
             self.scale[at] = torch.where(varies, spread, 1.0).to(self.scale)
             if kind == "count":
-                offset += _log_count(*_moments(x[:, at]))
+                offset += _log_count(*_moments(part))
             elif kind not in CLASSES:
                 offset.append(torch.zeros_like(mean))
             for u, i in zip(part.T, at.tolist(), strict=True):
@@ -331,6 +309,16 @@ def _indices(
     found = {f"at_{kind}": list(at) for kind, at in places.items()}
     found["back"] = sorted(range(len(order)), key=order.__getitem__)
     return found | {"of_feature": [i for i in order for _ in range(widths[i])]}
+
+
+def _in_logs(x: Tensor, kind: str) -> Tensor:
+    """Returns log x of positive columns, log(1 + x) of counts, and others as they are.
+
+    Args:
+        x: Of columns of one kind, `(N, n)`.
+        kind: Theirs.
+    """
+    return {"positive": torch.log, "count": torch.log1p}.get(kind, torch.positive)(x)
 
 
 def _one_hot(code: Tensor, num_classes: int) -> Tensor:

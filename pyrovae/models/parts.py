@@ -80,14 +80,17 @@ def begin(decoder: torch.nn.Module, likelihood: Likelihood, x: Tensor | Rows) ->
     last.bias.copy_(likelihood.start(mean_seen(x)).view_as(last.bias))
 
 
-def make_family(name: str, sigma: float | None, splits: Splits) -> Likelihood:
+def make_family(
+    name: str, sigma: float | None, splits: Splits, *, mask: bool = True
+) -> Likelihood:
     """Returns the likelihood of a name, with sigma where it is given.
 
     Args:
         name: Of the family; of a table "bernoulli", the default, is "columns", which may have
             options, as in "columns(tails='student-t')".
         sigma: Of a normal, log-normal or Student-t one; `None` to learn it, and for all others.
-        splits: The data; where some of a table to be trained on are missing, its encoder is told.
+        splits: The data.
+        mask: Whether an encoder is told what is missing of a table, where it is trained with gaps.
 
     Raises:
         ValueError: If sigma is given to another family.
@@ -95,8 +98,8 @@ def make_family(name: str, sigma: float | None, splits: Splits) -> Likelihood:
     asked = called(name, "likelihood")
     if splits.columns and (name == "bernoulli" or asked.name == "columns"):
         x = splits.train.x
-        gaps = isinstance(x, Tensor) and has_gaps(x)
-        options = {"columns": splits.columns, "mask": gaps} | asked.kwargs
+        told = mask and isinstance(x, Tensor) and has_gaps(x)
+        options = {"columns": splits.columns, "mask": told} | asked.kwargs
         family = made(Columns, Called("columns", asked.args, options), "likelihood")
     else:
         family = likelihoods.make(name)

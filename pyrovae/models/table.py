@@ -48,7 +48,8 @@ class TableVAE(VAE):
 
     Raises:
         TypeError: If `hidden_dims` is no list, or `likelihood` no family.
-        ValueError: If a size is no positive integer, or no family has the likelihood's name.
+        ValueError: If a size is no positive integer, no family has the likelihood's name, or one
+            has a mask: h is told what is seen, and to the sums a mask would be data.
 
     References:
         Autoencoders and probabilistic inference with missing data: an exact solution for the
@@ -77,6 +78,11 @@ class TableVAE(VAE):
         check_sizes(x_dim=x_dim)
         family = likelihood or Columns([Column(str(d), "real") for d in range(x_dim)])
         super().__init__(x_dim, z_dim, hidden_dims, family, activation=activation)
+        if isinstance(self.likelihood, Columns) and self.likelihood.mask:
+            raise ValueError(
+                "the columns have a mask, and a TableVAE is told what is missing in its own way; "
+                "give Columns(mask=False)"
+            )
         widths, outputs = self.hidden_dims, self.likelihood.num_outputs(self.x_dim)
         features = self.likelihood.num_features(self.x_dim)
         self.encoder = Experts(features, widths, self.z_dim, activation)
@@ -121,7 +127,7 @@ class TableVAE(VAE):
         """
         x, family = splits.train.x, None
         if splits.columns or likelihood != "columns":
-            family = make_family(likelihood, sigma, splits)
+            family = make_family(likelihood, sigma, splits, mask=False)
         return cls(x.shape[1], z_dim, hidden_dims, family, **config).start_at(x)
 
 
