@@ -26,11 +26,13 @@ __all__ = [
     "write_lines",
 ]
 
+import csv
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -100,6 +102,18 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """
     text = "".join(f"{line}\n" for line in lines)
     write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def line_of_csv(values: Iterable[object]) -> str:
+    """Returns a line of CSV, in quotes what needs them.
+
+    Example:
+        >>> line_of_csv([3, 0.5, "a, b", None])
+        '3,0.5,"a, b",'
+    """
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

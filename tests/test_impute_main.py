@@ -1,5 +1,7 @@
 """python -m pyrovae impute: files with gaps, of tables and of arrays; all else stays."""
 
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +70,39 @@ def test_a_table_without_gaps_is_the_same_elsewhere(run, capsys):
     assert "whole.csv is there already; name another, or add --over" in capsys.readouterr().err
 
 
+def test_what_stood_there_stays_to_the_letter(run):
+    """Cells that a parser takes for others: zeros in front, "NA" as a name, 2.50, 3 as 3.0."""
+    folder, frame, _ = run
+    few = frame.head(12).copy()
+    few["notes"] = [f"00{i}, NA" for i in range(12)]
+    few["code"] = ["007", "NA", "", "2.50"] * 3
+    few["rooms"] = few["rooms"].astype("Int64")
+    few.to_csv(folder / "few.csv", index=False)
+    words = f"impute {folder}/run --data {folder}/few.csv --out {folder}/few_whole.csv"
+    assert main([*words.split(), "--num-particles", "20", "--num-temperatures", "0"]) == 0
+    files = (folder / name for name in ("few.csv", "few_whole.csv"))
+    before, after = (list(csv.reader(file.read_text().splitlines())) for file in files)
+    aside = [before[0].index(name) for name in ("who", "notes", "code")]
+    for old, new in zip(before, after, strict=True):
+        for place, (a, b) in enumerate(zip(old, new, strict=True)):
+            assert a == b or (a == "" and b and place not in aside)
+    assert all(line[before[0].index("rooms")] in "123456" for line in after[1:])
+
+
+def test_grey_values_stay_grey_where_the_model_is_given_draws(run):
+    folder, _, _ = run
+    x = np.random.default_rng(0).random((60, 4)).astype(np.float32)
+    x[::3, 1] = np.nan
+    np.save(folder / "grey.npy", x)
+    words = f"svi --data {folder}/grey.npy --z-dim 2 --hidden-dims 4 -n 2 --out {folder}/binary"
+    assert main([*words.split(), "--estimators", "elbo", "--num-particles", "20"]) == 0
+    words = f"impute {folder}/binary --data {folder}/grey.npy --out {folder}/grey_whole.npy"
+    assert main([*words.split(), "--num-particles", "20", "--num-temperatures", "0"]) == 0
+    whole, seen = np.load(folder / "grey_whole.npy"), ~np.isnan(x)
+    assert (whole[seen] == x[seen]).all()
+    assert ((whole[~seen] > 0) & (whole[~seen] < 1)).all()
+
+
 def test_an_array_without_gaps(run):
     folder, _, _ = run
     x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
@@ -92,6 +127,7 @@ def test_an_array_without_gaps(run):
     [
         ("--out whole.npy", "--out whole.npy is no table, .csv or .parquet"),
         ("--out a.csv --gaps a.csv", "a.csv is named twice"),
+        ("--out a.csv --gaps ./a.csv", "a.csv is named twice"),
         ("--out a.csv --gaps b.txt", "--gaps b.txt is no table"),
         ("--out a.csv --gaps b.csv --prob 0.95", "--prob 0.95 needs more draws; add --num-draws"),
     ],

@@ -147,12 +147,10 @@ def _names(config: "Namespace", task: "Task") -> Names:
     """
     from pyrovae.commands.tasks import opened
     from pyrovae.data.tables import TableFile
-    from pyrovae.likelihoods import Columns
     from pyrovae.registry import names_table
 
     run = opened(config)
-    likelihood = getattr(run.model, "likelihood", None)
-    columns = [c.name for c in likelihood.columns] if isinstance(likelihood, Columns) else None
+    columns = [c.name for c in run.table] or None
     if task.protocol["part"] != "all" or not names_table(config.data):
         return Names(None, columns)
     index = TableFile(config.data, run.columns).index

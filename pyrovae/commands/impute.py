@@ -125,8 +125,7 @@ def run(config: "Namespace") -> int:
             seed=config.seed,
             plate=config.plate or known.config.get("plate", "data"),
         )
-    columns = getattr(getattr(known.model, "likelihood", None), "columns", ())
-    _write(config, data[0].cpu(), some.cpu(), found, columns)
+    _write(config, data[0].cpu(), found, known)
     words = ", ".join(f"{word}: {n}" for word, n in Counter(found.verdict).most_common())
     gaps, rows = int(found.gaps.sum()), len(found.gaps)
     print(f"{gaps} gaps in {rows} of {len(some)} rows filled in ({words})\nfile: {config.out}")
@@ -144,8 +143,9 @@ def _check_files(config: "Namespace") -> None:
     table = names_table(config.data)
     kinds = {"out": table, "draws": table, "gaps": True}  # whether each is a table
     named = {option: config[option] for option in kinds if config[option]}
+    paths = [Path(name).resolve() for name in (config.data, *named.values())]
     for option, name in named.items():
-        if [config.data, *named.values()].count(name) > 1:
+        if paths.count(Path(name).resolve()) > 1:
             raise ValueError(f"{name} is named twice; give each file a name of its own")
         if Path(name).exists() and not config.overwrite:
             raise ValueError(f"{name} is there already; name another, or add --overwrite")
@@ -173,47 +173,41 @@ def _arrays(config: "Namespace", known: "Run") -> "tuple[Tensor | Rows, ...]":
     return known.arrays(rows)
 
 
-def _write(
-    config: "Namespace",
-    x: "Tensor",
-    some: "Tensor",
-    found: "Imputed",
-    columns: "Sequence[Column]",
-) -> None:
+def _write(config: "Namespace", x: "Tensor", found: "Imputed", known: "Run") -> None:
     """Writes the data without gaps, and what else is asked for.
 
     Args:
         config: The options.
-        x: The data, `(N, D)`.
-        some: Which rows have gaps, `(N,)`.
-        found: What fills those.
-        columns: Of a table; else none.
+        x: The data as the model takes them, `(N, D)`.
+        found: What fills the rows that have gaps.
+        known: The run.
     """
     import torch
 
-    from pyrovae import storage
+    from pyrovae import data, storage
 
-    def put(values: "Tensor") -> "Tensor":
-        whole = x.clone()
-        whole[some] = values.to(x)
-        return whole
-
-    many = [put(d) for d in found.draws]
+    gaps, out = x.isnan(), Path(config.out)
+    some = gaps.any(1)
+    draws = torch.full((len(found.draws), *x.shape), torch.nan, dtype=x.dtype)
+    draws[:, some] = found.draws.to(x)
+    mean = x.clone()
+    mean[some] = found.mean.to(x)
     if names_table(config.data):
         from pyrovae.data.tables import filled_in, read_table, stacked
 
-        frame = read_table(config.data).rename(columns=str)
-        _write_table(Path(config.out), filled_in(frame, put(found.mean), columns))
+        frame = read_table(config.data, as_text=True).rename(columns=str)
+        _write_table(out, filled_in(frame, gaps, mean, known.table))
         if config.draws:
-            tables = [filled_in(frame, d, columns) for d in many]
+            tables = [filled_in(frame, gaps, d, known.table) for d in draws]
             _write_table(Path(config.draws), stacked(tables))
-    else:
-        storage.write_array(Path(config.out), put(found.mean).numpy())
+    else:  # what is seen as it stands in the file, where the model is given draws in {0, 1}
+        seen = data.load_rows(config.data)[0].x[:]
+        storage.write_array(out, torch.where(gaps, mean, seen).numpy())
         if config.draws:
-            storage.write_array(Path(config.draws), torch.stack(many).numpy())
+            storage.write_array(Path(config.draws), torch.where(gaps, draws, seen).numpy())
     if config.gaps:
         rows = some.nonzero()[:, 0].tolist()
-        storage.write_lines(Path(config.gaps), _gaps(found, rows, columns, config.prob))
+        storage.write_lines(Path(config.gaps), _gaps(found, rows, known.table, config.prob))
 
 
 def _write_table(path: Path, frame: "DataFrame") -> None:
@@ -248,16 +242,17 @@ def _gaps(
         columns: Of a table; else none, and columns are numbered.
         prob: Of lying there.
     """
-    from pyrovae.likelihoods.columns import told
+    from pyrovae.data.tables import decoded
+    from pyrovae.likelihoods import Column
+    from pyrovae.storage import line_of_csv
 
     low, high = found.interval(prob)
+    known = columns or [Column(str(d), "real") for d in range(found.gaps.shape[1])]
+    tables = [decoded(u, known) for u in (found.mean, low, high)]
     yield "row,column,value,low,high,verdict"
     for n, d in found.gaps.nonzero().tolist():
-        column = columns[d] if columns else None
-        ordered = column is None or column.kind not in ("binary", "categorical")
-        ends = (low[n, d], high[n, d]) if ordered else (None, None)
-        values = [
-            "" if v is None else str(told(v.item(), column)) for v in (found.mean[n, d], *ends)
-        ]
-        words = [str(rows[n]), column.name if column else str(d), *values, found.verdict[n]]
-        yield ",".join(f'"{w}"' if "," in w else w for w in words)
+        column = known[d]
+        values = [table[column.name].iloc[n] for table in tables]
+        if column.kind in ("binary", "categorical"):
+            values[1:] = [None, None]
+        yield line_of_csv([rows[n], column.name, *values, found.verdict[n]])

@@ -98,18 +98,23 @@ class TableFile(DataSet):
         return self.rows
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, *, as_text: bool = False) -> pd.DataFrame:
     """Returns a table, its first line the names of columns.
 
     Args:
         path: Of a .csv or .parquet.
+        as_text: Whether the cells of a .csv are the characters that stand there, "007" no number
+            and an empty one no gap.
 
     Raises:
         DataError: If there is no such file, or it is no table.
     """
-    read = pd.read_parquet if str(path).endswith(".parquet") else pd.read_csv
+    text: dict[str, Any] = {"dtype": str, "keep_default_na": False} if as_text else {}
     try:
-        frame = read(path)
+        if str(path).endswith(".parquet"):
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, **text)
     except ImportError as e:
         raise DataError(f"{path} needs pyarrow to be read; install it, or give a .csv") from e
     except (OSError, ValueError) as e:  # of pandas' parsers and pyarrow, too
@@ -346,27 +351,30 @@ def _decoded(u: np.ndarray, column: Column) -> object:
     missing = np.isnan(u)
     if column.kind in CLASSES:
         values = np.array([*column.classes, None], dtype=object)
-        return values[np.where(missing, len(values) - 1, u).astype(int)]
+        return values[np.where(missing, len(values) - 1, u).round().astype(int)]
     if column.kind == "count":
         return pd.array(np.round(u.astype(float)), dtype="Int64")
     return u.astype(str).astype(float)  # by the digits that its type has, and no more
 
 
-def filled_in(frame: pd.DataFrame, x: Tensor, columns: Sequence[Column]) -> pd.DataFrame:
+def filled_in(
+    frame: pd.DataFrame, gaps: Tensor, x: Tensor, columns: Sequence[Column]
+) -> pd.DataFrame:
     """Returns a table with values in its gaps; all else stands as it was.
 
     Args:
-        frame: With these columns, and any others.
-        x: What stands in their gaps, `(N, D)`; elsewhere it is not read.
+        frame: With these columns, and any others; of a .csv as text.
+        gaps: Where something is missing, `(N, D)`.
+        x: What stands there, `(N, D)`; elsewhere it is not read.
         columns: Of X.
     """
-    whole = frame.copy()
-    for u, column in zip(x.T.numpy(), columns, strict=True):
-        values = _values(frame, column.name)
-        gaps = values.isna()
-        if gaps.any():
-            found = values.astype(object).mask(gaps, pd.Series(_decoded(u, column), frame.index))
-            whole[column.name] = found.infer_objects()
+    whole, found = frame.copy(), decoded(x, columns, frame.index)
+    for gap, column in zip(gaps.T.numpy(), columns, strict=True):
+        if gap.any():
+            values = _values(frame, column.name)
+            filled = values.astype(object).mask(gap, found[column.name].astype(object))
+            # text stays text, also where all that is left of it are numbers
+            whole[column.name] = filled if values.dtype == "str" else filled.infer_objects()
     return whole
 
 

@@ -19,6 +19,7 @@ from pyrovae.posteriors.given_rest import GivenRest, given_rest
 from pyrovae.posteriors.scores import TRUSTED, ScoreOptions, held, scored, scorer
 from pyrovae.program import inspect
 from pyrovae.rng import draw_seed, stream_seed
+from pyrovae.storage import line_of_csv
 from pyrovae.threads import one_at_a_time
 
 STREAM = 51  # of random numbers, and the one that follows
@@ -188,9 +189,9 @@ class Anomalies(ByContent):
         """
         numbers = (t.tolist() for t in (self.score, self.std_error, self.p_value))
         flagged = self.flagged.int().tolist()
-        names = range(len(flagged)) if index is None else map(_quoted, index)
+        names = range(len(flagged)) if index is None else index
         rows = zip(names, *numbers, flagged, self.verdict, strict=True)
-        return [HEADER, *(",".join(map(str, row)) for row in rows)]
+        return [HEADER, *map(line_of_csv, rows)]
 
 
 @one_at_a_time
@@ -283,14 +284,6 @@ def anomalies(
         which[found.oddest()[int(columns) :]] = False
     of = partial(given_rest, model, guide, estimator=asked, seed=stream_seed(seed, STREAM + 1))
     return replace(found, given_rest=_where(which, partial(of, **options), data))
-
-
-def _quoted(name: object) -> str:
-    """Returns a name as a field of CSV."""
-    text = str(name)
-    if any(mark in text for mark in ',"\r\n'):
-        text = '"' + text.replace('"', '""') + '"'
-    return text
 
 
 def _mixed(

@@ -2,7 +2,7 @@
 
 __all__ = ["Run", "read_run"]
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from pyrovae import data
 from pyrovae.data.rows import Rows
 from pyrovae.data.sets import Source
 from pyrovae.data.splits import Split, Splits
-from pyrovae.likelihoods import Columns
+from pyrovae.likelihoods import Column, Columns
 from pyrovae.models.base import Model
 from pyrovae.registry import names_table
 from pyrovae.runs.config import Config, read_config
@@ -52,17 +52,20 @@ class Run:
         return self.model.arrays(split) if self.model else split.arrays
 
     @property
+    def table(self) -> tuple[Column, ...]:
+        """The columns of the table that its model is of; none of others."""
+        likelihood = getattr(self.model, "likelihood", None)
+        return likelihood.columns if isinstance(likelihood, Columns) else ()
+
+    @property
     def columns(self) -> dict[str, object]:
         """What a table's columns are, as `pyrovae.data.load` takes it: as the run has them.
 
         Columns that were set aside are, and so are those that it did not have; `{}` of other data.
         """
         said = self.config.get("columns") or {}
-        likelihood = getattr(self.model, "likelihood", None)
-        if not isinstance(likelihood, Columns):
-            return said
-        known = {c["name"]: c for c in likelihood.config()["columns"]}
-        return {"*": "ignore", **said, **known}
+        known = {c.name: asdict(c) for c in self.table}
+        return {"*": "ignore", **said, **known} if known else said
 
     def trained(self, *some: Tensor) -> Pair:
         """Returns model and guide with what was learned, put back where that is a program.
