@@ -190,6 +190,9 @@ def test_what_cannot_be_judged_says_so(linear):
     more = torch.cat([others, others])
     told("false_alarms is 1; give a rate between 0 and 1", calibration=more, false_alarms=1)
     told("the very data that are to be judged", x=more, calibration=more.clone())
+    gaps = more.clone()
+    gaps[0, 0] = torch.nan
+    told("the very data that are to be judged", x=gaps, calibration=gaps.clone())
     told(r"of shapes \[\(4,\)\] a datum and the data of \[\(5,\)\]", calibration=more[:, :4])
     told("columns is 'some'; give flagged, all, none or a number", columns="some")
     told("columns is 0; give", columns=0)

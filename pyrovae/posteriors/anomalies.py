@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_options, is_at_least, may_be_missing, shown
-from pyrovae.equality import ByContent
+from pyrovae.equality import ByContent, same
 from pyrovae.evidence.estimators.base import Estimator
 from pyrovae.posteriors.given_rest import GivenRest, given_rest
 from pyrovae.posteriors.scores import TRUSTED, ScoreOptions, held, scored, scorer
@@ -329,7 +329,7 @@ def _check(data: Sequence[Tensor], others: Sequence[Tensor], false_alarms: float
             f"calibration is of {n:,} data, whose least p-value is 1/{n + 1:,}, above "
             f"false_alarms={false_alarms:g}; give {_needed(false_alarms):,} or more"
         )
-    if all(torch.equal(a, b) for a, b in zip(data, others, strict=True)):
+    if same(list(data), list(others)):  # gaps among them
         raise ValueError("calibration holds the very data that are to be judged; give others")
 
 
