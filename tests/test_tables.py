@@ -219,6 +219,15 @@ def test_a_run_of_a_table_reads_others_as_its_own(tmp_path, monkeypatch, capsys)
     assert found["protocol"]["rows_available"] == len(new)
     own = "evidence run --estimators importance --num-particles 50 --json"
     assert main(own.split()) == 0
+    turned = new[new.columns[::-1]].assign(visits=np.nan)
+    new.assign(visits=np.nan).to_csv("straight.csv")
+    turned.to_csv("turned.csv")
+    found = []
+    for name in ("straight", "turned"):
+        words = f"evidence run --data {name}.csv --out {name} --estimators importance"
+        assert main([*words.split(), "--num-particles", "50"]) == 0
+        found.append((tmp_path / name / "evidence.csv").read_text())
+    assert found[0] == found[1]
     new.drop(columns="city").to_csv("less.csv")
     capsys.readouterr()
     assert main("evidence run --data less.csv".split()) == 3

@@ -49,7 +49,8 @@ class TableFile(DataSet):
     `columns` says otherwise, for some columns or all: a kind by name, or `{"kind": "ordinal",
     "classes": [...]}` with the classes in order; "index" for the names of rows, "label" for Y,
     "ignore" to leave it out. Under the name "*" stands what all others are; columns that are set
-    aside need then not be there.
+    aside need then not be there, and X has those that are named in their order, wherever they
+    stand, and then the others.
 
     Args:
         source: The path, or the DataFrame.
@@ -80,6 +81,8 @@ class TableFile(DataSet):
         self.index = _values(frame, aside["index"][0]) if aside["index"] else frame.index
         self.labels, y = _labelled(frame, aside["label"], said)
         frame = frame.drop(columns=[n for names in aside.values() for n in names])
+        if OTHERS in (columns or {}):  # which names all that matter, in the order of X
+            frame = frame.reindex(columns=[n for n in said if n in frame.columns])
         self.columns = columns_of(frame, said)
         self.rows = Split(coded(frame, self.columns, self._label), y)
 
@@ -141,7 +144,7 @@ def _said(frame: pd.DataFrame, columns: Said, whose: str) -> dict[str, Any]:
     if absent := [n for n in absent if others is None or _kind(said[n]) not in ASIDE]:
         raise DataError(f"{whose} has no column {absent[0]!r}; it has {_names(frame)}")
     if others is not None:
-        said = dict.fromkeys(frame.columns, others) | said
+        said |= dict.fromkeys(frame.columns.difference(list(said), sort=False), others)
     return {n: v for n, v in said.items() if n in frame.columns}
 
 
@@ -182,10 +185,10 @@ def _column(name: str, values: pd.Series, said: Any) -> Column:
     """
     there = values.dropna()
     leave = f"say {name}: ignore in the columns"
+    if isinstance(said, Mapping) and "classes" in said:  # known without a look at values
+        return Column(name, _kind(said), tuple(said["classes"]))
     if there.empty:
         raise ValueError(f"column {name!r} has no value at all; {leave}")
-    if isinstance(said, Mapping) and "classes" in said:
-        return Column(name, _kind(said), tuple(said["classes"]))
     if there.nunique() == 1:
         raise ValueError(f"column {name!r} is {shown(_plain(there.iloc[0]))} in all rows; {leave}")
     kind = _guessed(name, there) if said is None else _kind(said)

@@ -61,11 +61,13 @@ class Run:
     def columns(self) -> dict[str, object]:
         """What a table's columns are, as `pyrovae.data.load` takes it: as the run has them.
 
-        Columns that were set aside are, and so are those that it did not have; `{}` of other data.
+        In its order; those that were set aside, or that it did not have, are set aside. `{}` of
+        other data.
         """
         said = self.config.get("columns") or {}
         known = {c.name: asdict(c) for c in self.table}
-        return {"*": "ignore", **said, **known} if known else said
+        aside = {name: kind for name, kind in said.items() if name not in known}
+        return {"*": "ignore", **aside, **known} if known else said
 
     def trained(self, *some: Tensor) -> Pair:
         """Returns model and guide with what was learned, put back where that is a program.
