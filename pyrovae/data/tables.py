@@ -74,15 +74,11 @@ class TableFile(DataSet):
             twice = frame.columns[frame.columns.duplicated()][0]
             raise DataError(f"{self._label} has two columns {twice!r}; give each its own name")
         said = _said(frame, columns or {}, self._label)
-        aside = {k: [n for n, v in said.items() if _kind(v) == k] for k in ASIDE}
-        for kind in ("index", "label"):
-            if len(names := aside[kind]) > 1:
-                raise DataError(f"{kind} is said of {', '.join(names)}; take one of them")
+        aside = _aside(said)
         self.index = _values(frame, aside["index"][0]) if aside["index"] else frame.index
         self.labels, y = _labelled(frame, aside["label"], said)
-        frame = frame.drop(columns=[n for names in aside.values() for n in names])
-        if OTHERS in (columns or {}):  # which names all that matter, in the order of X
-            frame = frame.reindex(columns=[n for n in said if n in frame.columns])
+        out = {n for names in aside.values() for n in names}
+        frame = frame.reindex(columns=[n for n in said if n not in out])
         self.columns = columns_of(frame, said)
         self.rows = Split(coded(frame, self.columns, self._label), y)
 
@@ -128,24 +124,42 @@ def read_table(path: str | Path, *, as_text: bool = False) -> pd.DataFrame:
 
 
 def _said(frame: pd.DataFrame, columns: Said, whose: str) -> dict[str, Any]:
-    """Returns what is said of columns that are there, under "*" of all others, too.
+    """Returns what is said of each column, `None` of nothing, in the order in which X has them.
+
+    That is the table's; under "*" what is named comes first, in its own order.
 
     Args:
-        frame: With them.
+        frame: With the columns.
         columns: What a user said.
         whose: What the table is called, for messages.
 
     Raises:
         DataError: If a column is not there.
     """
-    said = dict(columns)
-    others = said.pop(OTHERS, None)
-    absent = [n for n in said if n not in frame.columns]
-    if absent := [n for n in absent if others is None or _kind(said[n]) not in ASIDE]:
+    named = {n: v for n, v in columns.items() if n != OTHERS}
+    absent = [n for n in named if n not in frame.columns]
+    if absent := [n for n in absent if OTHERS not in columns or _kind(named[n]) not in ASIDE]:
         raise DataError(f"{whose} has no column {absent[0]!r}; it has {_names(frame)}")
-    if others is not None:
-        said |= dict.fromkeys(frame.columns.difference(list(said), sort=False), others)
-    return {n: v for n, v in said.items() if n in frame.columns}
+    others = dict.fromkeys(frame.columns, columns.get(OTHERS))
+    ordered = named | others if OTHERS in columns else others
+    return {n: v for n, v in (ordered | named).items() if n in frame.columns}
+
+
+def _aside(said: Said) -> dict[str, list[str]]:
+    """Returns which columns are no part of X, by what they are instead.
+
+    Args:
+        said: Of each column.
+
+    Raises:
+        DataError: If several are the index, or the label.
+    """
+    kinds = {n: _kind(v) for n, v in said.items() if v is not None}
+    aside = {k: [n for n, kind in kinds.items() if kind == k] for k in ASIDE}
+    for kind in ("index", "label"):
+        if len(names := aside[kind]) > 1:
+            raise DataError(f"{kind} is said of {', '.join(names)}; take one of them")
+    return aside
 
 
 def columns_of(frame: pd.DataFrame, said: Said) -> tuple[Column, ...]:
