@@ -5,7 +5,7 @@ __all__ = ["main", "parser"]
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pyrovae.commands.common import check_device, guarded
 from pyrovae.commands.named import own_code
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from jsonargparse import Namespace
 
     from pyrovae.commands.options import Parser
-    from pyrovae.commands.tasks import Task
+    from pyrovae.commands.tasks import Names
     from pyrovae.posteriors.anomalies import Anomalies
 
 DOES = "Which data are odd to a run's model, by -log P(x), with a promised rate of false alarms."
@@ -101,12 +101,13 @@ def run(config: "Namespace") -> int:
     import pyrovae as pv
     from pyrovae import storage
     from pyrovae.commands.estimators import estimator_asked
+    from pyrovae.commands.tasks import names_of, of_data
 
     with blamed(*own_code(vars(config))):
         check_device(config.device)
         if config.out:
             _check_out(Path(config.out))
-        task, others = _task(config, config.data), _task(config, config.calibration)
+        task, others = of_data(config, config.data), of_data(config, config.calibration)
         data, calibration = ([x[:].to(config.device) for x in t.data] for t in (task, others))
         size, asked = config.num_particles, config.estimator
         found = pv.anomalies(
@@ -123,56 +124,12 @@ def run(config: "Namespace") -> int:
             workers=config.workers,
             progress=config.progress,
         )
-        names = _names(config, task)
+        names = names_of(config, task)
     if config.out:
         storage.write_lines(Path(config.out), found.to_csv(names.rows))
     said = (f"{t.protocol['data']}, {t.protocol['part']}" for t in (task, others))
     _say(config, found, names, *said)
     return 0
-
-
-class Names(NamedTuple):
-    """What a table calls its rows and columns; `None` where they have numbers alone."""
-
-    rows: list[object] | None
-    columns: list[str] | None
-
-
-def _names(config: "Namespace", task: "Task") -> Names:
-    """Returns the names of what was judged.
-
-    Args:
-        config: The options.
-        task: The run's model with it. Of the run's own test part rows have numbers.
-    """
-    from pyrovae.commands.tasks import opened
-    from pyrovae.data.tables import TableFile
-    from pyrovae.registry import names_table
-
-    run = opened(config)
-    columns = [c.name for c in run.table] or None
-    if task.protocol["part"] != "all" or not names_table(config.data):
-        return Names(None, columns)
-    index = TableFile(config.data, run.columns).index
-    return Names(None if index is None else list(index), columns)
-
-
-def _task(config: "Namespace", data: str | None) -> "Task":
-    """Returns the run's model with data.
-
-    Args:
-        config: The options.
-        data: Theirs by name; `None` for the run's own test part. A file that the run was trained
-            on is that as well, however its path is written.
-    """
-    from pyrovae import runs
-    from pyrovae.commands.tasks import of_run
-
-    again = config.clone()
-    own = runs.read_config(Path(config.run))["data"]
-    same = data and Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
-    again.data, again.out = own if same else data, None
-    return of_run(again)
 
 
 def _check_out(path: Path) -> None:
@@ -187,7 +144,7 @@ def _check_out(path: Path) -> None:
     raise ValueError(f"--out {path} is there, and is no table of anomalies; name another file")
 
 
-def _say(config: "Namespace", found: "Anomalies", names: Names, data: str, others: str) -> None:
+def _say(config: "Namespace", found: "Anomalies", names: "Names", data: str, others: str) -> None:
     """Prints what was found, under `--json` as JSON alone on stdout.
 
     Args:

@@ -1,6 +1,16 @@
 """What `pyrovae.evidence` evaluates: a run, or a user's program, with data."""
 
-__all__ = ["Task", "add_data", "data_of", "of_program", "of_run", "opened"]
+__all__ = [
+    "Names",
+    "Task",
+    "add_data",
+    "data_of",
+    "names_of",
+    "of_data",
+    "of_program",
+    "of_run",
+    "opened",
+]
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,6 +92,31 @@ class Part(NamedTuple):
     image_shape: tuple[int, int] | None
     protocol: Mapping[str, object]
     splits: "Splits | None" = None
+
+
+class Names(NamedTuple):
+    """What a table calls its rows and columns; `None` where they have numbers alone."""
+
+    rows: list[object] | None
+    columns: list[str] | None
+
+
+def names_of(config: "Namespace", task: Task) -> Names:
+    """Returns the names of what was judged.
+
+    Args:
+        config: The options of a run and its `data`.
+        task: The run's model with it. Of the run's own test part rows have numbers.
+    """
+    from pyrovae.data.tables import TableFile
+    from pyrovae.registry import names_table
+
+    run = opened(config)
+    columns = [c.name for c in run.table] or None
+    if task.protocol["part"] != "all" or not names_table(config.data):
+        return Names(None, columns)
+    index = TableFile(config.data, run.columns).index
+    return Names(None if index is None else list(index), columns)
 
 
 def opened(config: "Namespace", needs_program: bool = True) -> "Run":
@@ -190,6 +225,23 @@ def data_of(
     check_again(run.config, ("data",) if config.data else (), ("data",))
     source = data_source(config.data or run.config["data"])
     return run.splits(source, own=own, root=config.root, binarize=binarize)
+
+
+def of_data(config: "Namespace", data: str | None) -> Task:
+    """Returns the run's model with data.
+
+    Args:
+        config: The options.
+        data: Theirs by name; `None` for the run's own test part. A file that the run was trained
+            on is that as well, however its path is written.
+    """
+    from pyrovae import runs
+
+    again = config.clone()
+    own = runs.read_config(Path(config.run))["data"]
+    same = data and Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
+    again.data, again.out = own if same else data, None
+    return of_run(again)
 
 
 def of_program(config: "Namespace") -> Task:
