@@ -74,6 +74,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.posteriors.given_rest import given_rest as given_rest
     from pyrovae.posteriors.imputation import Imputed as Imputed
     from pyrovae.posteriors.imputation import impute as impute
+    from pyrovae.posteriors.regression import Regressed as Regressed
+    from pyrovae.posteriors.regression import regress as regress
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
@@ -97,6 +99,8 @@ _NAMES = {
     "ConvVAE": "models.conv",
     "Imputed": "posteriors.imputation",
     "impute": "posteriors.imputation",
+    "Regressed": "posteriors.regression",
+    "regress": "posteriors.regression",
     "Draws": "posteriors.draws",
     "posterior": "posteriors.draws",
     "Defensive": "evidence.samplers.proposals",

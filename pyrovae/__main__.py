@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": "which of two runs has the higher log P(X) of the same data",
     "anomalies": "which data are odd to a run's model, at a promised rate of false alarms",
     "impute": "fill in what is missing in data by what a run's model says",
+    "regress": "predict a column of numbers by the others of its row",
     "report": "write the page of a run anew",
 }
 

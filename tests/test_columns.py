@@ -8,6 +8,7 @@ from scipy import stats
 
 import pyrovae as pv
 from pyrovae.likelihoods import Column, Columns
+from pyrovae.side_by_side import SideBySide
 
 COLUMNS = (
     Column("city", "categorical", ("Rome", "Oslo", "Bern")),
@@ -259,7 +260,7 @@ def test_a_column_that_is_none(column, sentence):
 
 
 def test_distributions_side_by_side_have_equal_shapes():
-    p = pv.distributions.SideBySide(
+    p = SideBySide(
         [dist.Normal(torch.zeros(5, 2), 1.0), dist.Bernoulli(torch.full((5, 1), 0.5))],
         torch.tensor([0, 2, 1]),
     )

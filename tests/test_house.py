@@ -27,7 +27,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
         "registry",
         "gaps",
     },
-    {"distributions"},
+    {"distributions", "side_by_side"},
     {"arrays", "rng", "likelihoods", "digest", "flows"},
     {"storage", "data"},
     {"priors", "guides"},

@@ -1,6 +1,7 @@
-"""python -m pyrovae impute: files with gaps, of tables and of arrays; all else stays."""
+"""python -m pyrovae impute and regress: what is missing in files; all else stays."""
 
 import csv
+import json
 
 import numpy as np
 import pandas as pd
@@ -147,3 +148,40 @@ def test_a_table_without_any(run, capsys):
     assert "full.csv has no gaps, which leaves nothing to fill in" in capsys.readouterr().err
     assert not (folder / "none.csv").exists()
     assert torch.is_grad_enabled()
+
+
+def test_a_column_of_numbers_is_predicted(run, capsys):
+    folder, frame, table = run
+    frame.to_csv(folder / "others.csv", index=False)
+    words = f"regress {folder}/run --data {folder}/others.csv --num-temperatures 0"
+    words += f" --num-particles 50 --column height --out {folder}/heights.csv"
+    assert main([*words.split(), "--prob", "0.8"]) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(folder / "heights.csv")
+    assert table.columns[-2:].tolist() == ["truth", "crps"]
+    assert table["row"].tolist() == frame["who"].tolist()
+    np.testing.assert_allclose(table.truth, frame.height, rtol=1e-6)
+    inside = (table.low <= table.truth) & (table.truth <= table.high)
+    known = table.truth.notna()
+    assert f"{inside[known].mean():.1%} lie in their 80% intervals" in said
+    assert f"Of {known.sum():,} the truth is known" in said
+    rmse = (table.value - table.truth)[known].pow(2).mean() ** 0.5
+    assert f"RMSE {rmse:.4g}" in said
+    assert main(words.split()) == 2
+    assert "is there already" in capsys.readouterr().err
+    frame.drop(columns="height").to_csv(folder / "unseen.csv", index=False)
+    assert main([*words.replace("others.csv", "unseen.csv").split(), "--overwrite"]) == 0
+    assert "the truth" not in capsys.readouterr().out
+    again = pd.read_csv(folder / "heights.csv")
+    assert again.columns[-1] == "verdict"
+    np.testing.assert_allclose(again.value, table.value, rtol=1e-6)
+    refused = {"city": "city is categorical, which is no number", "age": "no column 'age'"}
+    for name, told in refused.items():
+        other = words.replace("--column height", f"--column {name}")
+        assert main([*other.split(), "--overwrite"]) == 2
+        assert told in capsys.readouterr().err
+    words = f"regress {folder}/run --column height --num-particles 20 --json --num-temperatures 0"
+    assert main([*words.split(), "--data", f"{folder}/holes.csv"]) == 0
+    own = capsys.readouterr()
+    assert json.loads(own.out)["num_data"] == 30
+    assert "holes.csv, test" in own.err

@@ -157,6 +157,8 @@ def evidence() -> None:
     assert_type(given.predict("x", 10), Tensor)
     whole = assert_type(pv.impute(vae.model, vae.guide, x, seed=0), pv.Imputed)
     assert_type(whole.interval(0.8), tuple[Tensor, Tensor])
+    number = assert_type(pv.regress(vae.model, vae.guide, x, column=0, seed=0), pv.Regressed)
+    assert_type(number.crps(x[:, 0]), Tensor)
     rest = pv.given_rest(vae.model, vae.guide, x, columns=[0, 1], estimator=pv.AIS(), seed=0)
     assert_type(assert_type(rest, pv.GivenRest).log_p, Tensor)
     odd = pv.anomalies(

@@ -5,6 +5,7 @@ __all__ = [
     "USAGE",
     "blocks_of",
     "check_device",
+    "check_free",
     "guarded",
     "interrupted",
 ]
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from traceback import format_exception
 from typing import TYPE_CHECKING, TypedDict
@@ -187,6 +189,17 @@ def _told(error: Exception) -> tuple[int, str]:
         f"{type(error).__name__} where none was expected ({sentence}); the traceback is in "
         f"{file.name}: please report it, or look there for a line of your own"
     )
+
+
+def check_free(path: str, overwrite: bool) -> None:
+    """Raises ValueError where a file is there that nobody said may be replaced.
+
+    Args:
+        path: Of what is to be written.
+        overwrite: Whether somebody did.
+    """
+    if Path(path).exists() and not overwrite:
+        raise ValueError(f"{path} is there already; name another, or add --overwrite")
 
 
 def check_device(name: str) -> None:

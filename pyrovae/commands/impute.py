@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrovae.commands.common import check_device, guarded
+from pyrovae.commands.common import check_device, check_free, guarded
 from pyrovae.commands.named import own_code
 from pyrovae.commands.users import blamed
 from pyrovae.errors import DataError
@@ -147,8 +147,7 @@ def _check_files(config: "Namespace") -> None:
     for option, name in named.items():
         if paths.count(Path(name).resolve()) > 1:
             raise ValueError(f"{name} is named twice; give each file a name of its own")
-        if Path(name).exists() and not config.overwrite:
-            raise ValueError(f"{name} is there already; name another, or add --overwrite")
+        check_free(name, config.overwrite)
         if names_table(name) != kinds[option]:
             kind = "table, .csv or .parquet" if kinds[option] else ".npy"
             raise ValueError(f"--{option} {name} is no {kind}; name one")

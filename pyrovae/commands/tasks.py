@@ -5,6 +5,7 @@ __all__ = [
     "Task",
     "add_data",
     "data_of",
+    "is_own",
     "names_of",
     "of_data",
     "of_program",
@@ -235,13 +236,22 @@ def of_data(config: "Namespace", data: str | None) -> Task:
         data: Theirs by name; `None` for the run's own test part. A file that the run was trained
             on is that as well, however its path is written.
     """
+    again = config.clone()
+    again.data, again.out = None if data and is_own(config, data) else data, None
+    return of_run(again)
+
+
+def is_own(config: "Namespace", data: str) -> bool:
+    """Returns whether a file is the one a run was trained on, however its path is written.
+
+    Args:
+        config: The options of a run.
+        data: The path of a file, or another name of data.
+    """
     from pyrovae import runs
 
-    again = config.clone()
     own = runs.read_config(Path(config.run))["data"]
-    same = data and Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
-    again.data, again.out = own if same else data, None
-    return of_run(again)
+    return Path(data).exists() and Path(own).exists() and Path(data).samefile(own)
 
 
 def of_program(config: "Namespace") -> Task:

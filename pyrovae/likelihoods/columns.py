@@ -16,6 +16,7 @@ from pyrovae import distributions
 from pyrovae.checks import check_positive
 from pyrovae.gaps import filled
 from pyrovae.likelihoods.base import Config, Likelihood
+from pyrovae.side_by_side import SideBySide
 
 KINDS = "real", "positive", "count", "binary", "ordinal", "categorical"
 CLASSES = "binary", "ordinal", "categorical"
@@ -246,7 +247,7 @@ class Columns(Likelihood):
             else:
                 log_p = self._ordered(u) if kind == "ordinal" else u.split(self.counts, -1)
                 parts += [distributions.Categorical(logits=k.unsqueeze(-2)) for k in log_p]
-        return distributions.SideBySide(parts, self.back).to_event(1)
+        return SideBySide(parts, self.back).to_event(1)
 
     def _ordered(self, f: Tensor) -> list[Tensor]:
         """Returns log P of the classes of each ordinal column, `(..., K)`.

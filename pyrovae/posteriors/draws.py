@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
-from pyrovae.distributions import SideBySide
 from pyrovae.evidence.reductions import annealed_verdicts, interval
 from pyrovae.evidence.weights import LogWeights
 from pyrovae.gaps import filled
@@ -29,6 +28,7 @@ from pyrovae.program import (
     taken,
 )
 from pyrovae.rng import draw_seed
+from pyrovae.side_by_side import SideBySide
 from pyrovae.threads import one_at_a_time
 
 ANNEALED = 64  # particles of a datum, at most
@@ -220,6 +220,16 @@ class Draws:
         if isinstance(p, SideBySide):
             return p.told(self._mean(site, "summary"))
         return self.mean_of(site)
+
+    def of_classes(self, site: str) -> list[bool]:
+        """Returns of which numbers of an observed site's last axis only the class is meant.
+
+        Args:
+            site: Its name.
+        """
+        p = self._site(site)["fn"]
+        width = p.event_shape[-1] if p.event_shape else 1
+        return base(p).of_classes if isinstance(base(p), SideBySide) else [False] * width
 
     def _site(self, name: str) -> Site:
         """Returns a site of the model; ValueError if there is none of that name."""

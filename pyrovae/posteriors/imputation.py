@@ -1,6 +1,6 @@
 """What is missing in data, by what is seen: a mean, draws and intervals of each gap."""
 
-__all__ = ["Imputed", "impute"]
+__all__ = ["Imputed", "ends", "given_seen", "impute"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_sizes, may_be_missing
+from pyrovae.checks import may_be_missing
 from pyrovae.equality import ByContent
-from pyrovae.posteriors.draws import PosteriorOptions, posterior
+from pyrovae.posteriors.draws import Draws, PosteriorOptions, posterior
 from pyrovae.threads import one_at_a_time
 
 
@@ -50,20 +50,33 @@ class Imputed(ByContent):
         Raises:
             ValueError: If `prob` is no such number, or there are too few draws for it.
         """
-        if not 0 < prob < 1:
-            raise ValueError(f"prob is {prob}; give a probability between 0 and 1")
-        size = len(self.draws)
-        least = (1 - prob) / 2 * (size + 1) - 1  # the place of the lower end, from 0
-        if least < 0:
-            raise ValueError(
-                f"{size} draws have no quantiles so far out as {prob:g} asks; give num_draws of "
-                f"{2 / (1 - prob):.0f} or more"
-            )
-        ordered, place = self.draws.sort(0).values, int(least)
-        part = least - place
-        low = (1 - part) * ordered[place] + part * ordered[place + 1]
-        high = (1 - part) * ordered[-1 - place] + part * ordered[-2 - place]
-        return low, high
+        return ends(self.draws, prob)
+
+
+def ends(draws: Tensor, prob: float) -> tuple[Tensor, Tensor]:
+    """Returns quantiles of draws that hold a share of them, `(...)` each.
+
+    Args:
+        draws: `(L, ...)`.
+        prob: The share, between 0 and 1.
+
+    Raises:
+        ValueError: If `prob` is no such number, or there are too few draws for it.
+    """
+    if not 0 < prob < 1:
+        raise ValueError(f"prob is {prob}; give a probability between 0 and 1")
+    size = len(draws)
+    least = (1 - prob) / 2 * (size + 1) - 1  # the place of the lower end, from 0
+    if least < 0:
+        raise ValueError(
+            f"{size} draws have no quantiles so far out as {prob:g} asks; give num_draws of "
+            f"{2 / (1 - prob):.0f} or more"
+        )
+    ordered, place = draws.sort(0).values, int(least)
+    part = least - place
+    low = (1 - part) * ordered[place] + part * ordered[place + 1]
+    high = (1 - part) * ordered[-1 - place] + part * ordered[-2 - place]
+    return low, high
 
 
 @one_at_a_time
@@ -108,19 +121,8 @@ def impute(
         >>> impute(vae.model, vae.guide, x, num_particles=50, seed=0)
         Imputed(3 x 4, 8.3% filled in, 20 draws)
     """
-    check_sizes(num_draws=num_draws)
-    if 0 not in may_be_missing(model):
-        raise ValueError(
-            "the model does not say that NaN is missing in its data; take one of this package, "
-            "or mark yours with pyrovae.checks.nan_is_missing and leave NaN out of its densities"
-        )
-    d = posterior(model, guide, *data, **options)
-    x, mean, draws = data[0], d.best_of(site), d.predict(site, num_draws)
-    if mean.shape != x.shape:
-        raise ValueError(
-            f"site {site!r} is of shape {tuple(mean.shape)} and the data are of "
-            f"{tuple(x.shape)}; name the site that observes them"
-        )
+    d, draws = given_seen(model, guide, *data, num_draws=num_draws, site=site, **options)
+    x, mean = data[0], d.best_of(site)
     x = x.cpu()
     gaps = x.isnan()
     return Imputed(
@@ -129,3 +131,39 @@ def impute(
         gaps,
         d.verdict(),
     )
+
+
+def given_seen(
+    model: Callable[..., object],
+    guide: Callable[..., object] | None,
+    *data: Tensor,
+    num_draws: int,
+    site: str,
+    **options: Unpack[PosteriorOptions],
+) -> tuple[Draws, Tensor]:
+    """Returns draws of z given what is seen, and of x given these, `(L, N, D)`.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; or `None`.
+        data: As the program takes them, the first `(N, D)`.
+        num_draws: L, of x.
+        site: Name of the site that observes the first.
+        **options: As of `posterior`.
+
+    Raises:
+        ValueError: If the model takes no NaN for missing, or has no such site.
+    """
+    if 0 not in may_be_missing(model):
+        raise ValueError(
+            "the model does not say that NaN is missing in its data; take one of this package, "
+            "or mark yours with pyrovae.checks.nan_is_missing and leave NaN out of its densities"
+        )
+    d = posterior(model, guide, *data, **options)
+    draws = d.predict(site, num_draws)
+    if draws.shape[1:] != data[0].shape:
+        raise ValueError(
+            f"site {site!r} is of shape {tuple(draws.shape[1:])} and the data are of "
+            f"{tuple(data[0].shape)}; name the site that observes them"
+        )
+    return d, draws
