@@ -76,6 +76,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.posteriors.imputation import impute as impute
     from pyrovae.posteriors.regression import Regressed as Regressed
     from pyrovae.posteriors.regression import regress as regress
+    from pyrovae.posteriors.ordering import Ordered as Ordered
+    from pyrovae.posteriors.ordering import order as order
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
@@ -101,6 +103,8 @@ _NAMES = {
     "impute": "posteriors.imputation",
     "Regressed": "posteriors.regression",
     "regress": "posteriors.regression",
+    "Ordered": "posteriors.ordering",
+    "order": "posteriors.ordering",
     "Draws": "posteriors.draws",
     "posterior": "posteriors.draws",
     "Defensive": "evidence.samplers.proposals",

@@ -13,6 +13,7 @@ COMMANDS = {
     "anomalies": "which data are odd to a run's model, at a promised rate of false alarms",
     "impute": "fill in what is missing in data by what a run's model says",
     "regress": "predict a column of numbers by the others of its row",
+    "order": "data in the order of log P(x), or along a latent, with intervals of their ranks",
     "report": "write the page of a run anew",
 }
 

@@ -76,7 +76,7 @@ def test_what_is_no_task(folder, tmp_path, capsys):
     assert "the very data that are to be judged" in told(2, run, "--data", "digits", *FEW)
     few = told(2, run, "--data", "digits", "--calibration", new, *FEW)
     assert "calibration is of 6 data, whose least p-value is 1/7" in few
-    assert "is no table of anomalies" in told(2, run, "--data", new, "--out", new)
+    assert "is no table of this command" in told(2, run, "--data", new, "--out", new)
     assert "--false-alarms is '2'; give a number above 0 and below 1" in told(
         2, run, "--data", new, "--false-alarms", "2"
     )

@@ -101,12 +101,12 @@ def run(config: "Namespace") -> int:
     import pyrovae as pv
     from pyrovae import storage
     from pyrovae.commands.estimators import estimator_asked
-    from pyrovae.commands.tasks import names_of, of_data
+    from pyrovae.commands.tasks import check_out, names_of, of_data
+    from pyrovae.posteriors.anomalies import HEADER
 
     with blamed(*own_code(vars(config))):
         check_device(config.device)
-        if config.out:
-            _check_out(Path(config.out))
+        check_out(config.out, HEADER)
         task, others = of_data(config, config.data), of_data(config, config.calibration)
         data, calibration = ([x[:].to(config.device) for x in t.data] for t in (task, others))
         size, asked = config.num_particles, config.estimator
@@ -130,18 +130,6 @@ def run(config: "Namespace") -> int:
     said = (f"{t.protocol['data']}, {t.protocol['part']}" for t in (task, others))
     _say(config, found, names, *said)
     return 0
-
-
-def _check_out(path: Path) -> None:
-    """Raises ValueError where a file is there that no such table was written to."""
-    from pyrovae.posteriors.anomalies import HEADER
-
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        if file.readline(2 * len(HEADER)).decode(errors="replace").strip() == HEADER:
-            return
-    raise ValueError(f"--out {path} is there, and is no table of anomalies; name another file")
 
 
 def _say(config: "Namespace", found: "Anomalies", names: "Names", data: str, others: str) -> None:

@@ -4,6 +4,7 @@ __all__ = [
     "Names",
     "Task",
     "add_data",
+    "check_out",
     "data_of",
     "is_own",
     "names_of",
@@ -55,6 +56,21 @@ def add_data(add: Callable[..., object]) -> None:
         type=str | None,
         help="100 (so many, evenly spaced) or start:stop[:step] (default: all)",
     )
+
+
+def check_out(out: str | None, header: str) -> None:
+    """Raises ValueError where a file is there that no such table was written to.
+
+    Args:
+        out: The file that is asked for; or `None`.
+        header: The first line of such a table.
+    """
+    if not out or not Path(out).exists():
+        return
+    with Path(out).open("rb") as file:
+        if file.readline(2 * len(header)).decode(errors="replace").strip() == header:
+            return
+    raise ValueError(f"--out {out} is there, and is no table of this command; name another file")
 
 
 class Task(NamedTuple):
