@@ -39,6 +39,11 @@ def test_two_runs(folders, tmp_path, capsys):
     assert names.startswith("datum,difference,")
     assert len(rows) == 359
     assert (out / "comparison.png").stat().st_size > 10_000
+    page = (out / "comparison.html").read_text()
+    assert "<strong>+1.000</strong> nats per datum" in page
+    assert "Which model is better cannot be told: b, not ok for " in page
+    assert page.count('<th scope="row">') == 3 + 10 + 10
+    assert page.count("src=") == page.count('src="data:') == 1
     again = ["compare", *folders, "--estimator-b", "elbo", "--out", str(out)]
     assert main(again) == 0
     assert "ELBO" in capsys.readouterr().out

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
 DOES = "Which of two runs has the higher log P(X) of the same data, and whether that can be told."
 EXAMPLES = (
     ("runs/a runs/b", "the difference datum by datum, a - b, with its errors"),
-    ("runs/a runs/b --out runs/a-b", "and as a table and a picture"),
+    ("runs/a runs/b --out runs/a-b", "and as a page, a table and a picture"),
     ("runs/a runs/b --estimator-a ais --estimator-b ais", "by other estimates of theirs"),
 )
 
@@ -44,7 +44,7 @@ def parser() -> "Parser":
         "--out",
         type=str | None,
         metavar="FOLDER",
-        help="for comparison.csv, a row a datum, and comparison.png",
+        help="for comparison.html, a page, with its table, comparison.csv, and its picture",
     )
     add("--json", action="store_true", help="the numbers as JSON on stdout, all else on stderr")
     return p
@@ -70,7 +70,7 @@ def run(config: "Namespace") -> int:
         ValueError: If both cannot be compared, or the folder for results is that of a run.
     """
     import pyrovae as pv
-    from pyrovae import runs
+    from pyrovae import report, runs
     from pyrovae.runs.folder import worked_in
 
     folders = [config.run_a, config.run_b]
@@ -82,7 +82,7 @@ def run(config: "Namespace") -> int:
     parts = [f"a: {folders[0]}\nb: {folders[1]}", str(found)]
     if config.out:
         with worked_in(config.out) as folder:
-            runs.write_comparison(folder, found)
+            runs.write_comparison(folder, found, report.render_comparison(found, *folders))
         parts.append(f"folder: {config.out}")
     print("\n\n".join(parts), file=sys.stderr if config.json else sys.stdout)
     if config.json:

@@ -19,7 +19,7 @@ from pyrovae.models.base import Model
 from pyrovae.plots.figures import signed
 from pyrovae.program import check_density, inspect
 from pyrovae.report import words
-from pyrovae.report.panel import Panel, Picture, Shown, arranged, filled
+from pyrovae.report.panel import Panel, Picture, Shown, arranged, file_text, filled
 from pyrovae.runs.saving import Pair
 
 
@@ -183,8 +183,8 @@ def render(
         title=words.title(model, config),
         trained=words.trained(model, shown.shape, evidence.protocol, history, config),
         sections=_sections(found, shown),
-        style=_file("page.css"),
-        script=_file("page.js"),
+        style=file_text("page.css"),
+        script=file_text("page.js"),
         data={p.key: p.data(shown) if fits else None for p, fits in there.items() if p.key},
     )
 
@@ -210,8 +210,3 @@ def _sections(found: Sequence[Panel], shown: Shown) -> list[tuple[str, str, Mark
             html = Markup("  ") + figures + Markup("\n  ")
             sections.append(("pictures", "Pictures", html))
     return sections
-
-
-def _file(name: str) -> str:
-    """Returns the text of a file beside this one."""
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,12 +1,13 @@
 """What the page of a run is made of: panels, each of which knows what it needs and shows."""
 
-__all__ = ["Panel", "Picture", "Shown", "arranged", "filled", "known"]
+__all__ = ["Panel", "Picture", "Shown", "arranged", "file_text", "filled", "known"]
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -227,3 +228,8 @@ def filled(template: str, **values: object) -> Markup:
         values: By the names that it has for them.
     """
     return Markup(_environment().get_template(template).render(**values))
+
+
+def file_text(name: str) -> str:
+    """Returns the text of a file beside this one."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -187,21 +187,23 @@ def write_latent(folder: Folder, lines: Iterable[str], figures: Mapping[str, Fig
         plots.save(figure, folder.path / _picture(name))
 
 
-def write_comparison(folder: Folder, found: Comparison) -> None:
-    """Writes `comparison.csv` and `comparison.png`.
+def write_comparison(folder: Folder, found: Comparison, page: str) -> None:
+    """Writes `comparison.csv`, `comparison.png` and `comparison.html`.
 
     Args:
         folder: That `worked_in` gave.
         found: Of two models.
+        page: Of HTML, with nothing from elsewhere.
 
     Raises:
         OSError: If a file cannot be written.
         ValueError: If one of that name is there and not ours.
     """
-    table, picture = "comparison.csv", "comparison.png"
-    folder.claim([table, picture])
+    table, picture, whole = (f"comparison.{kind}" for kind in ("csv", "png", "html"))
+    folder.claim([table, picture, whole])
     storage.write_lines(folder.path / table, found.to_csv())
     plots.save(plots.differences(found), folder.path / picture)
+    storage.write_lines(folder.path / whole, [page])
 
 
 def write_figures(
