@@ -68,16 +68,18 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.vae import VAE as VAE
     from pyrovae.posteriors.anomalies import Anomalies as Anomalies
     from pyrovae.posteriors.anomalies import anomalies as anomalies
+    from pyrovae.posteriors.classes import classify as classify
+    from pyrovae.posteriors.classified import Classified as Classified
     from pyrovae.posteriors.draws import Draws as Draws
     from pyrovae.posteriors.draws import posterior as posterior
     from pyrovae.posteriors.given_rest import GivenRest as GivenRest
     from pyrovae.posteriors.given_rest import given_rest as given_rest
     from pyrovae.posteriors.imputation import Imputed as Imputed
     from pyrovae.posteriors.imputation import impute as impute
-    from pyrovae.posteriors.regression import Regressed as Regressed
-    from pyrovae.posteriors.regression import regress as regress
     from pyrovae.posteriors.ordering import Ordered as Ordered
     from pyrovae.posteriors.ordering import order as order
+    from pyrovae.posteriors.regression import Regressed as Regressed
+    from pyrovae.posteriors.regression import regress as regress
     from pyrovae.program import Check as Check
     from pyrovae.program import check as check
     from pyrovae.runs.saving import load as load
@@ -90,6 +92,8 @@ _NAMES = {
     "AIS": "evidence.estimators.ais",
     "Anomalies": "posteriors.anomalies",
     "anomalies": "posteriors.anomalies",
+    "Classified": "posteriors.classified",
+    "classify": "posteriors.classes",
     "GivenRest": "posteriors.given_rest",
     "given_rest": "posteriors.given_rest",
     "BayesianGaussianMixture": "models.bayesian_mixture",

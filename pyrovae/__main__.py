@@ -11,6 +11,7 @@ COMMANDS = {
     "latent": "what a run's latent space holds, and what another bottleneck would",
     "compare": "which of two runs has the higher log P(X) of the same data",
     "anomalies": "which data are odd to a run's model, at a promised rate of false alarms",
+    "classify": "of which class new data are, or whether they are of none",
     "impute": "fill in what is missing in data by what a run's model says",
     "regress": "predict a column of numbers by the others of its row",
     "order": "data in the order of log P(x), or along a latent, with intervals of their ranks",

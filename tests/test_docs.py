@@ -24,7 +24,13 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*map(ROOT.joinpath, ("README.md", "CONTRIBUTING.md", "notebooks/README.md"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
-LONG = {"estimators", "regress", "speed", "tables"}  # pages that take long however small
+LONG = {
+    "classes",
+    "estimators",
+    "regress",
+    "speed",
+    "tables",
+}  # pages that take long however small
 SIZES = re.compile(r"(num[_-](?:epochs|particles|temperatures|steps))([ =])(\d[\d_]*)")
 
 

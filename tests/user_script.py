@@ -169,6 +169,11 @@ def evidence() -> None:
     stand = pv.order(vae.model, vae.guide, x, along=lambda z: z["z"][..., 0], seed=0)
     assert_type(assert_type(stand, pv.Ordered).rank, Tensor)
     assert_type(stand.spearman(range(len(x))), float)
+    y = torch.arange(len(x)) % 2
+    two = [vae.model, vae.model], [vae.guide, vae.guide]
+    told = pv.classify(*two, x, calibration=(x, y), prior=[0.4, 0.6], num_particles=9, seed=0)
+    assert_type(assert_type(told, pv.Classified).probability, Tensor)
+    assert_type(told.none, Tensor | None)
     assert_type(pv.quadrature(vae.model, x), Tensor)
     assert_type(pv.calibrate(vae.model, vae.guide, x, seed=0), pv.Calibration)
     assert_type(pv.psis(table.log_w), tuple[np.ndarray, np.ndarray])

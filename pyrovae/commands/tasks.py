@@ -2,6 +2,7 @@
 
 __all__ = [
     "Names",
+    "Part",
     "Task",
     "add_data",
     "check_out",
@@ -12,6 +13,7 @@ __all__ = [
     "of_program",
     "of_run",
     "opened",
+    "part_of",
 ]
 
 from collections.abc import Callable, Mapping
@@ -63,12 +65,12 @@ def check_out(out: str | None, header: str) -> None:
 
     Args:
         out: The file that is asked for; or `None`.
-        header: The first line of such a table.
+        header: The first line of such a table, or how it begins.
     """
     if not out or not Path(out).exists():
         return
     with Path(out).open("rb") as file:
-        if file.readline(2 * len(header)).decode(errors="replace").strip() == header:
+        if file.readline(2 * len(header)).decode(errors="replace").startswith(header):
             return
     raise ValueError(f"--out {out} is there, and is no table of this command; name another file")
 
@@ -118,12 +120,12 @@ class Names(NamedTuple):
     columns: list[str] | None
 
 
-def names_of(config: "Namespace", task: Task) -> Names:
+def names_of(config: "Namespace", task: Task | Part) -> Names:
     """Returns the names of what was judged.
 
     Args:
         config: The options of a run and its `data`.
-        task: The run's model with it. Of the run's own test part rows have numbers.
+        task: The run's model with it, or its rows. Of the run's own test part rows have numbers.
     """
     from pyrovae.data.tables import TableFile
     from pyrovae.registry import names_table
@@ -189,9 +191,7 @@ def of_run(config: "Namespace") -> Task:
 
     run = opened(config)
     kept = run.config
-    binarize = config.binarize or kept["binarize"]
-    own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
-    part = _part_of_run(config, run, binarize, own)
+    part, own = _part_of_run(config, run)
     protocol = {**part.protocol}
     arrays = run.arrays(part.rows)
     if run.model:
@@ -211,18 +211,19 @@ def of_run(config: "Namespace") -> Task:
     return Task(pair, arrays, part.image_shape, protocol, out, plate, splits)
 
 
-def _part_of_run(config: "Namespace", run: "Run", binarize: str, own: bool) -> Part:
-    """Returns the test part of a run's data or of others, of a file all rows.
+def _part_of_run(config: "Namespace", run: "Run") -> tuple[Part, bool]:
+    """Returns the test part of a run's data or of others, of a file all rows; and if they are own.
 
     Args:
         config: The options.
         run: The run.
-        binarize: How data are made binary.
-        own: Whether they are the run's own.
     """
-    if config.data and config.data != run.config["data"] and Path(config.data).exists():
-        return _all_rows(config.data, binarize, run.model is None, run.columns)
-    return _test_part(data_of(config, run, binarize, own))
+    kept = run.config
+    binarize = config.binarize or kept["binarize"]
+    own = config.data in (None, kept["data"]) and binarize == kept["binarize"]
+    if config.data and config.data != kept["data"] and Path(config.data).exists():
+        return _all_rows(config.data, binarize, run.model is None, run.columns), own
+    return _test_part(data_of(config, run, binarize, own)), own
 
 
 def data_of(
@@ -252,9 +253,30 @@ def of_data(config: "Namespace", data: str | None) -> Task:
         data: Theirs by name; `None` for the run's own test part. A file that the run was trained
             on is that as well, however its path is written.
     """
+    return of_run(_with_data(config, data))
+
+
+def part_of(config: "Namespace", run: "Run", data: str | None) -> Part:
+    """Returns data of a run or others, with their labels, whatever of these its model takes.
+
+    Args:
+        config: The options.
+        run: The run.
+        data: As of `of_data`.
+    """
+    return _part_of_run(_with_data(config, data), run)[0]
+
+
+def _with_data(config: "Namespace", data: str | None) -> "Namespace":
+    """Returns the options with other data, and no folder for results.
+
+    Args:
+        config: The options.
+        data: As of `of_data`.
+    """
     again = config.clone()
     again.data, again.out = None if data and is_own(config, data) else data, None
-    return of_run(again)
+    return again
 
 
 def is_own(config: "Namespace", data: str) -> bool:

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor
 
 from pyrovae.checks import check_options, is_at_least, may_be_missing, shown
-from pyrovae.equality import ByContent, same
+from pyrovae.equality import ByContent
 from pyrovae.evidence.estimators.base import Estimator
+from pyrovae.posteriors.conformal import allowed, check_calibration, mixed, p_values
 from pyrovae.posteriors.given_rest import GivenRest, given_rest
-from pyrovae.posteriors.scores import TRUSTED, ScoreOptions, held, scored, scorer
-from pyrovae.program import inspect
+from pyrovae.posteriors.scores import (
+    TRUSTED,
+    ScoreOptions,
+    check_rows,
+    held,
+    scored,
+    scorer,
+)
 from pyrovae.rng import draw_seed, stream_seed
 from pyrovae.storage import line_of_csv
 from pyrovae.threads import one_at_a_time
@@ -66,12 +73,12 @@ class Anomalies(ByContent):
     @property
     def p_value(self) -> Tensor:
         """Conformal p-value of each datum, `(N,)`: 1 / (n + 1) at least."""
-        return _p_values(self.calibration, self.score)
+        return p_values(self.calibration, self.score)
 
     @property
     def threshold(self) -> float:
         """Score above which a datum is flagged, nats: there p is at most `false_alarms`."""
-        count = _allowed(len(self.calibration), self.false_alarms)
+        count = allowed(len(self.calibration), self.false_alarms)
         return self.calibration.sort(descending=True).values[count - 1].item()
 
     @property
@@ -87,7 +94,7 @@ class Anomalies(ByContent):
         number of scores at or above the threshold: more calibration data make it surer.
         """
         n = len(self.calibration)
-        mean = _allowed(n, self.false_alarms) / (n + 1)
+        mean = allowed(n, self.false_alarms) / (n + 1)
         return mean, sqrt(mean * (1 - mean) / (n + 2))
 
     @property
@@ -262,15 +269,13 @@ def anomalies(
         raise ValueError(f"columns is {shown(columns)}; give {', '.join(COLUMNS)} or a number")
     others = (calibration,) if isinstance(calibration, Tensor) else tuple(calibration)
     data, others = held(model, data), held(model, others, "calibration")
-    _check(data, others, false_alarms)
+    check_calibration(data, others, false_alarms)
     for some in (data, others):  # errors then name rows of theirs, not of a random order
-        program = inspect(model, guide, *some, plate=options.get("plate", "data"))
-        for rows in program.blocks(program.block_size)[1:]:
-            program.check_observed(rows)
+        check_rows(model, guide, *some, options=options)
     asked, seed = scorer(estimator, model, guide, *others, options=options), draw_seed(seed)
     n = len(others[0])
-    place, mixed = _mixed(others, data, seed)
-    e, target = scored(asked, (model, guide), mixed, seed, options)
+    place, both = mixed(others, data, stream_seed(seed, STREAM))
+    e, target = scored(asked, (model, guide), both, seed, options)
     if e.value.isnan().any():
         raise ValueError(f"estimator {asked.name!r} gives NaN, which has no rank; draw more")
     score, error, words = -e.value[place], e.std_error[place], e.verdict()
@@ -284,84 +289,6 @@ def anomalies(
         which[found.oddest()[int(columns) :]] = False
     of = partial(given_rest, model, guide, estimator=asked, seed=stream_seed(seed, STREAM + 1))
     return replace(found, given_rest=_where(which, partial(of, **options), data))
-
-
-def _mixed(
-    others: Sequence[Tensor], data: Sequence[Tensor], seed: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Returns calibration and other data together in a random order, and where each is in it.
-
-    Args:
-        others: Of the calibration, `(n, ...)` each.
-        data: To be judged, `(N, ...)` each.
-        seed: Fixes the order.
-
-    Returns:
-        Places of the n and then of the N, `(n + N,)`; the tables, `(n + N, ...)` each.
-    """
-    generator = torch.Generator().manual_seed(stream_seed(seed, STREAM))
-    order = torch.randperm(len(others[0]) + len(data[0]), generator=generator)
-    both = [torch.cat(pair) for pair in zip(others, data, strict=True)]
-    return order.argsort(), [d[order.to(d.device)] for d in both]
-
-
-def _check(data: Sequence[Tensor], others: Sequence[Tensor], false_alarms: float) -> None:
-    """Raises ValueError where calibration data are others, too few or the same, or no rate is one.
-
-    Args:
-        data: To be judged.
-        others: Of the calibration.
-        false_alarms: Alpha.
-    """
-    if not isinstance(false_alarms, float | int) or not 0 < false_alarms < 1:
-        raise ValueError(
-            f"false_alarms is {shown(false_alarms)}; give a rate between 0 and 1, such as 0.05"
-        )
-    ours, theirs = ([tuple(d.shape[1:]) for d in some] for some in (data, others))
-    if ours != theirs:
-        raise ValueError(
-            f"calibration data are of shapes {theirs} a datum and the data of {ours}; give the "
-            "same of other data"
-        )
-    n = len(others[0])
-    if not _allowed(n, false_alarms):
-        raise ValueError(
-            f"calibration is of {n:,} data, whose least p-value is 1/{n + 1:,}, above "
-            f"false_alarms={false_alarms:g}; give {_needed(false_alarms):,} or more"
-        )
-    if same(list(data), list(others)):  # gaps among them
-        raise ValueError("calibration holds the very data that are to be judged; give others")
-
-
-def _p_values(calibration: Tensor, score: Tensor) -> Tensor:
-    """Returns (1 + number of calibration scores at or above each score) / (n + 1), `(N,)`.
-
-    Args:
-        calibration: Scores, `(n,)`.
-        score: Others, `(N,)`.
-    """
-    n = len(calibration)
-    below = torch.searchsorted(calibration.sort().values, score)
-    return (1 + n - below).double() / (n + 1)
-
-
-def _allowed(n: int, false_alarms: float) -> int:
-    """Returns l, how many of the p-values 1/(n + 1), 2/(n + 1), ... are at most alpha, up to n.
-
-    Args:
-        n: Calibration data.
-        false_alarms: Alpha.
-    """
-    levels = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1)
-    return int((levels <= false_alarms).sum())
-
-
-def _needed(false_alarms: float) -> int:
-    """Returns the least number of calibration data that the rate asks for, 1 / alpha - 1."""
-    n = max(1, int(1 / false_alarms) - 2)
-    while not _allowed(n, false_alarms):
-        n += 1
-    return n
 
 
 def _where(which: Tensor, of: Callable[..., GivenRest], data: Sequence[Tensor]) -> GivenRest:

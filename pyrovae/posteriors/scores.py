@@ -1,6 +1,15 @@
 """By which estimator data are scored that a guide may not know: odd ones, and such with gaps."""
 
-__all__ = ["MISSING", "TRUSTED", "ScoreOptions", "badness", "held", "scored", "scorer"]
+__all__ = [
+    "MISSING",
+    "TRUSTED",
+    "ScoreOptions",
+    "badness",
+    "check_rows",
+    "held",
+    "scored",
+    "scorer",
+]
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,8 +68,27 @@ def held(model: Fn, data: Sequence[Tensor], name: str = "") -> tuple[Tensor, ...
     return tuple(d[:] for d in data)
 
 
+def check_rows(model: Fn, guide: Fn | None, *data: Tensor, options: ScoreOptions) -> None:
+    """Raises as `evaluate` does where a program cannot be evaluated on a row, and names that.
+
+    Args:
+        model: A Pyro callable of `*data`.
+        guide: Another; or `None`.
+        data: As the program takes them.
+        options: The name of the plate.
+    """
+    program = inspect(model, guide, *data, plate=options.get("plate", "data"))
+    for rows in program.blocks(program.block_size)[1:]:
+        program.check_observed(rows)
+
+
 def scorer(
-    asked: Asked, model: Fn, guide: Fn | None, *data: Tensor, options: ScoreOptions
+    asked: Asked,
+    model: Fn,
+    guide: Fn | None,
+    *data: Tensor,
+    options: ScoreOptions,
+    usual: Laplace = Laplace(),  # noqa: B008  # is frozen
 ) -> Estimator:
     r"""Returns the estimator that is asked for, or the usual one.
 
@@ -75,6 +103,7 @@ def scorer(
         guide: Another; or `None`.
         data: As the program takes them.
         options: S, and the name of the plate.
+        usual: The proposal of the usual estimator.
 
     Raises:
         TypeError: If it is no estimator.
@@ -86,7 +115,7 @@ def scorer(
     if isinstance(asked, str):
         asked = estimator(asked, num_particles=size)
     if asked is None:
-        return _usual(model, guide, data, size, plate)
+        return _usual(model, guide, data, Importance(size, proposal=usual), plate)
     if not isinstance(asked, Estimator):
         raise TypeError(f"estimator is {shown(asked)}; give one, such as pv.AIS(), or its name")
     if asked.bound == "mean":
@@ -126,7 +155,7 @@ def badness(word: str) -> float:
 
 
 def _usual(
-    model: Fn, guide: Fn | None, data: Sequence[Tensor], num_particles: int, plate: str
+    model: Fn, guide: Fn | None, data: Sequence[Tensor], usual: Importance, plate: str
 ) -> Estimator:
     """Returns the usual estimator of a program.
 
@@ -134,7 +163,7 @@ def _usual(
         model: A Pyro callable of `*data`.
         guide: Another; or `None`.
         data: As the program takes them.
-        num_particles: S.
+        usual: From a mode, where there is a gradient.
         plate: Name of the plate over the data.
     """
     if guide is None:
@@ -148,5 +177,5 @@ def _usual(
         with reproducible(0):
             Laplace().path(program, program.blocks(1)[0])
     except ValueError:  # no gradient, or no latent left; what else is wrong is met again
-        return Importance(num_particles)
-    return Importance(num_particles, proposal=Laplace())
+        return Importance(usual.num_particles)
+    return usual
