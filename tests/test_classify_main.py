@@ -132,7 +132,7 @@ def test_what_is_no_task(place, tmp_path, capsys):
     assert "one a class has to take x alone" in told(2, no, cvae, "--data", new)
     assert "is named twice" in told(2, no, no, "--data", new)
     assert "has no labels" in told(3, cvae, "--data", new, "--calibration", place / "no.npy")
-    assert "is no table of classes" in told(2, cvae, "--data", new, "--out", new)
+    assert "is no table of this command" in told(2, cvae, "--data", new, "--out", new)
     assert "there is no file" in told(3, cvae, "--data", tmp_path / "none.npy")
     assert "there is no model" in told(5, tmp_path, "--data", new)
     assert "the very data that are to be judged" in told(2, cvae, "--data", place / "all.npz")
