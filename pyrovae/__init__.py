@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.models.hierarchical import HierarchicalVAE as HierarchicalVAE
     from pyrovae.models.linear import LinearGaussian as LinearGaussian
     from pyrovae.models.mixture import GaussianMixture as GaussianMixture
+    from pyrovae.models.not_at_random import NotMIWAE as NotMIWAE
     from pyrovae.models.semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
     from pyrovae.models.table import TableVAE as TableVAE
     from pyrovae.models.vae import VAE as VAE
@@ -131,6 +132,7 @@ _NAMES = {
     "LogWeights": "evidence.weights",
     "Model": "models.base",
     "Naive": "evidence.estimators.naive",
+    "NotMIWAE": "models.not_at_random",
     "Objective": "svi.objectives",
     "Quadrature": "evidence.estimators.quadrature",
     "Refined": "evidence.samplers.proposals",

@@ -1,6 +1,7 @@
 """Checks of numbers that users give: each error names the argument, what came, and what may."""
 
 __all__ = [
+    "check_gaps_tell_nothing",
     "check_not_negative",
     "check_options",
     "check_positive",
@@ -8,6 +9,7 @@ __all__ = [
     "check_seed",
     "check_sizes",
     "check_widths",
+    "gaps_inform",
     "is_at_least",
     "may_be_missing",
     "nan_is_missing",
@@ -137,17 +139,19 @@ def check_options(given: Iterable[str], known: type, fn: Callable[..., object]) 
             raise TypeError(f"{what} has no option {name!r}; {hint}")
 
 
-def nan_is_missing(*names: str) -> Callable[[F], F]:
+def nan_is_missing(*names: str, informs: str = "") -> Callable[[F], F]:
     """Returns a decorator for a model in whose arguments of these names NaN says: missing.
 
     It is then not refused there, as it is in other data; what the model makes of it is its affair.
 
     Args:
         names: Of arguments.
+        informs: The site of what is missing, in a model whose gaps tell of it: one of values that
+            are missing not at random.
     """
 
     def marked(fn: F) -> F:
-        vars(fn)["nan_is_missing"] = names
+        vars(fn).update(nan_is_missing=names, gaps_inform=informs)
         return fn
 
     return marked
@@ -164,3 +168,22 @@ def may_be_missing(fn: Callable[..., object]) -> list[int]:
     """
     names = getattr(fn, "nan_is_missing", ())
     return [list(signature(fn).parameters).index(name) for name in names]
+
+
+def gaps_inform(fn: Callable[..., object]) -> str:
+    """Returns the site of what is missing in a model whose gaps tell of it, "" in others."""
+    return getattr(fn, "gaps_inform", "")
+
+
+def check_gaps_tell_nothing(fn: Callable[..., object], what: str) -> None:
+    """Raises ValueError where a gap that is made in data would tell of what stood there.
+
+    Args:
+        fn: The model.
+        what: What a gap is made for.
+    """
+    if gaps_inform(fn):
+        raise ValueError(
+            f"in this model gaps tell of what is missing, so that {what} cannot be had by making "
+            "one; take a model of values missing at random, such as pv.TableVAE"
+        )

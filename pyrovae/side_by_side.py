@@ -63,6 +63,15 @@ class SideBySide(TorchDistribution):
         groups = value[..., self.place].split(self.sizes, -1)
         return self._together([p.log_prob(v) for p, v in zip(self.parts, groups, strict=True)])
 
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws of all of its parts have a gradient."""
+        return all(p.has_rsample for p in self.parts)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns draws with a gradient, `(sample_shape, ..., D)`."""
+        return self._together([p.rsample(torch.Size(sample_shape)) for p in self.parts])
+
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Returns draws, `(sample_shape, ..., D)`."""
         return self._together([p.sample(torch.Size(sample_shape)) for p in self.parts])

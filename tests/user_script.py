@@ -95,6 +95,7 @@ def models() -> None:
     assert_type(auto.reconstruct(splits.test.x[:]), Tensor)
     generates: Generates = pv.CVAE(x_dim=64, y_dim=10, z_dim=2)
     assert_type(generates.generate(torch.arange(10)), torch.Tensor)
+    assert_type(pv.NotMIWAE(x_dim=64, z_dim=8, mechanism="higher").sample(3), Tensor)
     assert_type(pv.TableVAE(x_dim=64, z_dim=8).sample(3), Tensor)
     assert_type(pv.HierarchicalVAE(x_dim=64, z_dims=(8, 2)).sample(3), Tensor)
     semi = pv.SemiSupervisedVAE.for_data(splits, z_dim=2, y_dim=10)

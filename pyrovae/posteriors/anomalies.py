@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_options, is_at_least, may_be_missing, shown
+from pyrovae.checks import check_options, gaps_inform, is_at_least, may_be_missing, shown
 from pyrovae.equality import ByContent
 from pyrovae.evidence.estimators.base import Estimator
 from pyrovae.posteriors.conformal import allowed, check_calibration, mixed, p_values
@@ -282,7 +282,8 @@ def anomalies(
     verdict = [words[i] for i in place[n:].tolist()]
     rate = float(false_alarms)
     found = Anomalies(score[n:], error[n:], verdict, score[:n], rate, target=target)
-    if columns == "none" or (columns != "all" and 0 not in may_be_missing(model)):
+    by_column = 0 in may_be_missing(model) and not gaps_inform(model)
+    if columns == "none" or (columns != "all" and not by_column):
         return found
     which = found.flagged | (columns == "all")
     if not isinstance(columns, str):

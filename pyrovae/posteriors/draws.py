@@ -217,7 +217,7 @@ class Draws:
             ValueError: As `mean_of`.
         """
         p = base(self._site(site)["fn"])
-        if isinstance(p, SideBySide):
+        if isinstance(p, SideBySide) and site not in self.program.sites.latents:
             return p.told(self._mean(site, "summary"))
         return self.mean_of(site)
 

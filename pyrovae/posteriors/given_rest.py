@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from pyrovae.checks import check_options, may_be_missing, shown
+from pyrovae.checks import check_gaps_tell_nothing, check_options, may_be_missing, shown
 from pyrovae.equality import ByContent
 from pyrovae.evidence.estimators.base import Estimator
 from pyrovae.posteriors.scores import MISSING, ScoreOptions, badness, held, scored, scorer
@@ -115,6 +115,7 @@ def given_rest(
             "a column given the rest; take a VAE of this package, or mark yours with "
             "pyrovae.checks.nan_is_missing and leave NaN out of its densities"
         )
+    check_gaps_tell_nothing(model, "log p of a column given the rest")
     data = held(model, data)
     x, seed = data[0], draw_seed(seed)
     if not x.is_floating_point():

@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from pyrovae.checks import may_be_missing
+from pyrovae.checks import gaps_inform, may_be_missing
 from pyrovae.equality import ByContent
 from pyrovae.posteriors.draws import Draws, PosteriorOptions, posterior
 from pyrovae.threads import one_at_a_time
@@ -85,7 +85,7 @@ def impute(
     guide: Callable[..., object] | None,
     *data: Tensor,
     num_draws: int = 20,
-    site: str = "x",
+    site: str | None = None,
     **options: Unpack[PosteriorOptions],
 ) -> Imputed:
     r"""Returns data whose gaps, NaN, are filled in by what the model says given the rest.
@@ -95,14 +95,16 @@ def impute(
         \sum_s \bar w_s \, p(x_{\text{missing}} | z_s), \quad
         \bar w_s \propto p(x_{\text{seen}}, z_s) / q(z_s | x_{\text{seen}})
 
-    for values that are missing at random: that they are must not depend on what they are.
+    for values that are missing at random: that they are must not depend on what they are. For
+    others see `pv.NotMIWAE`.
 
     Args:
         model: A Pyro callable of `*data` that takes NaN for missing, as those of this package.
         guide: Another; `None` draws from the prior.
         data: As the program takes them; of the first, `(N, D)`, gaps are filled in.
         num_draws: L, of each datum.
-        site: Name of the site that observes them.
+        site: Name of the site that observes them; `None` for "x", or in a model whose gaps tell of
+            what is missing, such as `pv.NotMIWAE`, for that of what is missing.
         **options: As of `posterior`: `num_particles`, `num_temperatures`, `seed`, `plate`,
             `block_size`.
 
@@ -121,6 +123,7 @@ def impute(
         >>> impute(vae.model, vae.guide, x, num_particles=50, seed=0)
         Imputed(3 x 4, 8.3% filled in, 20 draws)
     """
+    site = site or gaps_inform(model) or "x"
     d, draws = given_seen(model, guide, *data, num_draws=num_draws, site=site, **options)
     x, mean = data[0], d.best_of(site)
     x = x.cpu()

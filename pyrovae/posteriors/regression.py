@@ -11,7 +11,7 @@ import torch
 from pyro.ops.stats import crps_empirical
 from torch import Tensor
 
-from pyrovae.checks import shown
+from pyrovae.checks import check_gaps_tell_nothing, shown
 from pyrovae.equality import ByContent
 from pyrovae.posteriors.draws import PosteriorOptions
 from pyrovae.posteriors.imputation import ends, given_seen
@@ -234,6 +234,7 @@ def regress(
         raise TypeError(f"x is {shown(x)}; give floats (N, D), of which a column is predicted")
     if isinstance(column, bool) or column not in range(x.shape[1]):
         raise ValueError(f"column is {shown(column)}; give a number from 0 to {x.shape[1] - 1}")
+    check_gaps_tell_nothing(model, "a column given the rest")
     x = x.clone()
     x[:, column] = torch.nan
     rest = x, *data[1:]

@@ -213,8 +213,10 @@ def _with_other_rows(program: Program, rows: range) -> Iterator[dict[str, _Move]
 
     singly = program.plate is None or program.sites.dim is None
     for i, old in enumerate(held.tensors):
-        new = old.clone()
-        new[: len(rows)] = program.data[i][_others(len(rows), len(program)).to(old.device)]
+        new, first = old.clone(), old[: len(rows)]
+        others = program.data[i][_others(len(rows), len(program)).to(old.device)]
+        gaps = first.isnan() | others.isnan()  # which stay, and may have a site of their own
+        new[: len(rows)] = first.where(gaps, others)
         found = moves(i, new)
         if not any(move.off.any() for move in found.values()):
             yield found
