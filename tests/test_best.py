@@ -124,6 +124,7 @@ def test_a_mode_that_only_real_data_lose_is_found_by_another_start(monkeypatch):
     assert ((model.truth - e.value)[-2:] > 50).all()
 
 
+@pytest.mark.slow
 def test_a_funnel_is_annealed_from_its_guide_and_not_from_a_normal_at_the_mode():
     model = known.funnel(32, "guide")
     program = inspect(model.model, model.guide, model.x, block_size=64)
@@ -155,6 +156,7 @@ def test_the_way_of_a_datum_is_told_by_other_draws_than_those_that_are_weighed(m
     assert not torch.equal(one.log_w[0, annealed], two.log_w[0, annealed])
 
 
+@pytest.mark.slow
 def test_more_temperatures_for_the_data_that_need_them():
     """Of two sorts of data: one whose posterior is normal, and one with ten skewed latents."""
 
@@ -208,13 +210,19 @@ def test_programs_without_a_gradient():
         assert "K " in evidence.reading()
 
 
-def test_all_data_as_one_and_compiled_programs(monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", [True, False])
+def test_all_data_as_one(guide):
     scenario = LinearGaussian.make(x_dim=5, z_dim=2)
     x = scenario.data(6)
     truth = scenario.log_evidence(x).sum()
-    for guide in (scenario.mean_field, None):
-        w = pv.Best()(scenario.model, guide, x, seed=0, plate=None)
-        assert ((w.log_evidence() - truth).abs() < 4 * w.std_error() + 1e-6).all()
+    w = pv.Best()(scenario.model, scenario.mean_field if guide else None, x, seed=0, plate=None)
+    assert ((w.log_evidence() - truth).abs() < 4 * w.std_error() + 1e-6).all()
+
+
+def test_compiled_programs(monkeypatch):
+    scenario = LinearGaussian.make(x_dim=5, z_dim=2)
+    x = scenario.data(6)
     options = {"estimators": "best", "seed": 0, "progress": False}
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     one, two = (
@@ -247,6 +255,7 @@ def test_modules_are_left_as_they_were(estimator):
     assert norm.training
 
 
+@pytest.mark.slow
 def test_blocks_and_workers_give_the_same_bytes(monkeypatch):
     monkeypatch.setattr(best, "BLOCK", 16)
     scenario = BernoulliDecoder()

@@ -101,6 +101,7 @@ def test_no_certificate_for_a_lost_mode(make, seed):
     assert not pv.certify(model.model, model.guide, model.x, seed=seed, **options).certified.any()
 
 
+@pytest.mark.slow
 def test_what_refuses_a_lost_mode_is_what_the_other_start_and_simulated_data_say(monkeypatch):
     """Its own runs show nothing: without those two, it would be certified, half a nat short."""
     model = known.two_modes(12, 0.5)
@@ -220,9 +221,10 @@ def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
     assert Agreement(reason="none").code(0.1) == NONE
 
 
+@pytest.mark.slow
 def test_blocks_workers_and_seeds_give_the_same_bytes():
     scenario = LinearGaussian.make(x_dim=5, z_dim=2)
-    x = scenario.data(150)
+    x = scenario.data(70)
     args = (scenario.model, scenario.mean_field, x)
     blocks = {}
     c = pv.certify(*args, seed=3, workers=1, blocks=blocks, **QUICK)
@@ -232,6 +234,7 @@ def test_blocks_workers_and_seeds_give_the_same_bytes():
     assert c != pv.certify(*args, seed=4, workers=1, **QUICK)
 
 
+@pytest.mark.slow
 def test_no_block_goes_further_up_when_time_has_run_out():
     model = known.student(20, 2, 2.0, "guide")
     args = (model.model, model.guide, model.x)

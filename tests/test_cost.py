@@ -111,6 +111,7 @@ def test_of_auto_a_bound_is_told_and_of_quadrature_no_count():
     assert expected.parts["quadrature"].seconds > 0
 
 
+@pytest.mark.slow
 def test_of_both_sides_it_says_what_it_takes_for_granted():
     vae, x = vae_and_data(20)
     ways = [pv.Sandwich(max_temperatures=1)]

@@ -25,6 +25,7 @@ PAGES = [*map(ROOT.joinpath, ("README.md", "CONTRIBUTING.md", "notebooks/README.
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
 LONG = {
+    "compare",
     "classes",
     "estimators",
     "regress",

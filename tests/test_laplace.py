@@ -184,6 +184,7 @@ def test_other_peoples_programs_are_right_or_refused(case):
         assert (off <= 4 * w.std_error() + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_discrete_latents_that_the_guide_draws_are_summed_out():
     scenario = Mixture()
     x = scenario.data()

@@ -37,10 +37,10 @@ def ours(y, seed, cls, z_dim, steps, decay, **config):
     model = cls(x.shape[1], z_dim, (32,), **config).start_at(x)
     pv.svi.fit(
         *(model.model, model.guide, x),
-        num_epochs=max(1, round(steps / (len(x) / 256))),
-        batch_size=256,
+        num_epochs=max(1, round(steps / (len(x) / 128))),
+        batch_size=128,
         objective=model.objective,
-        lr=5e-3,
+        lr=1e-2,
         lr_schedule="one-cycle",
         optimizer=f"adamw({decay / len(x)})",
         seed=seed,
