@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pyrovae.checks import check_options, is_at_least, shown
 from pyrovae.evidence.estimators.base import Estimator
-from pyrovae.evidence.samplers.laplace import Laplace
 from pyrovae.posteriors.classified import Classified, labels_of
 from pyrovae.posteriors.conformal import check_calibration, mixed
 from pyrovae.posteriors.scores import (
@@ -30,7 +29,7 @@ from pyrovae.rng import draw_seed, stream_seed
 from pyrovae.threads import one_at_a_time
 
 STREAM = 53  # of random numbers, and the one that follows
-WIDE = Laplace(1.5)  # of wrong classes posteriors are less normal: 1.1 leaves weights with tails
+WIDER = 1.2  # given a class that is not theirs data have posteriors with heavier tails
 
 
 class _Programs(NamedTuple):
@@ -92,7 +91,8 @@ def classify(
         calibration: Other data and their classes, `(n, ...)` and `(n,)`; some of each class.
         false_alarms: Alpha, between 0 and 1; n has to be 1 / alpha - 1 or more.
         estimator: Of log P(x|c): one, such as `pv.AIS()`, or its name; `None` for importance
-            sampling from `pv.Laplace(1.5)`, where the model has a gradient.
+            sampling from `pv.Laplace(1 + 1.2 / sqrt(d))`, where the model has a gradient, in d
+            latent dimensions.
         seed: Fixes draws and order; `None` draws a seed.
         **options: `num_particles`, S (1,000), of the usual estimator or one that is named; and
             `plate`, `block_size`, `chunk_size`, `compile`, `workers`, `progress`, as of
@@ -132,7 +132,7 @@ def classify(
     found = []
     for c, pair in enumerate(programs.pairs):
         data, own = programs.data(both, c), stream_seed(seed, STREAM + 1, c)
-        asked = scorer(estimator, *pair, *data, options=options, usual=WIDE)
+        asked = scorer(estimator, *pair, *data, options=options, wider=WIDER)
         e, _ = scored(asked, pair, data, own, options)
         if e.value.isnan().any():
             raise ValueError(f"estimator {asked.name!r} gives NaN for class {c}; draw more")

@@ -12,6 +12,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
+from math import sqrt
 from typing import Any
 
 from torch import Tensor
@@ -88,7 +89,7 @@ def scorer(
     guide: Fn | None,
     *data: Tensor,
     options: ScoreOptions,
-    usual: Laplace = Laplace(),  # noqa: B008  # is frozen
+    wider: float = 0.0,
 ) -> Estimator:
     r"""Returns the estimator that is asked for, or the usual one.
 
@@ -103,7 +104,8 @@ def scorer(
         guide: Another; or `None`.
         data: As the program takes them.
         options: S, and the name of the plate.
-        usual: The proposal of the usual estimator.
+        wider: Of the usual normal, whose scale is 1 + wider / sqrt(d) in d latent dimensions, 1.1
+            at least: width guards against heavy tails, and costs draws by the dimension.
 
     Raises:
         TypeError: If it is no estimator.
@@ -115,7 +117,7 @@ def scorer(
     if isinstance(asked, str):
         asked = estimator(asked, num_particles=size)
     if asked is None:
-        return _usual(model, guide, data, Importance(size, proposal=usual), plate)
+        return _usual(model, guide, data, size, plate, wider)
     if not isinstance(asked, Estimator):
         raise TypeError(f"estimator is {shown(asked)}; give one, such as pv.AIS(), or its name")
     if asked.bound == "mean":
@@ -155,7 +157,12 @@ def badness(word: str) -> float:
 
 
 def _usual(
-    model: Fn, guide: Fn | None, data: Sequence[Tensor], usual: Importance, plate: str
+    model: Fn,
+    guide: Fn | None,
+    data: Sequence[Tensor],
+    num_particles: int,
+    plate: str,
+    wider: float,
 ) -> Estimator:
     """Returns the usual estimator of a program.
 
@@ -163,8 +170,9 @@ def _usual(
         model: A Pyro callable of `*data`.
         guide: Another; or `None`.
         data: As the program takes them.
-        usual: From a mode, where there is a gradient.
+        num_particles: S.
         plate: Name of the plate over the data.
+        wider: As of `scorer`.
     """
     if guide is None:
         try:
@@ -177,5 +185,6 @@ def _usual(
         with reproducible(0):
             Laplace().path(program, program.blocks(1)[0])
     except ValueError:  # no gradient, or no latent left; what else is wrong is met again
-        return Importance(usual.num_particles)
-    return usual
+        return Importance(num_particles)
+    scale = max(Laplace.scale, 1 + wider / sqrt(max(1, program.latent_size)))
+    return Importance(num_particles, proposal=Laplace(scale))
