@@ -32,6 +32,7 @@ from pyrovae.program import check_data, inspect, reproducible
 
 Fn = Callable[..., object]
 Asked = Estimator | str | None
+WIDEST = 1.5  # scale of the usual normal; of few dimensions more would only cost draws
 MISSING = "missing"
 TRUSTED = "ok", "not contradicted"  # verdicts, in this order; all others are worse
 
@@ -104,8 +105,8 @@ def scorer(
         guide: Another; or `None`.
         data: As the program takes them.
         options: S, and the name of the plate.
-        wider: Of the usual normal, whose scale is 1 + wider / sqrt(d) in d latent dimensions, 1.1
-            at least: width guards against heavy tails, and costs draws by the dimension.
+        wider: Of the usual normal, whose scale is 1 + wider / sqrt(d) in d latent dimensions, from
+            1.1 to 1.5: width guards against heavy tails, and costs draws by the dimension.
 
     Raises:
         TypeError: If it is no estimator.
@@ -186,5 +187,6 @@ def _usual(
             Laplace().path(program, program.blocks(1)[0])
     except ValueError:  # no gradient, or no latent left; what else is wrong is met again
         return Importance(num_particles)
-    scale = max(Laplace.scale, 1 + wider / sqrt(max(1, program.latent_size)))
+    scale = 1 + wider / sqrt(max(1, program.latent_size))
+    scale = min(max(scale, Laplace.scale), WIDEST)
     return Importance(num_particles, proposal=Laplace(scale))
