@@ -73,6 +73,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names that are lo
     from pyrovae.posteriors.classified import Classified as Classified
     from pyrovae.posteriors.draws import Draws as Draws
     from pyrovae.posteriors.draws import posterior as posterior
+    from pyrovae.posteriors.generation import Generated as Generated
+    from pyrovae.posteriors.generation import generate as generate
     from pyrovae.posteriors.given_rest import GivenRest as GivenRest
     from pyrovae.posteriors.given_rest import given_rest as given_rest
     from pyrovae.posteriors.imputation import Imputed as Imputed
@@ -104,6 +106,8 @@ _NAMES = {
     "Calibration": "evidence.calibration",
     "CVAE": "models.cvae",
     "ConvVAE": "models.conv",
+    "Generated": "posteriors.generation",
+    "generate": "posteriors.generation",
     "Imputed": "posteriors.imputation",
     "impute": "posteriors.imputation",
     "Regressed": "posteriors.regression",

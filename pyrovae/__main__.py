@@ -14,6 +14,7 @@ COMMANDS = {
     "classify": "of which class new data are, or whether they are of none",
     "impute": "fill in what is missing in data by what a run's model says",
     "regress": "predict a column of numbers by the others of its row",
+    "generate": "more data by a run's model, on a condition or near others, and if they are new",
     "order": "data in the order of log P(x), or along a latent, with intervals of their ranks",
     "report": "write the page of a run anew",
 }

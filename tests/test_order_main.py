@@ -1,4 +1,4 @@
-"""`python -m pyrovae order`, on a run of a table, of its own data and others."""
+"""`python -m pyrovae order` and `generate`, on a run of a table with classes of rows."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pyrovae as pv
 from pyrovae.__main__ import main
+from pyrovae.data.tables import decoded
 
 pytestmark = pytest.mark.usefixtures("float32")
 SMALL = "--num-epochs 3 --num-particles 20 --estimators elbo --no-progress --z-dim 2".split()
@@ -23,7 +25,8 @@ def folder(tmp_path_factory):
     z = np.random.default_rng(0).normal(size=100)
     height = 170 + 5 * z + np.random.default_rng(1).normal(size=100)
     names = [f"p{i}" for i in range(100)]
-    people = pd.DataFrame({"id": names, "age": 40 + 9 * z, "height": height})
+    smokes = np.where(z > 0.5, "yes", "no")
+    people = pd.DataFrame({"id": names, "age": 40 + 9 * z, "height": height, "smokes": smokes})
     people.to_csv(place / "people.csv", index=False)
     people.head(8).to_csv(place / "new.csv", index=False)
     (place / "columns.yaml").write_text("id: index\n")
@@ -73,5 +76,66 @@ def test_what_is_no_task(folder, monkeypatch, capsys):
 
 
 def test_help_is_there(capsys):
+    assert main(["generate", "--help"]) == 0
+    assert "python -m pyrovae generate runs/a --y 3 --out threes.npy" in capsys.readouterr().out
     assert main(["order", "--help"]) == 0
     assert "python -m pyrovae order runs/a --out order.csv" in capsys.readouterr().out
+
+
+def test_more_rows_are_made_as_the_table_has_them(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    asked = "generate run --num-data 30 --out made.csv --nearest rows.csv --overwrite".split()
+    assert main([*asked, "--json"]) == 0
+    said = capsys.readouterr()
+    run = pv.runs.read_run("run")
+    train = run.splits().train.x[:]
+    ours = pv.generate(run.model, 30, train=train, seed=0)
+    made = pd.read_csv("made.csv")
+    pd.testing.assert_frame_equal(made, decoded(ours.x, run.table), check_dtype=False)
+    assert set(made["smokes"]) <= {"no", "yes"}
+    beside = pd.read_csv("rows.csv")
+    assert list(beside) == ["age", "height", "smokes", "distance", "p_value"]
+    people = pd.read_csv("people.csv").drop(columns="id")
+    assert len(people.merge(beside.round(4), on=["smokes"])) > 0
+    assert beside["age"].isin(people["age"].astype("float32").astype(str).astype(float)).all()
+    np.testing.assert_allclose(beside["p_value"], ours.p_value)
+    summary = json.loads(said.out)
+    assert summary["num_copies"] == 0
+    assert summary["two_sample"]["auc"] == ours.two_sample(run.splits().test.x[:]).auc
+    assert "30 made and 20 real data" in said.err
+    assert said.err.splitlines()[-1] == "file: made.csv"
+
+    assert main("generate run --near new.csv --rows 2 --num-data 3 --out near.csv".split()) == 0
+    assert capsys.readouterr().out.startswith("6 data were made.")
+    assert len(pd.read_csv("near.csv")) == 6
+    assert main("generate run --num-data 5 --out few.csv".split()) == 0
+    assert "No two-sample test: 5 made data are too few" in capsys.readouterr().out
+
+
+def test_of_a_class_are_made_by_a_model_that_takes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    y = np.arange(240) % 3
+    x = np.random.default_rng(0).random((240, 6), dtype=np.float32) * (1 + y[:, None]) / 3
+    np.savez("mine.npz", x=x, y=y)
+    small = "svi --model cvae --num-epochs 1 --z-dim 1 --hidden-dims 3 --estimators elbo".split()
+    small += "--data mine.npz --num-particles 5 --no-progress --out run".split()  # binary
+    assert main(small) == 0
+    asked = "generate run --y 1 --num-data 40 --out ones.npy --nearest beside.npy".split()
+    assert main(asked) == 0
+    ones, beside = np.load("ones.npy"), np.load("beside.npy")
+    assert ones.shape == beside.shape == (40, 6)
+    assert set(np.unique(beside)) == {0, 1}  # drawn, as in training
+    assert np.array_equal(ones, pv.load("run").generate(torch.ones(40), seed=0).numpy())
+    number = int((pv.runs.read_run("run").splits().test.y == 1).sum())
+    said = capsys.readouterr().out
+    assert f"No two-sample test: {number} real data are too few" in said
+
+    def told(*argv):
+        assert main(["generate", "run", *argv]) == 2
+        return capsys.readouterr().err
+
+    assert "y holds 3, and no training row is of that" in told("--y", "3", "--out", "x.npy")
+    assert "CVAE makes data on a condition alone; give y" in told("--out", "x.npy")
+    assert "x.csv is no .npy; name one" in told("--y", "1", "--out", "x.csv")
+    assert "ones.npy is there already" in told("--y", "1", "--out", "ones.npy")
+    assert "is named twice" in told("--y", "1", "--out", "x.npy", "--nearest", "x.npy")

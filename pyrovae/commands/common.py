@@ -8,6 +8,7 @@ __all__ = [
     "check_free",
     "guarded",
     "interrupted",
+    "write_table",
 ]
 
 import hashlib
@@ -28,6 +29,7 @@ from uuid import uuid4
 from pyrovae.errors import DataError, Diverged, StateError
 
 if TYPE_CHECKING:  # imports that take long come where an interrupt is met
+    from pandas import DataFrame
     from torch import Tensor
 
     from pyrovae.data.rows import Rows
@@ -215,3 +217,22 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as e:
         why = str(e).splitlines()[0]
         raise ValueError(f"--device {name} is not there ({why}); use cpu") from e
+
+
+def write_table(path: Path, frame: "DataFrame") -> None:
+    """Writes a .csv or .parquet whole or not at all, without the numbers of rows.
+
+    Args:
+        path: Where to.
+        frame: The table.
+
+    Raises:
+        DataError: If a .parquet is asked for, and pyarrow is not there.
+    """
+    from pyrovae import storage
+
+    write = frame.to_parquet if path.suffix == ".parquet" else frame.to_csv
+    try:
+        storage.write_atomic(path, lambda temporary: write(temporary, index=False))
+    except ImportError as e:
+        raise DataError(f"{path} needs pyarrow to be written; name a .csv") from e

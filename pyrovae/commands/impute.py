@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrovae.commands.common import check_device, check_free, guarded
+from pyrovae.commands.common import check_device, check_free, guarded, write_table
 from pyrovae.commands.named import own_code
 from pyrovae.commands.users import blamed
 from pyrovae.errors import DataError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # imports that take long come where an interrupt is met
     from collections.abc import Iterator, Sequence
 
     from jsonargparse import Namespace
-    from pandas import DataFrame
     from torch import Tensor
 
     from pyrovae.commands.options import Parser
@@ -195,10 +194,10 @@ def _write(config: "Namespace", x: "Tensor", found: "Imputed", known: "Run") -> 
         from pyrovae.data.tables import filled_in, read_table, stacked
 
         frame = read_table(config.data, as_text=True).rename(columns=str)
-        _write_table(out, filled_in(frame, gaps, mean, known.table))
+        write_table(out, filled_in(frame, gaps, mean, known.table))
         if config.draws:
             tables = [filled_in(frame, gaps, d, known.table) for d in draws]
-            _write_table(Path(config.draws), stacked(tables))
+            write_table(Path(config.draws), stacked(tables))
     else:  # what is seen as it stands in the file, where the model is given draws in {0, 1}
         seen = data.load_rows(config.data)[0].x[:]
         storage.write_array(out, torch.where(gaps, mean, seen).numpy())
@@ -207,25 +206,6 @@ def _write(config: "Namespace", x: "Tensor", found: "Imputed", known: "Run") -> 
     if config.gaps:
         rows = some.nonzero()[:, 0].tolist()
         storage.write_lines(Path(config.gaps), _gaps(found, rows, known.table, config.prob))
-
-
-def _write_table(path: Path, frame: "DataFrame") -> None:
-    """Writes a .csv or .parquet whole or not at all, without the numbers of rows.
-
-    Args:
-        path: Where to.
-        frame: The table.
-
-    Raises:
-        DataError: If a .parquet is asked for, and pyarrow is not there.
-    """
-    from pyrovae import storage
-
-    write = frame.to_parquet if path.suffix == ".parquet" else frame.to_csv
-    try:
-        storage.write_atomic(path, lambda temporary: write(temporary, index=False))
-    except ImportError as e:
-        raise DataError(f"{path} needs pyarrow to be written; name a .csv") from e
 
 
 def _gaps(

@@ -161,7 +161,15 @@ class CVAE(Model):
         Args:
             y: Classes, `(N,)`, or vectors `(N, y_dim)`; repeated rows get other draws.
             seed: Fixes them; `None` goes on with torch's random stream.
+
+        Raises:
+            ValueError: If one is no class.
         """
+        if (none := self.vectors(y).isnan().any(1)).any():
+            raise ValueError(
+                f"y holds {y[none][0].tolist()}, which is no class; this CVAE has 0 to "
+                f"{self.y_dim - 1}"
+            )
         with seeded(seed):
             return self.p_x(self.p_z(y).sample(), y).sample()
 
