@@ -115,6 +115,17 @@ def test_a_tables_labels_keep_their_names_and_numbers(tmp_path, capsys, monkeypa
             share = np.mean(np.array(found) == kinds[y[y > 0]])
             assert result["accuracy"] == pytest.approx(share)
             assert share > 0
+    again = ["svi", "--out", "run", "--resume", "--num-epochs", "21", "--columns", "columns.yaml"]
+    assert main([*again, "--estimators", "elbo", "--num-particles", "5"]) == 0
+    read = pv.runs.read_run("run")
+    rows, *_ = pv.data.load_rows("new.csv", columns=read.columns)
+    assert rows.y.tolist() == y[y > 0].tolist()
+    (tmp_path / "trees.csv").rename(tmp_path / "elsewhere.csv")
+    assert main(["evidence", "run", "--data", "new.csv", "--estimators", "elbo"]) == 0
+    trees.assign(kind="elm").to_csv("elms.csv", index=False)
+    capsys.readouterr()
+    assert main(["evidence", "run", "--data", "elms.csv", "--estimators", "elbo"]) == 3
+    assert "elm" in capsys.readouterr().err
 
 
 def test_what_is_no_task(place, tmp_path, capsys):

@@ -245,16 +245,15 @@ def _with_classes(run: "Run") -> "tuple[Run, Sequence[object] | None]":
     Args:
         run: Of a table; of other data it stays what it is, and classes have numbers.
     """
-    from pyrovae.data.tables import TableFile
+    from pyrovae.data.tables import with_classes
     from pyrovae.registry import names_table
 
-    said = run.config.get("columns") or {}
-    kinds = {name: v.get("kind") if isinstance(v, dict) else v for name, v in said.items()}
-    label = [name for name, kind in kinds.items() if kind == "label"]
-    if not label or not names_table(run.config["data"]):
+    said = run.config.get("columns")
+    if not said or not names_table(run.config["data"]):
         return run, None
-    names = TableFile(run.config["data"], run.columns).labels
-    columns = {**said, label[0]: {"kind": "label", "classes": list(names)}}
+    columns = with_classes(run.config["data"], said)
+    labels = [v for v in columns.values() if isinstance(v, dict) and v["kind"] == "label"]
+    names = labels[0]["classes"] if labels else None
     return replace(run, config={**run.config, "columns": columns}), names
 
 

@@ -99,6 +99,8 @@ def _splits(config: "Namespace") -> "Splits":
         ValueError: If labels are to be hidden of a program, or not evenly.
     """
     import pyrovae as pv
+    from pyrovae.data.tables import with_classes
+    from pyrovae.registry import names_table
 
     takes = () if config.program else model_class(config.model).inputs
     if config.num_labels and "y" not in takes:
@@ -107,6 +109,8 @@ def _splits(config: "Namespace") -> "Splits":
             f"--num-labels is for a model that takes labels, such as semi-supervised-vae, and "
             f"{what} takes none"
         )
+    if config.columns and names_table(config.data):
+        config.columns = with_classes(config.data, config.columns)
     load = pv.data.load_arrays if config.program else pv.data.load
     splits = load(
         data_source(config.data),

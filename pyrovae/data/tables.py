@@ -8,6 +8,7 @@ __all__ = [
     "filled_in",
     "read_table",
     "stacked",
+    "with_classes",
 ]
 
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,25 @@ class TableFile(DataSet):
             download: Not used.
         """
         return self.rows
+
+
+def with_classes(source: "str | Path | pd.DataFrame", said: Said) -> dict[str, Any]:
+    """Returns what is said of columns, and the classes of the label column, in their order.
+
+    With them another table numbers its labels alike, whichever of the classes it holds.
+
+    Args:
+        source: Path of a .csv or .parquet, or a DataFrame: where the classes are looked up.
+        said: What is said, see `TableFile`.
+
+    Raises:
+        DataError: As `TableFile`.
+    """
+    label = [name for name, kind in said.items() if _kind(kind) == "label"]
+    told = dict(said)
+    if label and not isinstance(said[label[0]], Mapping):
+        told[label[0]] = {"kind": "label", "classes": list(TableFile(source, said).labels)}
+    return told
 
 
 def read_table(path: str | Path, *, as_text: bool = False) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def classify(
 
     .. math::
         p(c \mid x) \propto \pi_c \, \hat P(x \mid c)^{1/T}, \quad
-        \hat T = \arg\max_T \sum_i \log p_T(y_i \mid x_i)
+        \hat T \text{ maximises } \sum_i \log p_T(y_i \mid x_i)
 
     The model is one of (x, y), such as a `pv.CVAE`, or a list of models of x, one a class. One of
     log P(x, y), such as `pv.SemiSupervisedVAE`, has the prior inside.

@@ -32,7 +32,7 @@ def temperature_of(log_p: Tensor, log_prior: Tensor, y: Tensor) -> float:
     r"""Returns the temperature at which data of known classes have the least log loss.
 
     .. math::
-        \hat T = \arg\max_T \sum_n \log p_T(y_n \mid x_n), \quad
+        \hat T \text{ maximises } \sum_n \log p_T(y_n \mid x_n), \quad
         \frac{\partial}{\partial (1/T)} = \sum_n \log p(x_n \mid y_n) - E_{p_T(c|x_n)} \log
         p(x_n \mid c)
 
