@@ -26,8 +26,9 @@ class NotMIWAE(TableVAE):
         z_n \sim N(0, I), \quad X_n \mid z_n \sim P(X \mid f_\theta(z_n)), \quad
         S_n \mid X_n \sim \prod_d \mathrm{Bernoulli}(S_{nd} \mid \sigma(g_d(X_n)))
 
-    S is 1 where X is missing. What is seen of X and S are observed, and what is missing of X is a
-    latent of its own, "missing", which the guide draws from P(X|z): the weights are those of
+    S is 1 where X, `(N, x_dim)`, is missing, NaN. What is seen of X and S are observed, and what
+    is missing of X is a latent of its own, "missing", which the guide draws from P(X|z): the
+    weights are those of
 
     .. math::
         \log P(X_{\text{seen}}, S) = \log \int P(X_{\text{seen}} \mid z)\,
@@ -111,7 +112,7 @@ class NotMIWAE(TableVAE):
             pyro.sample("mask", s, obs=gaps.to(u.dtype))  # S ~ P(S|X)
 
     def guide(self, x: Tensor) -> None:
-        """Variational posterior: Q(z|X) P(X|z), of which the second is the model's own.
+        """Variational posterior: Q(z|X) P(X|z), plated over the data; the second is the model's.
 
         Args:
             x: `(N, x_dim)`, NaN where S is 1.
@@ -139,7 +140,7 @@ class Mechanism(torch.nn.Module):
         self.kind = kind
         self.bias = torch.nn.Parameter(torch.zeros(size))
         shape = (size, size) if kind == "linear" else (size,)
-        self.weight = torch.nn.Parameter(torch.zeros(shape))
+        self.weight = torch.nn.Parameter(0.1 * torch.randn(shape))
 
     def forward(self, u: Tensor) -> Tensor:
         """Returns logits of S = 1, `(..., D)`, for features u `(..., D)`."""

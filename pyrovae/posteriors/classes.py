@@ -32,6 +32,16 @@ STREAM = 53  # of random numbers, and the one that follows
 WIDER = 1.2  # given a class that is not theirs data have posteriors with heavier tails
 
 
+class ClassOptions(ScoreOptions, total=False):
+    """How data are classified.
+
+    Attributes:
+        classes: C, of one model of (x, y); `None` for as many as its `y_dim`.
+    """
+
+    classes: int | None
+
+
 class _Programs(NamedTuple):
     """What gives log P(x|c) of each class.
 
@@ -59,13 +69,12 @@ def classify(
     guide: Fn | Sequence[Fn | None] | None,
     x: Tensor,
     *,
-    classes: int | None = None,
     prior: Tensor | Sequence[float] | None = None,
     calibration: tuple[Tensor, Tensor] | None = None,
     false_alarms: float = 0.05,
     estimator: Estimator | str | None = None,
     seed: int | None = None,
-    **options: Unpack[ScoreOptions],
+    **options: Unpack[ClassOptions],
 ) -> Classified:
     r"""Returns of which class each datum is, by Bayes' rule over log P(x|c), `(N, C)`.
 
@@ -86,7 +95,6 @@ def classify(
         model: A Pyro callable of (x, y), or C callables of x.
         guide: Another, or C of them; `None` where none is needed.
         x: Data, `(N, ...)`; NaN where the model takes it for missing.
-        classes: C, of one model of (x, y); `None` for as many as its `y_dim`.
         prior: pi, `(C,)`, of sum 1, such as the classes' frequencies; `None` for 1 / C each.
         calibration: Other data and their classes, `(n, ...)` and `(n,)`; some of each class.
         false_alarms: Alpha, between 0 and 1; n has to be 1 / alpha - 1 or more.
@@ -94,9 +102,9 @@ def classify(
             sampling from `pv.Laplace(1 + 1.2 / sqrt(d))`, where the model has a gradient, in d
             latent dimensions; its scale is 1.5 at most.
         seed: Fixes draws and order; `None` draws a seed.
-        **options: `num_particles`, S (1,000), of the usual estimator or one that is named; and
-            `plate`, `block_size`, `chunk_size`, `compile`, `workers`, `progress`, as of
-            `evaluate`.
+        **options: `classes`, C, of a model of (x, y) that has no `y_dim`; `num_particles`, S
+            (1,000), of the usual estimator or one that is named; and `plate`, `block_size`,
+            `chunk_size`, `compile`, `workers`, `progress`, as of `evaluate`.
 
     Raises:
         ValueError: If there is one class alone, models and guides are not equally many, the prior
@@ -116,8 +124,8 @@ def classify(
         >>> classify(cvae.model, cvae.guide, x, num_particles=50, seed=0).probability.shape
         torch.Size([5, 3])
     """
-    check_options(options, ScoreOptions, classify)
-    programs, seed = _programs(model, guide, classes), draw_seed(seed)
+    check_options(options, ClassOptions, classify)
+    programs, seed = _programs(model, guide, options.pop("classes", None)), draw_seed(seed)
     x, y = _held(programs, x), None
     others = x[:0]
     if calibration is not None:
