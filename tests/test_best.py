@@ -109,6 +109,7 @@ def one_sided():
     return known.Known("one-sided", model, guide, x, known.grid(-20, 20, log_f))
 
 
+@pytest.mark.slow
 def test_a_mode_that_only_real_data_lose_is_found_by_another_start(monkeypatch):
     model = one_sided()
     e, _ = found(model)

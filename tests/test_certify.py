@@ -51,7 +51,7 @@ KNOWN = {
     "a tenth outliers": lambda n: known.outliers(n),
     **known.CERTIFIABLE,
 }
-FAST = "PPCA 5, guide x 0.3", "Gamma-Poisson", "nested plates 4", "masked"
+FAST = "PPCA 5, guide x 0.3", "nested plates 4", "masked"
 MANY = "PPCA 5, guide x 3", "Gamma-Poisson", "Student"
 FEWER = {"PPCA 200, guide shifted": (24, QUICK)}  # each of them takes seconds
 
@@ -296,6 +296,7 @@ def test_more_temperatures_are_more_ways(monkeypatch, most, steps):
     assert [rung.temperatures for rung in ways.rungs] == steps
 
 
+@pytest.mark.slow
 def test_other_programs():
     """Without a guide, and with one of auxiliary draws."""
     model = known.linear("", 6, 3, n=20)
@@ -345,6 +346,7 @@ def test_the_certificate_in_words_and_as_a_table():
     assert np.isnan(none.mean().lower)
 
 
+@pytest.mark.slow
 def test_in_an_evaluation():
     model = known.linear("", 6, 3, n=20)
     way = pv.Sandwich(max_temperatures=128)

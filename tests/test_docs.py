@@ -25,9 +25,10 @@ PAGES = [*map(ROOT.joinpath, ("README.md", "CONTRIBUTING.md", "notebooks/README.
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
 LONG = {
-    "compare",
     "classes",
+    "compare",
     "estimators",
+    "posterior",
     "regress",
     "speed",
     "tables",

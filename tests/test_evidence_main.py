@@ -93,6 +93,7 @@ def test_csv_and_netcdf_say_the_same(run_folder, tmp_path):
         assert verdicts == ds["verdict"].sel(estimator=name).to_numpy().tolist()
 
 
+@pytest.mark.slow
 def test_both_sides(run_folder, tmp_path, capsys):
     options = ["--rows", "12", "--estimators", "importance", "sandwich", "--out", tmp_path]
     options += ["--estimators.sandwich.tolerance", "0.25"]

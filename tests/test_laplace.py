@@ -270,6 +270,7 @@ def test_on_correlated_posteriors_it_beats_the_guide():
     assert var["mode"] < var["guide"] / 4
 
 
+@pytest.mark.slow
 def test_seeds_blocks_and_graphs():
     """Equal seeds, equal numbers; a graph's are the program's own to rounding."""
     scenario = BernoulliDecoder()
@@ -295,6 +296,7 @@ def test_seeds_blocks_and_graphs():
     assert scores(w, scenario.log_evidence(x)).abs().max() < 4
 
 
+@pytest.mark.slow
 def test_auto_and_workers():
     """Some data of a block are drawn alone; blocks are the same wherever they are done."""
     scenario = LinearGaussian.make(x_dim=6, z_dim=3)

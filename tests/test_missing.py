@@ -67,7 +67,7 @@ def test_estimators_agree_compiled_and_not(linear, compiled):
         assert ((e.value - truth) / e.std_error)[good].abs().max() < 4.5
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_raises_log_p_of_what_is_seen(linear, compiled):
     x = holes(linear.sample(600, seed=1))
     before = exact(linear, x).mean()
