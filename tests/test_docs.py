@@ -139,12 +139,14 @@ RUNS += [pytest.param(page, False, id=relative(page), marks=pytest.mark.slow) fo
 def test_runs(page, small, tmp_path, monkeypatch):
     """The blocks of a page run in order, Python's in one namespace, all from one folder.
 
-    Small, Python runs with sizes cut down, and commands are parsed.
+    Sizes are a quarter of the page's. Small, Python runs with a 64th, and commands are parsed.
     """
     text = page.read_text()
     if "--data mnist" in text:  # of which nobody waits for a thousand epochs
         mnist(tmp_path)
         text = shrunk(text, bits=8)
+    elif not small:
+        text = shrunk(text, bits=2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"__name__": "__main__"}
