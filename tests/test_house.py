@@ -26,6 +26,7 @@ ROWS = [  # of packages and modules: each imports from rows above it alone
         "sources",
         "registry",
         "gaps",
+        "text",
     },
     {"distributions", "side_by_side"},
     {"arrays", "rng", "likelihoods", "digest", "flows"},

@@ -175,6 +175,11 @@ def test_a_column_of_numbers_is_predicted(run, capsys):
     again = pd.read_csv(folder / "heights.csv")
     assert again.columns[-1] == "verdict"
     np.testing.assert_allclose(again.value, table.value, rtol=1e-6)
+    assert main([*words.split(), "--overwrite", "--rows", "3:30:9"]) == 0
+    assert f"{len(range(3, 30, 9))} numbers predicted" in capsys.readouterr().out
+    some = pd.read_csv(folder / "heights.csv")
+    assert some["row"].tolist() == frame["who"][3:30:9].tolist()
+    np.testing.assert_allclose(some.truth, frame.height[3:30:9], rtol=1e-6)
     refused = {"city": "city is categorical, which is no number", "age": "no column 'age'"}
     for name, told in refused.items():
         other = words.replace("--column height", f"--column {name}")

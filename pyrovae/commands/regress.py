@@ -83,9 +83,12 @@ def run(config: "Namespace") -> int:
         DataError, StateError, ValueError: If what is asked for is not there, or cannot be.
         ProgramError: If the user's code fails; the line is named.
     """
+    import torch
+
     import pyrovae as pv
     from pyrovae import storage
     from pyrovae.commands.tasks import opened
+    from pyrovae.data.rows import chosen
 
     if config.out:
         check_free(config.out, config.overwrite)
@@ -93,7 +96,9 @@ def run(config: "Namespace") -> int:
         check_device(config.device)
         known = opened(config)
         column, rows = _column(config.column, known), _rows(config, known)
-        data = [x[:].to(config.device) for x in rows.data]
+        data = [chosen(x, config.rows)[:].to(config.device) for x in rows.data]
+        index = chosen(torch.arange(len(rows.data[0])), config.rows)[:].tolist()
+        names = [i if rows.names is None else rows.names[i] for i in index]
         found = pv.regress(
             *known.trained(*(x[:2] for x in data)),
             *data,
@@ -106,7 +111,7 @@ def run(config: "Namespace") -> int:
         )
     truth = data[0][:, column]
     if config.out:
-        storage.write_lines(Path(config.out), found.to_csv(rows.names, truth, config.prob))
+        storage.write_lines(Path(config.out), found.to_csv(names, truth, config.prob))
     lines = [f"data: {rows.said}", found.reading(truth, config.prob)]
     if config.out:
         lines.append(f"file: {config.out}")

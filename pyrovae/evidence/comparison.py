@@ -16,6 +16,7 @@ from pyrovae.equality import ByContent
 from pyrovae.evidence.confirmed import GOOD_NEEDED, SPREAD
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import FEW, Evidence
+from pyrovae.text import aligned
 
 REAL, UNTOLD = "the difference is real", "cannot be told"
 ROUNDING = 1e-4  # nats, by which float32 may shift all data alike
@@ -189,12 +190,7 @@ class Comparison(ByContent):
             bad = self.not_ok.sum() if e is None else len(e.value) - e.verdict().count("ok")
             errors = f"{of.monte_carlo_error:.4f}", f"{of.data_error:.3f}"
             rows.append((name, e.label if e else "", f"{of.mean:.3f}", *errors, f"{bad:,}"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        pads = (str.ljust, str.ljust, *[str.rjust] * 4)
-        return "\n".join(
-            "  ".join(pad(c, w) for pad, c, w in zip(pads, row, widths, strict=True))
-            for row in rows
-        )
+        return "\n".join(aligned(rows, "<<>>>>"))
 
     def reading(self) -> str:
         """Returns what the table says, in sentences: difference, errors, and the verdict."""

@@ -15,6 +15,7 @@ from pyrovae.errors import NoDensity
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.stored import from_dataset, to_dataset
 from pyrovae.labelled import Dataset
+from pyrovae.text import aligned
 
 NONE = "no_log_p"  # under which a protocol says why there are no estimates
 FEW, MANY = 0.05, 0.5  # shares of data not ok, or for annealing, that trust can bear
@@ -164,11 +165,7 @@ class Evidence(ByContent):
             lines.append(
                 [self[name].label, *("-" if v is None else f.format(v) for f, v in cells)]
             )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
-            for cells in lines
-        )
+        return "\n".join(aligned(lines, "<" + ">" * len(forms)))
 
     def reading(self) -> str:
         """Returns what the table says, in words with its numbers.

@@ -2,7 +2,6 @@
 
 __all__ = ["HEADER", "Anomalies", "anomalies"]
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,12 +20,15 @@ from pyrovae.posteriors.scores import (
     TRUSTED,
     ScoreOptions,
     check_rows,
+    doubted,
     held,
     scored,
     scorer,
+    trusted,
 )
 from pyrovae.rng import draw_seed, stream_seed
 from pyrovae.storage import line_of_csv
+from pyrovae.text import aligned
 from pyrovae.threads import one_at_a_time
 
 STREAM = 51  # of random numbers, and the one that follows
@@ -100,7 +102,7 @@ class Anomalies(ByContent):
     @property
     def trusted(self) -> Tensor:
         """Where nothing speaks against the score as -log P(x), `(N,)`."""
-        return torch.tensor([word in TRUSTED for word in self.verdict])
+        return trusted(self.verdict)
 
     @property
     def columns(self) -> Tensor | None:
@@ -143,10 +145,10 @@ class Anomalies(ByContent):
             f"Of data like those of the calibration {rate:.1%} are flagged in the mean; the "
             f"{len(self.calibration):,} of this one make it {rate:.1%} +- {spread:.1%}.",
         ]
-        if words := Counter(w for w in self.verdict if w not in TRUSTED):
-            which = "; ".join(f"{word}: {count:,}" for word, count in words.items())
+        count, which = doubted(self.verdict)
+        if count:
             lines.append(
-                f"Of {words.total():,} data, {int((self.flagged & ~self.trusted).sum()):,} of the "
+                f"Of {count:,} data, {int((self.flagged & ~self.trusted).sum()):,} of the "
                 f"odd, the score may exceed -{self.target} by more than its error ({which}): the "
                 "rate holds all the same, but what is odd may be how they were estimated."
             )
@@ -178,12 +180,7 @@ class Anomalies(ByContent):
             said = "odd" if flagged[i] else "", self.verdict[i], ", ".join(parts)
             numbers = f"{self.score[i]:.3f}", f"{self.std_error[i]:.3f}", f"{p[i]:.3g}"
             lines.append((f"{i if index is None else index[i]}", *numbers, *said))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = (*[str.rjust] * 4, *[str.ljust] * 3)
-        return "\n".join(
-            "  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return "\n".join(aligned(lines, ">>>><<<"))
 
     def to_csv(self, index: Sequence[object] | None = None) -> list[str]:
         """Returns a row a datum as lines of CSV; the first line names the columns.

@@ -2,7 +2,6 @@
 
 __all__ = ["HEADER", "Classified", "labels_of"]
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, log
@@ -15,9 +14,10 @@ from pyrovae.checks import shown
 from pyrovae.equality import ByContent
 from pyrovae.evidence.reductions import VERDICTS
 from pyrovae.posteriors.anomalies import Anomalies
-from pyrovae.posteriors.scores import TRUSTED
+from pyrovae.posteriors.scores import TRUSTED, doubted, trusted
 from pyrovae.posteriors.tempering import tempered
 from pyrovae.storage import line_of_csv
+from pyrovae.text import aligned
 
 UNTOLD = "cannot be told"
 SURE = 4  # standard errors by which a class has to be ahead
@@ -120,7 +120,7 @@ class Classified(ByContent):
     @property
     def trusted(self) -> Tensor:
         """Where nothing speaks against the probabilities, `(N,)`."""
-        return torch.tensor([word in TRUSTED for word in self._worth])
+        return trusted(self._worth)
 
     @property
     def _worth(self) -> list[str]:
@@ -243,9 +243,9 @@ class Classified(ByContent):
             )
         else:
             lines += self._calibrated(self.anomalies)
-        if words := Counter(w for w in self.verdict if w not in TRUSTED):
-            which = "; ".join(f"{word}: {count:,}" for word, count in words.items())
-            lines.append(f"Of {words.total():,} data the class is open to doubt ({which}).")
+        count, which = doubted(self.verdict)
+        if count:
+            lines.append(f"Of {count:,} data the class is open to doubt ({which}).")
         return "\n".join(lines)
 
     def _calibrated(self, odd: Anomalies) -> list[str]:
@@ -290,12 +290,7 @@ class Classified(ByContent):
             numbers = f"{probability:.3f}", f"{error:.3f}", then, f"{log_p_x:.3f}"
             said = "" if p is None else f"{p:.3g}", "none of these" if none else "", verdict
             lines.append((f"{row}", f"{name}", *numbers, *said))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = (*[str.rjust] * 7, *[str.ljust] * 2)
-        return "\n".join(
-            "  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return "\n".join(aligned(lines, ">>>>>>><<"))
 
     def to_csv(
         self, index: Sequence[object] | None = None, names: Sequence[object] | None = None

@@ -2,7 +2,6 @@
 
 __all__ = ["Generated", "generate"]
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.models.base import Generates, Model, Samples
 from pyrovae.posteriors.draws import posterior
 from pyrovae.posteriors.nearest import among, nearest
-from pyrovae.posteriors.scores import TRUSTED, held
+from pyrovae.posteriors.scores import doubted, held
 from pyrovae.posteriors.two_sample import TwoSample, two_sample
 from pyrovae.program import inspect, observes_data
 from pyrovae.rng import draw_seed, stream_seed
@@ -122,10 +121,10 @@ class Generated(ByContent):
                 f"nearest {NEAR:.0%} of training rows do, where {new}. {copies:,} are copies, "
                 f"which {(usual == 0).double().mean():.1%} of the training rows are of each other."
             )
-        if words := Counter(w for w in self.verdict or () if w not in TRUSTED):
-            which = "; ".join(f"{word}: {count:,}" for word, count in words.items())
+        count, which = doubted(self.verdict or ())
+        if count:
             lines.append(
-                f"Of {words.total():,} the draws of z given their datum are not to be trusted "
+                f"Of {count:,} the draws of z given their datum are not to be trusted "
                 f"({which}): they are new data all the same, but may be far from it."
             )
         return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 __all__ = ["HEADER", "Ordered", "order"]
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +17,11 @@ from pyrovae.evidence.confirmed import ROUNDING
 from pyrovae.evidence.estimators.base import Estimator
 from pyrovae.evidence.reductions import interval
 from pyrovae.posteriors.draws import Function, posterior
-from pyrovae.posteriors.scores import TRUSTED, ScoreOptions, held, scored, scorer
+from pyrovae.posteriors.scores import ScoreOptions, doubted, held, scored, scorer, trusted
 from pyrovae.program import Values
 from pyrovae.rng import draw_seed
 from pyrovae.storage import line_of_csv
+from pyrovae.text import aligned
 from pyrovae.threads import one_at_a_time
 
 HEADER = "row,value,std_error,spread,rank,low,high,verdict"
@@ -84,7 +84,7 @@ class Ordered(ByContent):
     @property
     def known(self) -> Tensor:
         """Whose rank is known as its interval says, `(N,)`: where the verdict is trusted."""
-        return torch.tensor([word in TRUSTED for word in self.verdict])
+        return trusted(self.verdict)
 
     @property
     def rank(self) -> Tensor:
@@ -172,10 +172,10 @@ class Ordered(ByContent):
                 f"{spread.median():.3f} in the median, is how far a datum leaves it open. Which "
                 "way it runs is arbitrary."
             )
-        if words := Counter(w for w in self.verdict if w not in TRUSTED):
-            which = "; ".join(f"{word}: {count:,}" for word, count in words.items())
+        count, which = doubted(self.verdict)
+        if count:
             lines.append(
-                f"Of {words.total():,} data the value is not to be trusted ({which}): their rank "
+                f"Of {count:,} data the value is not to be trusted ({which}): their rank "
                 "is not known, and all other intervals leave room for them."
             )
         return "\n".join(lines)
@@ -197,12 +197,7 @@ class Ordered(ByContent):
             wide = "-" if spread is None else f"{spread[i]:.3f}"
             rank, between = (rank, between) if known[i] else ("?", "?")
             lines.append((rank, between, name, *numbers, wide, self.verdict[i]))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = [str.rjust] * (len(widths) - 1) + [str.ljust]
-        return "\n".join(
-            "  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return "\n".join(aligned(lines, ">>>>>><"))
 
     def to_csv(self, index: Sequence[object] | None = None) -> list[str]:
         """Returns a row a datum as lines of CSV in their order; the first line names the columns.
@@ -293,8 +288,7 @@ def order(
     value, error, verdict, reach, target, *_ = found
     if value.isnan().any():
         raise ValueError(f"{target} is NaN of some data, which has no rank; draw more")
-    trusted = torch.tensor([word in TRUSTED for word in verdict])
-    low, high = places(value, reach, trusted, shared=found.shared)
+    low, high = places(value, reach, trusted(verdict), shared=found.shared)
     return Ordered(value, error, verdict, low, high, float(prob), target, found.spread)
 
 

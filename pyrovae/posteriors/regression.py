@@ -2,7 +2,6 @@
 
 __all__ = ["Regressed", "regress"]
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
@@ -15,7 +14,7 @@ from pyrovae.checks import check_gaps_tell_nothing, shown
 from pyrovae.equality import ByContent
 from pyrovae.posteriors.draws import PosteriorOptions
 from pyrovae.posteriors.imputation import ends, given_seen
-from pyrovae.posteriors.scores import TRUSTED
+from pyrovae.posteriors.scores import doubted, trusted
 from pyrovae.storage import line_of_csv
 from pyrovae.threads import one_at_a_time
 
@@ -57,7 +56,7 @@ class Regressed(ByContent):
     @property
     def trusted(self) -> Tensor:
         """Where nothing speaks against the draws of z, `(N,)`."""
-        return torch.tensor([word in TRUSTED for word in self.verdict])
+        return trusted(self.verdict)
 
     def interval(self, prob: float = 0.95) -> tuple[Tensor, Tensor]:
         """Returns both ends of an interval for each y, `(N,)`: quantiles of its draws.
@@ -145,9 +144,9 @@ class Regressed(ByContent):
                 f"absolute error {found['mae']:.4g}, CRPS {found['crps']:.4g}; "
                 f"{found['coverage']:.1%} lie in their {prob:.0%} intervals."
             )
-        if words := Counter(w for w in self.verdict if w not in TRUSTED):
-            which = "; ".join(f"{word}: {count:,}" for word, count in words.items())
-            lines.append(f"Of {words.total():,} the draws are not to be trusted ({which}).")
+        count, which = doubted(self.verdict)
+        if count:
+            lines.append(f"Of {count:,} the draws are not to be trusted ({which}).")
         return "\n".join(lines)
 
     def to_csv(

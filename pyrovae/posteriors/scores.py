@@ -6,15 +6,19 @@ __all__ = [
     "ScoreOptions",
     "badness",
     "check_rows",
+    "doubted",
     "held",
     "scored",
     "scorer",
+    "trusted",
 ]
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyrovae.checks import may_be_missing, shown
@@ -148,6 +152,17 @@ def scored(
     run: dict[str, Any] = {k: v for k, v in options.items() if k != "num_particles"}
     found = evaluate(*pair, *data, estimators=[asked], seed=seed, **run)
     return found[asked.name], found.target
+
+
+def trusted(words: Sequence[str]) -> Tensor:
+    """Returns which verdicts say that nothing speaks against a number, `(N,)`."""
+    return torch.tensor([word in TRUSTED for word in words])
+
+
+def doubted(words: Sequence[str]) -> tuple[int, str]:
+    """Returns how many verdicts speak against a number, and which: "use ais: 2; a bound: 1"."""
+    found = Counter(word for word in words if word not in TRUSTED)
+    return found.total(), "; ".join(f"{word}: {count:,}" for word, count in found.items())
 
 
 def badness(word: str) -> float:

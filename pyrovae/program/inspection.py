@@ -20,6 +20,7 @@ from pyrovae.program.masks import check_masks
 from pyrovae.program.points import check_common, condition_on_points
 from pyrovae.program.sites import Site, base, is_factor, observes_data, vectorized
 from pyrovae.program.trials import check_own_values, check_rows, check_steady, choose_particles
+from pyrovae.text import aligned
 from pyrovae.threads import one_at_a_time
 
 SLOWLY = "the program runs one particle at a time, slowly: it {}"
@@ -327,7 +328,4 @@ def _table(program: Program) -> tuple[str, ...]:
             rows.append(
                 (who, s["name"], kind, type(base(fn)).__name__, *shapes, f"plates {plates}")
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return tuple(
-        "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-    )
+    return tuple(aligned(rows, "<" * 7))

@@ -31,12 +31,15 @@ def render_comparison(found: Comparison, a: str, b: str) -> str:
         "picture.html", caption=caption, url=plots.as_url(figure), words=figure.get_label()
     )
     order = found.difference.argsort(descending=True, stable=True)
+    words = found.a.verdict(), found.b.verdict()
     sections = [
         ("means", "Both means and the difference", _table("Means", MEANS, _means(found)) + picture)
     ]
     for name, rows in (("a", order[:MOST]), ("b", order.flip(0)[:MOST])):
         heading = f"The data that speak most for {name}"
-        table = _table(heading, DATA, [_datum(found, i) for i in rows.tolist()])
+        table = _table(
+            heading, DATA, [[*_datum(found, i), *(w[i] for w in words)] for i in rows.tolist()]
+        )
         sections.append((f"for-{name}", heading, table))
     lines = signed(found.reading()).splitlines()[1:]  # the head says the first
     head = {"found": found, "a": a, "b": b, "lines": lines}
@@ -66,7 +69,7 @@ def _means(found: Comparison) -> list[list[str]]:
 
 
 def _datum(found: Comparison, i: int) -> list[str]:
-    """Returns what is known of a datum: the difference, its error, both values and verdicts.
+    """Returns what is known of a datum: its number, the difference, its error, both values.
 
     Args:
         found: The comparison.
@@ -75,5 +78,4 @@ def _datum(found: Comparison, i: int) -> list[str]:
     sides = found.a, found.b
     error = hypot(*(e.std_error[i].item() for e in sides))
     values = [number(e.value[i].item(), ".3f") for e in sides]
-    numbers = [number(found.difference[i].item(), "+.3f"), number(error, ".4f"), *values]
-    return [f"{i}", *numbers, *(e.verdict()[i] for e in sides)]
+    return [f"{i}", number(found.difference[i].item(), "+.3f"), number(error, ".4f"), *values]
