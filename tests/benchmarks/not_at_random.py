@@ -30,11 +30,11 @@ def white(path):
     return x, gaps
 
 
-def ours(y, seed, cls, z_dim, steps, decay, **config):
+def ours(y, seed, cls, z_dim, hidden, steps, decay, **config):
     """Means of what is missing, by weights."""
     x = torch.tensor(y, dtype=torch.float32)
     torch.manual_seed(seed)
-    model = cls(x.shape[1], z_dim, (32,), **config).start_at(x)
+    model = cls(x.shape[1], z_dim, (hidden,), **config).start_at(x)
     pv.svi.fit(
         *(model.model, model.guide, x),
         num_epochs=max(1, round(steps / (len(x) / 128))),
@@ -57,6 +57,7 @@ def main():
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=3_000)
     p.add_argument("--z-dim", type=int, default=10)
+    p.add_argument("--hidden", type=int, default=32)
     p.add_argument("--decay", type=float, default=500)
     p.add_argument("--only", nargs="*", default=[], help="some of ours alone")
     args = p.parse_args()
@@ -80,7 +81,8 @@ def main():
             continue
         start, errors = time.perf_counter(), []
         for seed in range(args.seeds):
-            mean = ours(y, seed, cls, args.z_dim, args.steps, args.decay, **config)
+            sizes = args.z_dim, args.hidden, args.steps, args.decay
+            mean = ours(y, seed, cls, *sizes, **config)
             errors.append(np.square(mean - x)[gaps].mean() ** 0.5)
         seconds = (time.perf_counter() - start) / args.seeds
         told = " ".join(f"{e:.4f}" for e in errors)
