@@ -148,9 +148,22 @@ def nan_is_missing(*names: str, informs: str = "") -> Callable[[F], F]:
         names: Of arguments.
         informs: The site of what is missing, in a model whose gaps tell of it: one of values that
             are missing not at random.
+
+    Raises:
+        TypeError: If a name is none, as where the parentheses are left out.
+        ValueError: If the model has no argument of that name.
     """
+    if wrong := [n for n in names if not isinstance(n, str)]:
+        raise TypeError(
+            f'nan_is_missing takes names of arguments, not {wrong[0]!r}; write @nan_is_missing("x")'
+        )
 
     def marked(fn: F) -> F:
+        known = list(signature(fn).parameters)
+        if absent := [n for n in names if n not in known]:
+            raise ValueError(
+                f"the model has no argument {absent[0]!r}; name one of {', '.join(known)}"
+            )
         vars(fn).update(nan_is_missing=names, gaps_inform=informs)
         return fn
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.checks import nan_is_missing
 
 
 @pytest.mark.parametrize("size", [True, 0, -1, 1.5, "3", np.float64(2.0), np.bool_(True)])
@@ -133,3 +134,15 @@ def test_options_of_another_kind():
             pv.svi.fit(*program, x, resume=state)
     with pytest.raises(ValueError, match="holds inf at row 1, column 2, or a number that"):
         pv.evaluate(*program, torch.where(torch.arange(12).reshape(3, 4) == 6, torch.inf, x))
+
+
+def test_what_is_marked_for_missing_values_is_an_argument():
+    with pytest.raises(TypeError, match="takes names of arguments"):
+
+        @nan_is_missing
+        def bare(x): ...
+
+    with pytest.raises(ValueError, match="no argument 'y'; name one of x, z"):
+
+        @nan_is_missing("x", "y")
+        def other(x, z): ...
