@@ -155,7 +155,8 @@ def nan_is_missing(*names: str, informs: str = "") -> Callable[[F], F]:
     """
     if wrong := [n for n in names if not isinstance(n, str)]:
         raise TypeError(
-            f'nan_is_missing takes names of arguments, not {wrong[0]!r}; write @nan_is_missing("x")'
+            f"nan_is_missing takes names of arguments, not {wrong[0]!r}; give them, as in "
+            '@nan_is_missing("x")'
         )
 
     def marked(fn: F) -> F:

@@ -3,9 +3,9 @@
 __all__ = ["VAEAnomaly", "VAEDensity", "VAEImputer"]
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, inf, log
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,10 +22,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
+from pyrovae.data.tables import TableFile, coded, decoded, filled_in
 from pyrovae.distributions import seen
+from pyrovae.likelihoods.columns import Column, Columns
 from pyrovae.models.table import TableVAE
+from pyrovae.program.sites import base
 from pyrovae.rng import seeded, stream_seed
+from pyrovae.side_by_side import SideBySide
 from pyrovae.svi.fitting import fit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 STREAM = 61  # of random numbers, and the one that follows
@@ -38,11 +45,11 @@ class Draws(NamedTuple):
     """Draws of a block's posterior, with their weights.
 
     Attributes:
-        mean: E[X|z] at each, `(S, n, D)`.
+        given: P(X|z) at each, of batch shape `(S, n, D)`.
         log_w: Their log-weights, `(S, n)`, nats.
     """
 
-    mean: Tensor
+    given: SideBySide
     log_w: Tensor
 
 
@@ -57,6 +64,7 @@ class _OfTables(BaseEstimator):
         num_particles: int = 1_000,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         self.z_dim = z_dim
         self.hidden_dims = hidden_dims
@@ -64,6 +72,7 @@ class _OfTables(BaseEstimator):
         self.num_particles = num_particles
         self.random_state = random_state
         self.verbose = verbose
+        self.columns = columns
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -79,9 +88,16 @@ class _OfTables(BaseEstimator):
         return state
 
     def _checked(self, X: ArrayLike, *, reset: bool = False) -> Tensor:
-        """Returns X as float64, `(N, D)`, NaN where it is missing."""
+        """Returns X as float64, `(N, D)`, NaN where it is missing.
+
+        Args:
+            X: A table, of mixed columns where `columns` are given.
+            reset: Whether it is what is learned from.
+        """
         if not reset:
             check_is_fitted(self)
+        if self.columns is not None:
+            return self._coded(X, reset)
         x = validate_data(
             self,
             X,  # pyright: ignore[reportArgumentType]  # inferred from a default of its own
@@ -90,7 +106,34 @@ class _OfTables(BaseEstimator):
             ensure_all_finite="allow-nan",
             ensure_min_samples=2 if reset else 1,
         )
-        return torch.tensor(x)
+        rows = torch.tensor(x)
+        if reset:
+            self.columns_ = tuple(Column(str(d), "real") for d in range(rows.shape[1]))
+        return rows
+
+    def _coded(self, X: Any, reset: bool) -> Tensor:
+        """Returns the numbers of a DataFrame of mixed columns, `(N, D)`, NaN where one is missing.
+
+        Args:
+            X: The DataFrame.
+            reset: Whether its columns are what is learned from.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        if not hasattr(X, "columns"):
+            raise TypeError(
+                f"columns are given, and X is a {type(X).__name__}; give a DataFrame, or leave "
+                "columns out"
+            )
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        frame = X.rename(columns=str)
+        if reset:
+            table = TableFile(frame, self.columns)
+            self.columns_, x = table.columns, table.rows.x[:]
+        else:
+            x = coded(frame, self.columns_, "X")
+        return x.double()
 
     def _fit(self, x: Tensor, random: np.random.RandomState) -> None:
         """Trains `model_` with x `(N, D)`, and draws the noise of all weights.
@@ -110,7 +153,8 @@ class _OfTables(BaseEstimator):
         n, d = x.shape
         z_dim = max(1, min(20, d - 1)) if self.z_dim is None else self.z_dim
         with seeded(seed, STREAM):
-            model = TableVAE(d, z_dim, self.hidden_dims).double().start_at(x)
+            family = Columns(self.columns_)
+            model = TableVAE(d, z_dim, self.hidden_dims, family).double().start_at(x)
         batch_size = min(n, BATCH)
         fit(
             model.model,
@@ -142,7 +186,9 @@ class _OfTables(BaseEstimator):
             p = model.decode(z)
             log_p = seen(p, rows, model.likelihood.filler).log_prob(rows)
             log_w = model.prior(rows).log_prob(z) + log_p - q.log_prob(z)
-            yield rows, Draws(p.mean, log_w)
+            given = base(p)
+            assert isinstance(given, SideBySide)
+            yield rows, Draws(given, log_w)
 
     def _log_p(self, x: Tensor) -> Array:
         """Returns the estimate of log P(X) of each row of x `(N, D)`, `(N,)`, nats."""
@@ -151,7 +197,7 @@ class _OfTables(BaseEstimator):
 
 
 class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
-    r"""The density of rows of numbers, log P(X) in nats, by a `TableVAE`; NaN is missing.
+    r"""The density of rows of a table, log P(X) in nats, by a `TableVAE`; NaN is missing.
 
     .. math::
         \log P(x_n) \approx \log \frac{1}{S} \sum_s \frac{P(x_n, z_{ns})}{Q(z_{ns} \mid x_n)},
@@ -164,8 +210,9 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
     `pv.evaluate(d.model_.model, d.model_.guide, torch.tensor(X))`.
 
     Columns are standardised inside the density, so that nats are those of X as it is given; of
-    a row with gaps the density is that of what is there. Numbers are float64. A constant column
-    has no scale of its own, and is given the unit 1; no column's sigma given z is below 1 % of its
+    mixed `columns` each has the family of its kind, see `pyrovae.likelihoods.Columns`. Of a row
+    with gaps the density is that of what is there. Numbers are float64. A constant column has no
+    scale of its own, and is given the unit 1; no column's sigma given z is below 1 % of its
     standard deviation.
 
     Args:
@@ -175,9 +222,13 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
         num_particles: S.
         random_state: Fixes training and points; `None` draws anew in each `fit`.
         verbose: Show a bar while training, where it is not 0.
+        columns: What the columns of a DataFrame are, by name, as `pyrovae.data.load` takes it:
+            kinds, or "index", "label", "ignore"; what is not named is guessed, `{}`: all. `None`:
+            X is rows of numbers.
 
     Attributes:
         model_: The `TableVAE`, float64.
+        columns_: What its columns are, a `pyrovae.likelihoods.Column` each.
         noise_: The points, `(S, z_dim)`.
         n_features_in_: D.
         feature_names_in_: Its columns' names, where `fit` was given such.
@@ -224,8 +275,8 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> Array:
-        """Returns rows drawn from the model, `(n_samples, D)`.
+    ) -> "Array | pd.DataFrame":
+        """Returns rows drawn from the model, `(n_samples, D)`, as `fit` was given such.
 
         Args:
             n_samples: How many.
@@ -233,7 +284,8 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
         """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        return self.model_.sample(n_samples, seed=seed).numpy()
+        x = self.model_.sample(n_samples, seed=seed)
+        return x.numpy() if self.columns is None else decoded(x, self.columns_)
 
     @torch.no_grad()
     def transform(self, X: ArrayLike) -> Array:
@@ -251,7 +303,7 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
 
 
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _OfTables):
-    r"""Fills the gaps of rows of numbers, NaN, with what a `TableVAE` expects given the rest.
+    r"""Fills the gaps of rows, NaN, with what a `TableVAE` expects given the rest.
 
     .. math::
         E[x_{\text{missing}} \mid x_{\text{seen}}] \approx
@@ -259,7 +311,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _OfTables):
         \bar w_{ns} \propto P(x_{\text{seen}}, z_{ns}) / Q(z_{ns} \mid x_{\text{seen}})
 
     with draws as of `VAEDensity`, for values that are missing at random. What `fit` has learned
-    serves other rows too. Draws and intervals, and rows of mixed columns: `pyrovae.impute`.
+    serves other rows too. Of classes, in mixed `columns`, it is the most probable. Draws and
+    intervals: `pyrovae.impute`.
 
     Args:
         z_dim: Latent dimensions; `None`: D - 1, at least 1 and 20 at most.
@@ -268,9 +321,13 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _OfTables):
         num_particles: S.
         random_state: Fixes training and points; `None` draws anew in each `fit`.
         verbose: Show a bar while training, where it is not 0.
+        columns: What the columns of a DataFrame are, by name, as `pyrovae.data.load` takes it:
+            kinds, or "index", "label", "ignore"; what is not named is guessed, `{}`: all. `None`:
+            X is rows of numbers.
 
     Attributes:
         model_: The `TableVAE`, float64.
+        columns_: What its columns are, a `pyrovae.likelihoods.Column` each.
         noise_: The points, `(S, z_dim)`.
         n_features_in_: D.
         feature_names_in_: Its columns' names, where `fit` was given such.
@@ -299,13 +356,20 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _OfTables):
         self._fit(self._checked(X, reset=True), check_random_state(self.random_state))
         return self
 
-    def transform(self, X: ArrayLike) -> Array:
-        """Returns X `(N, D)` with its gaps filled in."""
-        parts = [
-            torch.where(rows.isnan(), (d.log_w.softmax(0).unsqueeze(-1) * d.mean).sum(0), rows)
-            for rows, d in self._blocks(self._checked(X))
-        ]
-        return torch.cat(parts).numpy()
+    def transform(self, X: ArrayLike) -> "Array | pd.DataFrame":
+        """Returns X `(N, D)` with its gaps filled in, a DataFrame where `columns` are given."""
+        x = self._checked(X)
+        parts = []
+        for rows, d in self._blocks(x):
+            share = d.log_w.softmax(0).unsqueeze(-1)
+            best = d.given.told((share * d.given.summary).sum(0))
+            parts.append(torch.where(rows.isnan(), best, rows))
+        whole = torch.cat(parts)
+        if self.columns is None:
+            return whole.numpy()
+        frame: Any = X
+        found = filled_in(frame.rename(columns=str), x.isnan(), whole, self.columns_)
+        return found.set_axis(frame.columns, axis=1)
 
 
 class VAEAnomaly(OutlierMixin, _OfTables):
@@ -324,6 +388,9 @@ class VAEAnomaly(OutlierMixin, _OfTables):
         num_particles: S.
         random_state: Fixes which rows are kept, training and points; `None` draws anew.
         verbose: Show a bar while training, where it is not 0.
+        columns: What the columns of a DataFrame are, by name, as `pyrovae.data.load` takes it:
+            kinds, or "index", "label", "ignore"; what is not named is guessed, `{}`: all. `None`:
+            X is rows of numbers.
         false_alarms: The rate, between 0 and 1; 1 / rate - 1 rows are kept at least, if that
             is no more than half of them. With fewer nothing can be flagged, which is warned of.
 
@@ -353,8 +420,10 @@ class VAEAnomaly(OutlierMixin, _OfTables):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
         false_alarms: float = 0.05,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(z_dim, hidden_dims, num_steps, num_particles, random_state, verbose)
+        training = hidden_dims, num_steps, num_particles, random_state, verbose
+        super().__init__(z_dim, *training, columns)
         self.false_alarms = false_alarms
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:

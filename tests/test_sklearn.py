@@ -200,3 +200,85 @@ def test_too_few_rows_to_flag_any():
         odd = VAEAnomaly(**FEW).fit(x)
     assert odd.offset_ == -np.inf
     assert (odd.predict(100 * x) == 1).all()
+
+
+@pytest.fixture(scope="module")
+def people():
+    """A table of mixed columns, one of no use; its rows have names, and a fifth is missing."""
+    g = np.random.default_rng(0)
+    t = g.normal(size=200)
+    table = {
+        "height": 170 + 8 * t + 3 * g.normal(size=200),
+        "income": np.exp(7 + t / 2 + g.normal(size=200) / 3),
+        "visits": g.poisson(np.exp(2 + t / 2)),
+        "city": np.where(t + g.normal(size=200) > 0, "Oslo", g.choice(["Bern", "Rome"], 200)),
+        "smokes": t > 0,
+        "note": "as told",
+    }
+    whole = pd.DataFrame(table, index=pd.Index([f"p{i}" for i in range(200)], name="who"))
+    return whole, whole.mask(g.random(whole.shape) < 0.2)
+
+
+MIXED = {"num_steps": 60, "num_particles": 4_000, "random_state": 0, "columns": {"note": "ignore"}}
+
+
+def test_gaps_of_mixed_columns_are_filled_in_by_what_is_expected(people):
+    """As `pv.impute` fills them in, by draws of its own; all else stands as it was."""
+    _, holes = people
+    imputer = VAEImputer(**MIXED).fit(holes)
+    kinds = [c.kind for c in imputer.columns_]
+    assert kinds == ["real", "positive", "count", "categorical", "binary"]
+    found = imputer.transform(holes)
+    assert list(found.columns) == list(holes.columns)
+    assert found.index.equals(holes.index)
+    assert found.drop(columns="note").notna().all(axis=None)
+    assert found["note"].equals(holes["note"])
+    pd.testing.assert_frame_equal(found.where(holes.notna()), holes, check_dtype=False)
+
+    x = imputer._checked(holes[:80])
+    vae = imputer.model_
+    options = {"num_particles": 4_000, "num_temperatures": 0, "num_draws": 200, "seed": 0}
+    theirs = pv.impute(vae.model, vae.guide, x, **options)
+    ours = imputer._checked(found[:80])
+    off = ((ours - theirs.mean) / theirs.draws.std(0).clamp(min=1e-9))[theirs.gaps[:, 0], 0]
+    assert off.abs().max() < 0.15  # of a posterior standard deviation, of 4,000 draws each
+    alike = (ours == theirs.mean)[:, 3:][theirs.gaps[:, 3:]]
+    assert alike.double().mean() > 0.95
+
+
+def test_the_density_of_mixed_columns_is_that_of_importance_sampling(people):
+    whole, holes = people
+    density = VAEDensity(**MIXED).fit(holes)
+    x = density._checked(whole[:40])
+    found = density.score_samples(whole[:40])
+    vae = density.model_
+    table = pv.importance_sampling(vae.model, vae.guide, x, num_particles=4_000, seed=0)
+    error = table.std_error().numpy() * sqrt(2)
+    assert (abs(found - table.log_evidence().numpy()) < 5 * error + 1e-9).all()
+    made = density.sample(5, random_state=0)
+    assert list(made.columns) == ["height", "income", "visits", "city", "smokes"]
+    assert set(made["city"]) <= {"Bern", "Oslo", "Rome"}
+    again = pickle.loads(pickle.dumps(density))
+    assert (again.score_samples(whole[:40]) == found).all()
+    latents = density.set_output(transform="pandas").transform(whole[:3])
+    assert list(latents.index) == ["p0", "p1", "p2"]
+
+
+def test_odd_rows_of_mixed_columns(people):
+    whole, _ = people
+    odd = VAEAnomaly(**MIXED).fit(whole)
+    other = whole[:1].assign(height=20.0, visits=900)
+    assert odd.predict(pd.concat([whole[:1], other])).tolist() == [1, -1]
+
+
+def test_a_table_of_mixed_columns_that_cannot_be_taken(people):
+    whole, holes = people
+    imputer = VAEImputer(**MIXED | {"num_steps": 2}).fit(holes)
+    with pytest.raises(TypeError, match="X is a ndarray; give a DataFrame, or leave columns out"):
+        imputer.transform(whole.to_numpy())
+    with pytest.raises(ValueError, match="'city' is 'Paris' in row 0 of X, and is known to be of"):
+        imputer.transform(whole.assign(city="Paris"))
+    with pytest.raises(ValueError, match="yet now missing:\n- city"):
+        imputer.transform(whole.drop(columns="city"))
+    with pytest.raises(ValueError, match="'note' is 'as told' in all rows; say note: ignore"):
+        VAEImputer(columns={}).fit(whole)

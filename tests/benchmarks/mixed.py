@@ -1,10 +1,10 @@
 """Error of hidden cells by kind of column, tables of mixed columns: `pv.TableVAE` beside others.
 
 FOLDER is one of HI-VAE's: data.csv without names, data_types.csv with a kind for each column, and
-which cells are hidden, Missing20_1.csv and Missing50_1.csv, row and column from 1. Errors are those
-of Nazabal et al. (2018): of numbers the root of the mean square, of ordinal columns the mean
-distance of levels, both as a share of the column's range; of others the share that is wrong. Means
-over the columns of a kind; docs/tables.md.
+which cells are hidden, Missing20_1.csv and Missing50_1.csv, row and column from 1. Errors are
+those of Nazabal et al. (2018): of numbers the root of the mean square, of ordinal columns the
+mean distance of levels, both as a share of the column's range; of others the share that is wrong.
+Means over the columns of a kind; docs/tables.md.
 """
 
 import argparse
@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn import impute
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.linear_model import BayesianRidge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import BayesianRidge, LogisticRegression
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import pyrovae as pv
 from pyrovae.data.tables import TableFile
@@ -66,45 +64,40 @@ def mean_or_mode(y, kinds):
     return whole
 
 
-def ridge(y, kinds):
-    """Categorical columns as a number 0 or 1 for each class, of which the largest is taken."""
-    parts, places = [], []
-    for d, kind in enumerate(kinds):
-        classes = np.unique(y[~np.isnan(y[:, d]), d]) if kind == "cat" else None
-        hot = y[:, [d]] if classes is None else (y[:, [d]] == classes).astype(float)
-        hot[np.isnan(y[:, d])] = np.nan
-        places.append((classes, sum(p.shape[1] for p in parts), hot.shape[1]))
-        parts.append(hot)
-    method = impute.IterativeImputer(BayesianRidge(), max_iter=20, random_state=0)
-    scale = StandardScaler()
-    whole = scale.inverse_transform(
-        make_pipeline(scale, method).fit_transform(np.concatenate(parts, 1))
-    )
-    columns = []
-    for (classes, start, size), kind in zip(places, kinds, strict=True):
-        u = whole[:, start : start + size]
-        column = u[:, 0] if classes is None else classes[u.argmax(1)]
-        columns.append(np.round(column) if kind == "ordinal" else column)
-    return np.stack(columns, 1)
-
-
-def forests(y, kinds, rounds=5):
-    """MissForest (Stekhoven and Buehlmann, 2012): a forest a column, of its kind, in rounds.
+def chained(regressor, classifier, one_hot):
+    """Each column by the others, classes by a classifier, in rounds (van Buuren, 2007).
 
     scikit-learn's IterativeImputer has one estimator for all columns, and classes are no numbers.
     """
-    gaps, whole = np.isnan(y), mean_or_mode(y, kinds)
-    for _ in range(rounds):
-        for d in np.argsort(gaps.sum(0)):
-            gap = gaps[:, d]
-            if not gap.any():
-                continue
-            cls = RandomForestRegressor if kinds[d] in KINDS else RandomForestClassifier
-            forest = cls(100, max_features="sqrt", n_jobs=-1, random_state=0)
-            others = np.delete(whole, d, 1)
-            forest.fit(others[~gap], y[~gap, d])
-            whole[gap, d] = forest.predict(others[gap])
-    return whole
+
+    def fill(y, kinds, rounds=5):
+        gaps, whole = np.isnan(y), mean_or_mode(y, kinds)
+        for _ in range(rounds):
+            for d in np.argsort(gaps.sum(0)):
+                gap, others = gaps[:, d], [k for k in range(len(kinds)) if k != d]
+                if not gap.any():
+                    continue
+                hot = [k for k in others if kinds[k] == "cat"] if one_hot else []
+                encode = ColumnTransformer(
+                    [("classes", OneHotEncoder(sparse_output=False), hot)],
+                    remainder=StandardScaler(),
+                )
+                x = encode.fit_transform(np.where(np.arange(len(kinds)) == d, 0, whole))
+                method = (regressor if kinds[d] in KINDS else classifier).fit(x[~gap], y[~gap, d])
+                whole[gap, d] = method.predict(x[gap])
+        return whole
+
+    return fill
+
+
+FOREST = {"max_features": "sqrt", "n_jobs": -1, "random_state": 0}
+OTHERS = {
+    "mean or mode": mean_or_mode,
+    "chained ridge": chained(BayesianRidge(), LogisticRegression(max_iter=500), one_hot=True),
+    "missForest": chained(
+        RandomForestRegressor(100, **FOREST), RandomForestClassifier(100, **FOREST), one_hot=False
+    ),
+}
 
 
 def ours(y, kinds, seed, steps):
@@ -145,12 +138,7 @@ def main():
     p.add_argument("--seeds", type=int, default=2, help="trainings of ours")
     p.add_argument("--steps", type=int, default=1_500)
     args = p.parse_args()
-    others = {
-        "mean or mode": mean_or_mode,
-        "iterative ridge": ridge,
-        "missForest": forests,
-    }
-    methods = others | {
+    methods = OTHERS | {
         f"TableVAE, seed {s}": lambda y, kinds, s=s: ours(y, kinds, s, args.steps)
         for s in range(args.seeds)
     }
@@ -164,9 +152,7 @@ def main():
             found = errors(fill(y, kinds), frame, kinds, gaps)
             told = "  ".join(f"{kind} {e:.4f}" for kind, e in found.items())
             seconds = time.perf_counter() - start
-            print(
-                f"{args.folder.name} {share} %  {name:18} {told}  {seconds:.0f} s", flush=True
-            )
+            print(f"{args.folder.name} {share} %  {name:18} {told}  {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
