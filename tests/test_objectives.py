@@ -23,7 +23,16 @@ from pyrovae.program import log_weights
 from pyrovae.rng import seeded
 from pyrovae.svi import objectives
 from pyrovae.svi.objective import known
-from pyrovae.svi.objectives import ELBO, IWAE, STL, AnalyticELBO, BetaELBO, DReG, objective_of
+from pyrovae.svi.objectives import (
+    ELBO,
+    IWAE,
+    STL,
+    AnalyticELBO,
+    BetaELBO,
+    DReG,
+    Trimmed,
+    objective_of,
+)
 from pyrovae.svi.options import Options, Settings
 
 fit = partial(pv.svi.fit, progress=False)
@@ -302,7 +311,41 @@ def test_an_objective_of_ones_own_trains():
     assert learned[1] != learned[0]
 
 
-EACH = [AnalyticELBO(2), BetaELBO(warmup=2, free_nats=0.02), STL(), IWAE(4), DReG(4)]
+EACH = [AnalyticELBO(2), BetaELBO(warmup=2, free_nats=0.02), STL(), IWAE(4), DReG(4), Trimmed(4)]
+
+
+def normal(x):
+    """One normal of all data, without latents: maximum likelihood in closed form."""
+    loc, log_scale = pyro.param("loc", torch.zeros(())), pyro.param("log_scale", torch.zeros(()))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, log_scale.exp()), obs=x)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.1, 90), (0.0, 100)])
+def test_a_share_of_rows_is_ignored(share, kept):
+    """A tenth lies far off: mean and spread are those of the others, exactly, or of all."""
+    x = torch.cat([torch.linspace(-1, 1, 90), torch.linspace(3, 5, 10)])
+    options = {"num_epochs": 500, "batch_size": 100, "lr": 0.05, "lr_schedule": "one-cycle"}
+    fit(normal, None, x, objective=Trimmed(1, share), seed=0, **options)
+    spread, mean = torch.std_mean(x[:kept], correction=0)
+    torch.testing.assert_close(pyro.param("loc"), mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(pyro.param("log_scale").exp(), spread, rtol=1e-5, atol=0)
+
+
+def test_the_rows_that_are_ignored_are_the_least_probable_ones():
+    model, log_p = mixture()
+    x = data(20)
+    value = Trimmed(3, 0.25).per_datum(pv.program.summing_out(model, None, x), None, x)
+    each = log_p(x)
+    assert (value == 0).sum() == 5
+    assert each[value == 0].max() <= each[value != 0].min()
+    torch.testing.assert_close(value[value != 0], each[value != 0])
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.5, math.nan])
+def test_what_is_no_share_of_rows(share):
+    with pytest.raises(ValueError, match="share is .*; give a number from 0 to below 0.5"):
+        Trimmed(share=share)
 
 
 @pytest.mark.usefixtures("compiler")
