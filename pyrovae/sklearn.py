@@ -32,7 +32,7 @@ from pyrovae.side_by_side import SideBySide
 from pyrovae.svi.fitting import fit
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
 
 Array = NDArray[np.float64]
 STREAM = 61  # of random numbers, and the one that follows
@@ -275,7 +275,7 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> "Array | pd.DataFrame":
+    ) -> "Array | DataFrame":
         """Returns rows drawn from the model, `(n_samples, D)`, as `fit` was given such.
 
         Args:
@@ -356,7 +356,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _OfTables):
         self._fit(self._checked(X, reset=True), check_random_state(self.random_state))
         return self
 
-    def transform(self, X: ArrayLike) -> "Array | pd.DataFrame":
+    def transform(self, X: ArrayLike) -> "Array | DataFrame":
         """Returns X `(N, D)` with its gaps filled in, a DataFrame where `columns` are given."""
         x = self._checked(X)
         parts = []
