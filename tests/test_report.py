@@ -17,6 +17,7 @@ import pyrovae as pv
 from pyrovae import report, runs, storage
 from pyrovae.__main__ import main
 from pyrovae.data import Split
+from pyrovae.likelihoods import Column, Columns
 
 pytestmark = pytest.mark.usefixtures("float32")
 EVIL = "</script><script>alert(1)"
@@ -266,6 +267,43 @@ def test_data_without_image_or_label():
     assert data["table"]["shape"] == [1, 12]
     assert "label" not in data["table"]["columns"]
     assert "pareto" not in page
+
+
+def test_rows_of_a_table_are_numbers_and_names_and_no_strips():
+    """What a plane decodes to, by column, and the rows themselves beside their log p(x)."""
+    columns = [
+        Column("height", "real"),
+        Column("verdict", "categorical", ("<b>no", "yes", "maybe")),
+        Column("visits", "count"),
+    ]
+    torch.manual_seed(0)
+    x = torch.stack([torch.randn(20), torch.arange(20) % 3, torch.arange(20) % 7], 1)
+    x[3, 0] = torch.nan
+    vae = pv.TableVAE(3, 2, (4,), Columns(columns)).start_at(x)
+    evidence = pv.evaluate(vae.model, vae.guide, x, num_particles=50, seed=0)
+    page = report.render(vae, Split(x), None, evidence, {}, {}, "a run")
+    data = embedded(page)
+    table = data["table"]["columns"]
+    assert data["table"]["names"][-3:] == ["height", "verdict (X)", "visits"]
+    assert table["height"][:4] == [*(float(f"{v:.5g}") for v in x[:3, 0].tolist()), None]
+    assert table["verdict (X)"][:3] == ["<b>no", "yes", "maybe"]
+    assert table["visits"][:8] == [0, 1, 2, 3, 4, 5, 6, 0]
+    assert data["table"]["thumbnails"] == 0
+    (plane,) = data["explorer"]["planes"]
+    assert "sprite" not in plane
+    assert len(plane["values"]) == plane["size"] ** 2
+    low, high = (torch.tensor(plane[k]) for k in ("low", "high"))
+    corner = torch.stack([low[0], high[1]])[None]  # the first from the left, at the top
+    with torch.no_grad():
+        p = vae.decode(corner).base_dist
+        told = p.told(p.summary)[0]
+    height, verdict, visits = plane["values"][0]
+    assert height == pytest.approx(told[0].item(), rel=1e-4)
+    assert verdict == columns[1].classes[int(told[1])]
+    assert visits == round(told[2].item())
+    assert '<td></td></tr><tr><th scope="row">verdict</th>' in page
+    assert "reconstructions" not in page
+    assert "from the prior: no encoder" not in page
 
 
 def test_commands(capsys):

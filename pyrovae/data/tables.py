@@ -2,6 +2,7 @@
 
 __all__ = [
     "TableFile",
+    "cells",
     "coded",
     "columns_of",
     "decoded",
@@ -392,6 +393,29 @@ def _decoded(u: np.ndarray, column: Column) -> object:
     if column.kind == "count":
         return pd.array(np.round(u.astype(float)), dtype="Int64")
     return u.astype(str).astype(float)  # by the digits that its type has, and no more
+
+
+def cells(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:
+    """Returns the table of numbers X by column, `None` where a value is missing, as JSON has it.
+
+    Numbers have five digits, classes that are no numbers are text.
+
+    Args:
+        x: `(N, D)`, NaN where a value is missing.
+        columns: Of X.
+    """
+    frame = decoded(x, columns)
+    return {name: [_cell(v) for v in frame[name].astype(object)] for name in frame}
+
+
+def _cell(value: Any) -> Any:
+    """Returns one value of `cells`."""
+    if value is None or value is pd.NA or value != value:
+        return None
+    value = _plain(value)
+    if isinstance(value, float):
+        return _plain(float(f"{value:.5g}"))
+    return value if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def filled_in(

@@ -26,10 +26,14 @@ function options(select, texts) {
 const signed = (text) => text.replace("-", "\u2212");
 const fixed = (v, n) => signed((Math.round(v * 10 ** n) / 10 ** n + 0).toFixed(n)); // no -0.00
 
+function plain(value) {
+  if (value === null) return "\u2013";
+  return typeof value === "number" ? signed(String(value)) : value;
+}
+
 function shown(name, i) {
   const value = columns[name][i];
-  if (value === null) return "\u2013";
-  return typeof value === "number" ? name in digits ? fixed(value, digits[name]) : signed(String(value)) : value;
+  return value !== null && name in digits ? fixed(value, digits[name]) : plain(value);
 }
 
 function told(i) {
@@ -62,7 +66,7 @@ if (data.explorer) {
   const sprites = planes.map((plane) => {
     const image = new Image();
     image.addEventListener("load", draw);
-    image.src = plane.sprite;
+    if (plane.sprite) image.src = plane.sprite;
     return image;
   });
   let at = [0.5, 0.5]; // shares of the plane, rightwards and downwards
@@ -150,8 +154,13 @@ if (data.explorer) {
       on.strokeStyle = ink;
       point(on, label, 14, 14, 11);
     }
-    picture.clearRect(0, 0, wide, high);
-    picture.drawImage(sprites[select.value], tile[0] * wide, tile[1] * high, wide, high, 0, 0, wide, high);
+    if (plane.sprite) {
+      picture.clearRect(0, 0, wide, high);
+      picture.drawImage(sprites[select.value], tile[0] * wide, tile[1] * high, wide, high, 0, 0, wide, high);
+    } else {
+      const values = plane.values[tile[1] * size + tile[0]];
+      document.querySelectorAll("#values td").forEach((cell, k) => { cell.textContent = plain(values[k]); });
+    }
     const value = (k, s) => fixed(low[k] + s * (top[k] - low[k]), 2);
     const spot = ([right, below]) => value(0, right) + (plane.names[1] && `, ${value(1, 1 - below)}`);
     decoded.ariaLabel = `E[X|z] at ${spot(grid)}`;

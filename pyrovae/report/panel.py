@@ -19,6 +19,7 @@ from pyrovae.data import Split
 from pyrovae.evidence.estimate import Estimate
 from pyrovae.evidence.results import Evidence
 from pyrovae.latents.summary import Latent, latent
+from pyrovae.likelihoods import Column, Columns
 from pyrovae.models.base import Model
 from pyrovae.plots.figures import Figure, as_url
 from pyrovae.registry import enter, find, import_all
@@ -90,6 +91,12 @@ class Shown:
     def shape(self) -> tuple[int, int] | None:
         """`(height, width)` in which a row of x is drawn: of a model's, if need be, as a strip."""
         return self.image_shape or ((1, self.x.shape[1]) if self.model else None)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the columns of x are, of a model of the rows of a table; of images none."""
+        family = getattr(self.model, "likelihood", None)
+        return family.columns if isinstance(family, Columns) and not self.image_shape else ()
 
     @property
     def pair(self) -> Pair | None:

@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from pyrovae import plots
+from pyrovae.data.tables import cells
+from pyrovae.likelihoods import Column
 from pyrovae.models.base import Decodes, Encodes, HasPrior
 from pyrovae.plots.figures import signed
+from pyrovae.program.sites import base
 from pyrovae.report.panel import Json, Panel, Shown, filled
 from pyrovae.report.sprites import sprite
+from pyrovae.side_by_side import SideBySide
 
 POINTS = 2_000  # drawn, at most
 DECODED = 800_000  # numbers in the images of a plane, at most
@@ -33,16 +37,18 @@ class Explorer(Panel):
 
     def html(self, shown: Shown) -> str:
         """Returns the canvases, which the script of the page draws on."""
-        return filled("explorer.html")
+        return filled("explorer.html", names=[c.name for c in shown.columns])
 
     def data(self, shown: Shown) -> Json:
         """Returns the planes."""
         assert shown.shape
-        planes = _planes(shown.model, shown.x, shown.shape)
+        planes = _planes(shown.model, shown.x, shown.shape, shown.columns)
         return {"shape": shown.shape, "drawn": POINTS, "planes": planes}
 
 
-def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, object]]:
+def _planes(
+    model: object, x: Tensor, shape: tuple[int, int], columns: tuple[Column, ...]
+) -> list[dict[str, object]]:
     r"""Returns the planes of the explorer: the test data on each, and what it decodes to.
 
     A plane is an origin and two axes in latent space: the latent itself where it has one or two
@@ -59,12 +65,13 @@ def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, 
         model: That encodes and decodes.
         x: Test data, `(N, D)`.
         shape: Height and width of an image, H W = D.
+        columns: Of a table, whose rows are no images.
 
     Returns:
         Of each plane the JSON that the script of the page reads: "points" `(N, 2)`, "low" and
             "high"
         of s and t, "size" points a side, and "sprite", the tiles as one picture, by rows from the
-        top.
+        top; of a table "values", what its columns are at each.
     """
     assert isinstance(model, Encodes)
     assert isinstance(model, Decodes)
@@ -96,7 +103,14 @@ def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, 
         steps = torch.linspace(0, 1, size).to(z)[:, None]
         across, up = (low + steps * (high - low)).T
         grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
-        tiles = model.decode(grid.reshape(-1, d)).mean
+        p = model.decode(grid.reshape(-1, d))
+        if columns:
+            given = base(p)
+            assert isinstance(given, SideBySide)
+            told = cells(given.told(given.summary).cpu(), columns)
+            seen = {"values": [list(v) for v in zip(*told.values(), strict=True)]}
+        else:
+            seen = {"sprite": sprite(p.mean, shape, size, x)}
         found.append({
             "title": title,
             "names": names,
@@ -104,7 +118,7 @@ def _planes(model: object, x: Tensor, shape: tuple[int, int]) -> list[dict[str, 
             "low": low.tolist(),
             "high": high.tolist(),
             "size": size,
-            "sprite": sprite(tiles, shape, size, x),
+            **seen,
             "points": [[round(v, 3) for v in p] for p in points.tolist()],
         })  # fmt: skip
     return found

@@ -71,7 +71,15 @@ class Training(Picture):
         return training(shown.history, shown.evidence)
 
 
-class Reconstructions(Picture):
+class OfImages(Picture):
+    """A picture of data, which are images or can be drawn as strips; rows of tables cannot."""
+
+    def has_what_it_needs(self, shown: Shown) -> bool:
+        """Returns whether the model can do what is drawn, and data are no rows of a table."""
+        return super().has_what_it_needs(shown) and not shown.columns
+
+
+class Reconstructions(OfImages):
     """Twelve data, and E[X|z] at the mean of Q(z|X)."""
 
     name: ClassVar[str] = "reconstructions"
@@ -87,7 +95,7 @@ class Reconstructions(Picture):
         return figure
 
 
-class Samples(Picture):
+class Samples(OfImages):
     """E[X|z] for 36 draws of the prior."""
 
     name: ClassVar[str] = "samples"
@@ -100,7 +108,7 @@ class Samples(Picture):
         return samples(shown.model, shown.x, shown.shape)
 
 
-class Conditions(Picture):
+class Conditions(OfImages):
     """Data, and of the Y of each E[X|Y] and draws of X ~ P(X|Y)."""
 
     name: ClassVar[str] = "conditions"

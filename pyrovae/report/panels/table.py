@@ -2,12 +2,14 @@
 
 __all__ = ["Table"]
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from pyrovae.certificate import Certificate
+from pyrovae.data.tables import cells
 from pyrovae.evidence.results import Evidence
 from pyrovae.report import panel
 from pyrovae.report.panel import Json, Panel, Shown, filled
@@ -39,7 +41,8 @@ class Table(Panel):
 
     def data(self, shown: Shown) -> Json:
         """Returns its columns, and one picture of all thumbnails."""
-        return _table(shown.x, shown.y, shown.shape, shown.evidence)
+        found = _table(shown.x, shown.y, None if shown.columns else shown.shape, shown.evidence)
+        return _with_rows(found, cells(shown.x.cpu(), shown.columns)) if shown.columns else found
 
 
 def _table(
@@ -97,6 +100,19 @@ def _table(
         "thumbnails": len(shown),
         "sprite": picture,
     }
+
+
+def _with_rows(table: dict[str, Any], rows: Mapping[str, list[Any]]) -> dict[str, object]:
+    """Returns the columns of the table, and those of the data.
+
+    Args:
+        table: As `_table` returns it.
+        rows: The data; a column of a name that is taken gets another.
+    """
+    taken = table["columns"]
+    more = {f"{n} (X)" if n in taken else n: v for n, v in rows.items()}
+    names = [*table["names"], *more]
+    return {**table, "names": names, "columns": {**taken, **more}}
 
 
 def _rounded(value: float, digits: int) -> float | None:
