@@ -104,13 +104,6 @@ def _planes(
         across, up = (low + steps * (high - low)).T
         grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
         p = model.decode(grid.reshape(-1, d))
-        if columns:
-            given = base(p)
-            assert isinstance(given, SideBySide)
-            told = cells(given.told(given.summary).cpu(), columns)
-            seen = {"values": [list(v) for v in zip(*told.values(), strict=True)]}
-        else:
-            seen = {"sprite": sprite(p.mean, shape, size, x)}
         found.append({
             "title": title,
             "names": names,
@@ -118,10 +111,23 @@ def _planes(
             "low": low.tolist(),
             "high": high.tolist(),
             "size": size,
-            **seen,
+            **(_values(p, columns) if columns else {"sprite": sprite(p.mean, shape, size, x)}),
             "points": [[round(v, 3) for v in p] for p in points.tolist()],
         })  # fmt: skip
     return found
+
+
+def _values(p: TorchDistribution, columns: tuple[Column, ...]) -> dict[str, object]:
+    """Returns "values": what each column is expected to be, of classes the most probable.
+
+    Args:
+        p: P(X|z) of rows of a table, of batch shape `(n,)`.
+        columns: Theirs.
+    """
+    given = base(p)
+    assert isinstance(given, SideBySide)
+    told = cells(given.told(given.summary).cpu(), columns)
+    return {"values": [list(row) for row in zip(*told.values(), strict=True)]}
 
 
 def _kl(model: object, q: TorchDistribution, x: Tensor) -> Tensor | None:
