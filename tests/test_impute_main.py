@@ -71,6 +71,24 @@ def test_a_table_without_gaps_is_the_same_elsewhere(run, capsys):
     assert "whole.csv is there already; name another, or add --over" in capsys.readouterr().err
 
 
+def test_parquet_goes_in_and_out(run):
+    """The same table in both formats has the same rows, and the same values in its gaps."""
+    folder, frame, table = run
+    frame.to_parquet(folder / "holes.parquet", index=False)
+    said = {"who": "index", "notes": "ignore"}
+    parts = [pv.data.load(folder / f"holes.{k}", columns=said).train.x for k in ("csv", "parquet")]
+    torch.testing.assert_close(*parts, rtol=0, atol=0, equal_nan=True)
+    for kind in ("csv", "parquet"):
+        words = f"impute {folder}/run --data {folder}/holes.{kind} --out {folder}/out.{kind}"
+        words += " --num-particles 50 --num-temperatures 0 --overwrite"
+        assert main(words.split()) == 0
+    found = pd.read_parquet(folder / "out.parquet")
+    assert not found.isna().any(axis=None)
+    pd.testing.assert_frame_equal(
+        found, pd.read_csv(folder / "out.csv"), check_dtype=False, rtol=1e-6
+    )
+
+
 def test_what_stood_there_stays_to_the_letter(run):
     """Cells that a parser takes for others: zeros in front, "NA" as a name, 2.50, 3 as 3.0."""
     folder, frame, _ = run
