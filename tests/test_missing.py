@@ -148,3 +148,18 @@ def test_batches_tell_of_what_is_missing_as_tensors_do(linear):
     one, other = (e.protocol for e in found)
     assert one["missing"] == other["missing"]
     assert one["dims"] == other["dims"]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_column_of_which_nothing_is_known_cannot_be_trained_on(linear, loaded):
+    """In data to be evaluated or filled in it may well be missing everywhere."""
+    vae = pv.TableVAE(4, 2)
+    x = torch.randn(20, 4)
+    x[:, 2] = torch.nan
+    data = torch.utils.data.DataLoader(x, batch_size=8) if loaded else x
+    with pytest.raises(ValueError, match="column 2 of x is missing, NaN, in every row, so that"):
+        pv.svi.fit(vae.model, vae.guide, data, valid=x, num_epochs=1, progress=False)
+    x[19, 2] = 0.5
+    pv.svi.fit(vae.model, vae.guide, data, num_epochs=1, progress=False)
+    x[:, 2] = torch.nan
+    assert pv.impute(vae.model, vae.guide, x[:3], num_particles=20, seed=0).mean.isfinite().all()

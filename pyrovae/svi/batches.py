@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyrovae.data.rows import Rows, as_tensors
+from pyrovae.errors import DataError
 from pyrovae.program import bound, check_data, check_observed, is_table
 from pyrovae.rng import seeded, stream_seed
 from pyrovae.svi.distributed import Processes
@@ -105,15 +106,32 @@ class Batches(ABC):
             number: Of the epoch, from 0.
         """
 
-    def check(self, model: Callable[..., object]) -> "Batches":
+    def check(self, model: Callable[..., object], learned: Sequence[int] = ()) -> "Batches":
         """Returns itself, once all rows were run through the model.
 
+        Args:
+            model: A Pyro callable of the data.
+            learned: Numbers of the tensors of which something is to be known in each column.
+
         Raises:
-            DataError: If an observed value is outside its site's support, or not finite.
+            DataError: If an observed value is outside its site's support, or not finite, or a
+                column is missing in all rows.
         """
+        known = {}
         with seeded(0):
             for rows, batch in self.in_order():
                 check_observed(model, *batch, start=int(rows[0]))
+                for i in learned:
+                    there = ~batch[i].isnan().all(0)
+                    known[i] = known[i] | there if i in known else there
+        for i, there in known.items():
+            if not there.all():
+                name = f"data[{i}]" if len(self.first) > 1 else "x"
+                column = ", ".join(map(str, (~there).nonzero()[0].tolist()))
+                raise DataError(
+                    f"column {column} of {name} is missing, NaN, in every row, so that nothing is "
+                    "to be learned of it; leave it out"
+                )
         return self
 
     def _prepared(self, batch: Batch) -> Batch:
@@ -187,8 +205,8 @@ class _Loaded(Batches):
     def first(self) -> Batch:
         return self._first
 
-    def check(self, model: Callable[..., object]) -> Batches:
-        super().check(model)
+    def check(self, model: Callable[..., object], learned: Sequence[int] = ()) -> Batches:
+        super().check(model, learned)
         if not self.num_data:
             raise ValueError("the DataLoader gives no rows; give at least one")
         return self

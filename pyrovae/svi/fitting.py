@@ -164,7 +164,8 @@ def _batches(
 
     Raises:
         ValueError: (mostly a `DataError`) If they are empty, unequal in length, not finite or
-            outside a site's support, or `patience` or `criterion` has no validation data.
+            outside a site's support, a column is missing in every row, or `patience` or
+            `criterion` has no validation data.
     """
     for name in ("patience", "criterion"):
         if getattr(how, name) is not None and valid is None:
@@ -172,7 +173,7 @@ def _batches(
     rows, missing = without_constants(data), may_be_missing(model)
     train = batches(rows, how.batch_size, how.transform, how.device, missing)
     with explained(*arguments(data)):
-        train.check(model)
+        train.check(model, learned=missing)
     if valid is None:
         return train, None
     held_out = batches(without_constants(valid), how.batch_size, None, how.device, missing)
