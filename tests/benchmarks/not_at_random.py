@@ -59,7 +59,7 @@ def main():
     p.add_argument("--z-dim", type=int, default=10)
     p.add_argument("--hidden", type=int, default=32)
     p.add_argument("--decay", type=float, default=500)
-    p.add_argument("--only", nargs="*", default=[], help="some of ours alone")
+    p.add_argument("--only", nargs="*", default=[], help="some of ours, as self, alone")
     args = p.parse_args()
     x, gaps = white(args.path)
     y = np.where(gaps, np.nan, x)
@@ -77,7 +77,7 @@ def main():
     made = {"TableVAE": (pv.TableVAE, {})}
     made |= {f"NotMIWAE, {m}": (pv.NotMIWAE, {"mechanism": m}) for m in ("self", "higher")}
     for name, (cls, config) in made.items():
-        if args.only and name.split()[-1] not in args.only:
+        if not args.seeds or (args.only and name.split()[-1] not in args.only):
             continue
         start, errors = time.perf_counter(), []
         for seed in range(args.seeds):
