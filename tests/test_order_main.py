@@ -57,6 +57,29 @@ def test_rows_stand_in_their_order_under_their_names(folder, monkeypatch, capsys
     assert Path("order.csv").read_text().splitlines() == ours.to_csv(names)
 
 
+def test_another_order_is_compared_with(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    asked = ["order", "run", "--data", "new.csv", "--rows", "1:8", *FEW, "--against", "hidden.npy"]
+    vae = pv.load("run")
+    x = pv.data.load_rows("new.csv", columns=pv.runs.read_run("run").columns)[0].x[1:]
+    ours = pv.order(vae.model, vae.guide, x, estimator=pv.Importance(50), seed=0)
+    hidden = np.array([0.5, *(-ours.value.numpy())])
+    hidden[2] = hidden[1:].min() - 1  # one is out of order, unless it was the highest
+    np.save("hidden.npy", hidden.astype(np.float32))
+    assert main([*asked, "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["spearman"] == pytest.approx(ours.spearman(hidden[1:]))
+    assert found["kendall"] == pytest.approx(ours.kendall(hidden[1:]))
+    assert found["spearman"] < 0
+    assert f"hidden.npy is {found['spearman']:.3f}, Kendall's tau-b" in said.err
+    np.save("hidden.npy", hidden[1:])
+    assert main(asked) == 3
+    assert "hidden.npy is of shape (7,); give a number of each of the 8 rows" in (
+        capsys.readouterr().err
+    )
+
+
 def test_what_is_no_task(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
 

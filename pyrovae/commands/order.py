@@ -46,6 +46,13 @@ def parser() -> "Parser":
         metavar="log_p|D",
         help="log_p, or the number of a dimension of the latents, from 0: its expectation given x",
     )
+    add(
+        "--against",
+        type=str | None,
+        metavar="FILE",
+        help="a .npy with a number of each row, by which they stand in another order: how much "
+        "both agree",
+    )
     add("--prob", type=FACTOR, default=0.95, metavar="X", help="that an interval holds its rank")
     add(
         "--estimator",
@@ -96,18 +103,48 @@ def run(config: "Namespace") -> int:
         data = [chosen(x, config.rows)[:].to(config.device) for x in task.data]
         found = _ordered(config, task.pair, data, None if task.plate == "none" else task.plate)
         names = names_of(config, task).rows or range(len(task.data[0]))
-        index = [names[i] for i in chosen(torch.arange(len(names)), config.rows)[:].tolist()]
+        rows = chosen(torch.arange(len(names)), config.rows)[:]
+        index = [names[i] for i in rows.tolist()]
+    agreed = _agreement(found, config.against, len(names), rows) if config.against else {}
     if config.out:
         storage.write_lines(Path(config.out), found.to_csv(index))
     said = f"{task.protocol['data']}, {task.protocol['part']}"
     parts = [f"data: {said}", found.reading(), found.table(config.top, index=index)]
+    if agreed:
+        told = "Spearman's correlation with {} is {:.3f}, Kendall's tau-b {:.3f}{}."
+        sign = (
+            "" if config.along == "log_p" else "; a latent's direction, and so the sign, is none"
+        )
+        parts.append(told.format(config.against, *agreed.values(), sign))
     if config.out:
         parts.append(f"file: {config.out}")
     print("\n\n".join(parts), file=sys.stderr if config.json else sys.stdout)
     if config.json:
         named = {"order": [index[i] for i in found.order.tolist()]}
-        print(json.dumps({"run": config.run, "data": said, **found.summary(), **named}))
+        print(json.dumps({"run": config.run, "data": said, **found.summary(), **agreed, **named}))
     return 0
+
+
+def _agreement(found: "Ordered", name: str, size: int, rows: "Tensor") -> dict[str, float]:
+    """Returns how much an order agrees with that of a file, by the names of both measures.
+
+    Args:
+        found: The order.
+        name: Of a .npy.
+        size: Rows that there are.
+        rows: Numbers of those that were put in order.
+
+    Raises:
+        DataError: If the file has no number of each row.
+    """
+    from pyrovae import data
+
+    (hidden, *more) = data.read_tensors(Path(name))
+    if more or tuple(hidden.shape) != (size,):
+        shape = "several arrays" if more else f"shape {tuple(hidden.shape)}"
+        raise data.DataError(f"{name} is of {shape}; give a number of each of the {size:,} rows")
+    other = hidden[rows]
+    return {"spearman": found.spearman(other), "kendall": found.kendall(other)}
 
 
 def _ordered(
