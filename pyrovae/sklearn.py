@@ -121,7 +121,7 @@ class _OfTables(BaseEstimator):
         Raises:
             TypeError: If it is none.
         """
-        if not hasattr(X, "columns"):
+        if not hasattr(X, "iloc"):
             raise TypeError(
                 f"columns are given, and X is a {type(X).__name__}; give a DataFrame, or leave "
                 "columns out"

@@ -269,7 +269,7 @@ def test_data_without_image_or_label():
     assert "pareto" not in page
 
 
-def test_rows_of_a_table_are_numbers_and_names_and_no_strips():
+def test_rows_of_a_table_are_numbers_and_names_and_no_strips(monkeypatch):
     """What a plane decodes to, by column, and the rows themselves beside their log p(x)."""
     columns = [
         Column("height", "real"),
@@ -304,6 +304,11 @@ def test_rows_of_a_table_are_numbers_and_names_and_no_strips():
     assert '<td></td></tr><tr><th scope="row">verdict</th>' in page
     assert "reconstructions" not in page
     assert "from the prior: no encoder" not in page
+    assert "columns of X the first" not in page
+    monkeypatch.setattr(report.panels.table, "CELLS", 45)
+    page = report.render(vae, Split(x), None, evidence, {}, {}, "a run")
+    assert "Of 3 columns of X the first 2." in page
+    assert embedded(page)["table"]["names"][-2:] == ["height", "verdict (X)"]
 
 
 def test_commands(capsys):

@@ -22,6 +22,7 @@ from pyrovae.side_by_side import SideBySide
 
 POINTS = 2_000  # drawn, at most
 DECODED = 800_000  # numbers in the images of a plane, at most
+TOLD = 50_000  # values of rows of a table, likewise
 TILES = 41  # of them along a side, at most
 
 
@@ -59,7 +60,7 @@ def _planes(
         z = o + s\, a + t\, b, \quad (s, t)_n = (a^T (z_n - o),\; b^T (z_n - o))
 
     It is decoded at a square grid of (s, t) that reaches half a unit beyond the data, of as many
-    points as 800,000 numbers of images allow, at most 41 a side.
+    points as 800,000 numbers of images allow, or 50,000 of tables, at most 41 a side.
 
     Args:
         model: That encodes and decodes.
@@ -95,7 +96,7 @@ def _planes(
             text = f"The other latents are held at the mean of the points: {rest}."
             pair = mean - mean * (unit[i] + unit[j])
             planes += [("the two dimensions of largest KL", pair, unit[i], unit[j], dear, text)]
-    size = max(2, min(TILES, isqrt(DECODED // prod(shape))))
+    size = max(2, min(TILES, isqrt((TOLD if columns else DECODED) // prod(shape))))
     found = []
     for title, origin, first, second, names, held in planes:
         points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)

@@ -16,6 +16,7 @@ from pyrovae.report.panel import Json, Panel, Shown, filled
 from pyrovae.report.sprites import sprite
 
 THUMBNAILS = 2_000_000  # characters of their pictures, at most
+CELLS = 400_000  # values of rows of a table, at most
 DIGITS = {"s.e.": 4, "lower": 3, "upper": 3, "ELBO": 3, "ESS": 1, "k-hat": 2}
 
 
@@ -37,12 +38,16 @@ class Table(Panel):
 
     def html(self, shown: Shown) -> str:
         """Returns the table without its rows, which the script of the page fills in."""
-        return filled("table.html", many=len(shown.best.value) > panel.ROWS, most=panel.ROWS)
+        columns = (_listed(shown), len(shown.columns))
+        many = len(shown.best.value) > panel.ROWS
+        return filled("table.html", many=many, most=panel.ROWS, columns=columns)
 
     def data(self, shown: Shown) -> Json:
         """Returns its columns, and one picture of all thumbnails."""
         found = _table(shown.x, shown.y, None if shown.columns else shown.shape, shown.evidence)
-        return _with_rows(found, cells(shown.x.cpu(), shown.columns)) if shown.columns else found
+        if not (some := _listed(shown)):
+            return found
+        return _with_rows(found, cells(shown.x[:, :some].cpu(), shown.columns[:some]))
 
 
 def _table(
@@ -100,6 +105,11 @@ def _table(
         "thumbnails": len(shown),
         "sprite": picture,
     }
+
+
+def _listed(shown: Shown) -> int:
+    """Returns how many columns of X have a place in the table: all, unless there are too many."""
+    return min(len(shown.columns), CELLS // max(1, len(shown.x)))
 
 
 def _with_rows(table: dict[str, Any], rows: Mapping[str, list[Any]]) -> dict[str, object]:
