@@ -96,7 +96,7 @@ def _planes(
             text = f"The other latents are held at the mean of the points: {rest}."
             pair = mean - mean * (unit[i] + unit[j])
             planes += [("the two dimensions of largest KL", pair, unit[i], unit[j], dear, text)]
-    size = max(2, min(TILES, isqrt((TOLD if columns else DECODED) // prod(shape))))
+    size = max(2, min(TILES, isqrt((DECODED, TOLD)[bool(columns)] // prod(shape))))
     found = []
     for title, origin, first, second, names, held in planes:
         points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)
