@@ -156,10 +156,17 @@ def test_a_column_of_which_nothing_is_known_cannot_be_trained_on(linear, loaded)
     vae = pv.TableVAE(4, 2)
     x = torch.randn(20, 4)
     x[:, 2] = torch.nan
-    data = torch.utils.data.DataLoader(x, batch_size=8) if loaded else x
+    data = DataLoader(x, batch_size=8) if loaded else x
     with pytest.raises(ValueError, match="column 2 of x is missing, NaN, in every row, so that"):
         pv.svi.fit(vae.model, vae.guide, data, valid=x, num_epochs=1, progress=False)
     x[19, 2] = 0.5
     pv.svi.fit(vae.model, vae.guide, data, num_epochs=1, progress=False)
     x[:, 2] = torch.nan
     assert pv.impute(vae.model, vae.guide, x[:3], num_particles=20, seed=0).mean.isfinite().all()
+
+
+def test_labels_may_all_be_missing():
+    m = pv.SemiSupervisedVAE(4, 3, 2, (3,))
+    x, y = (torch.rand(20, 4) < 0.5).to(torch.get_default_dtype()), torch.full((20,), torch.nan)
+    found = pv.svi.fit(m.model, m.guide, (x, y), num_epochs=1, seed=0, progress=False)
+    assert torch.tensor(found.elbo).isfinite().all()

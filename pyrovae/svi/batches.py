@@ -111,7 +111,8 @@ class Batches(ABC):
 
         Args:
             model: A Pyro callable of the data.
-            learned: Numbers of the tensors of which something is to be known in each column.
+            learned: Numbers of the tensors of which something is to be known in each column,
+                where they have columns: labels may all be missing.
 
         Raises:
             DataError: If an observed value is outside its site's support, or not finite, or a
@@ -121,7 +122,7 @@ class Batches(ABC):
         with seeded(0):
             for rows, batch in self.in_order():
                 check_observed(model, *batch, start=int(rows[0]))
-                for i in learned:
+                for i in (i for i in learned if batch[i].ndim > 1):
                     there = ~batch[i].isnan().all(0)
                     known[i] = known[i] | there if i in known else there
         for i, there in known.items():
