@@ -14,7 +14,7 @@ run: .venv/user ## fit a VAE and say what log P(X) of held-out data is
 test: .venv/test lint ## lint, types, tests and doctests
 	$(PYTEST) $(ARGS)
 
-test-all: .venv/test lint ## the same with what is slow, ten minutes
+test-all: .venv/test lint ## the same with what is slow, half an hour
 	$(PYTEST) -m 'not browser' $(ARGS)
 
 test-browser: .venv/test .venv/browser ## the page of a run in Chromium, which has to be there

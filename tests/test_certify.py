@@ -53,6 +53,8 @@ KNOWN = {
 }
 FAST = "PPCA 5, guide x 0.3", "nested plates 4", "masked"
 MANY = "PPCA 5, guide x 3", "Gamma-Poisson", "Student"
+LONG = [pytest.mark.slow, pytest.mark.long]
+DEAR = "PPCA 200, guide shifted", "Dirichlet-Multinomial 10"
 FEWER = {"PPCA 200, guide shifted": (16, QUICK)}  # each of them takes seconds
 
 
@@ -67,7 +69,9 @@ def certified(model, seed, **options):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
+        pytest.param(
+            name, marks=[] if name in FAST else LONG if name in DEAR else pytest.mark.slow
+        )
         for name in KNOWN
         if name in FAST or name not in MANY
     ],
@@ -79,6 +83,7 @@ def test_certified_intervals_hold_the_truth(name):
     assert share >= 0.95 - 3 * (0.95 * 0.05 / n) ** 0.5  # less 3 standard errors
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANY)
 def test_95_percent_of_many_intervals_hold_the_truth(name):
@@ -92,7 +97,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=LONG)])
 @pytest.mark.parametrize("make", LOST.values(), ids=LOST)
 def test_no_certificate_for_a_lost_mode(make, seed):
     model, options = make(), {} if seed else QUICK
@@ -150,6 +155,7 @@ def test_no_certificate_of_those_in_whose_runs_a_heavy_tail_does_not_show(dims, 
     assert not c.certified.any()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_funnel_is_certified_where_it_is_right_and_nowhere_else():
     model = known.funnel(12, "guide")
@@ -219,6 +225,7 @@ def test_coupled_bounds_agree_with_exact_ones_on_simulated_data():
     assert Agreement(reason="none").code(0.1) == NONE
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_blocks_workers_and_seeds_give_the_same_bytes():
     scenario = LinearGaussian.make(x_dim=5, z_dim=2)
@@ -320,6 +327,7 @@ def test_begins_where_told(proposal):
         assert not c.certified.any()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_data_as_one():
     model = known.linear("", 6, 3, n=20)

@@ -131,7 +131,16 @@ RUNS = [
     for page in RUN
     if page.stem not in LONG
 ]
-RUNS += [pytest.param(page, False, id=relative(page), marks=pytest.mark.slow) for page in RUN]
+SLOW = [pytest.mark.slow]
+RUNS += [
+    pytest.param(
+        page,
+        False,
+        id=relative(page),
+        marks=SLOW if page.stem in LONG else [*SLOW, pytest.mark.long],
+    )
+    for page in RUN
+]
 
 
 @pytest.mark.parametrize(("page", "small"), RUNS)
