@@ -400,8 +400,8 @@ class Trimmed(IWAE):
             data: A batch, `(N, ...)` each.
         """
         value = super().per_datum(model, guide, *data)
-        lowest = value.detach().topk(int(self.share * len(value)), largest=False).indices
-        return value.index_fill(0, lowest, 0.0)
+        rank = value.detach().argsort().argsort()
+        return torch.where(rank >= int(self.share * len(value)), value, 0.0)
 
 
 def _with_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
