@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyrovae.checks import check_sizes
+from pyrovae.data.splits import check_seen
 from pyrovae.data.tables import TableFile, coded, decoded, filled_in
 from pyrovae.distributions import seen
 from pyrovae.likelihoods.columns import Column, Columns
@@ -145,9 +146,7 @@ class _OfTables(BaseEstimator):
         Raises:
             ValueError: If nothing is known of a column.
         """
-        if x.isnan().all(0).any():
-            column = int(x.isnan().all(0).nonzero()[0])
-            raise ValueError(f"column {column} of X is missing, NaN, in every row; leave it out")
+        check_seen(~x.isnan().all(0), "X")
         check_sizes(num_steps=self.num_steps, num_particles=self.num_particles)
         seed = int(random.randint(2**31 - 1))
         n, d = x.shape
@@ -211,7 +210,8 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
 
     Columns are standardised inside the density, so that nats are those of X as it is given; of
     mixed `columns` each has the family of its kind, see `pyrovae.likelihoods.Columns`. Of a row
-    with gaps the density is that of what is there. Numbers are float64. A constant column has no
+    with gaps the density is that of what is there. Numbers are float64, those of mixed columns as
+    float32 holds them. A constant column has no
     scale of its own, and is given the unit 1; no column's sigma given z is below 1 % of its
     standard deviation.
 

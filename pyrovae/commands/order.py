@@ -101,20 +101,22 @@ def run(config: "Namespace") -> int:
         check_out(config.out, HEADER)
         task = of_data(config, config.data)
         data = [chosen(x, config.rows)[:].to(config.device) for x in task.data]
-        found = _ordered(config, task.pair, data, None if task.plate == "none" else task.plate)
         names = names_of(config, task).rows or range(len(task.data[0]))
-        rows = chosen(torch.arange(len(names)), config.rows)[:]
-        index = [names[i] for i in rows.tolist()]
-    agreed = _agreement(found, config.against, len(names), rows) if config.against else {}
+        index = [names[i] for i in chosen(torch.arange(len(names)), config.rows)[:].tolist()]
+        hidden = _hidden(config, len(names)) if config.against else None
+        found = _ordered(config, task.pair, data, None if task.plate == "none" else task.plate)
+        agreed = (
+            {}
+            if hidden is None
+            else {"spearman": found.spearman(hidden), "kendall": found.kendall(hidden)}
+        )
     if config.out:
         storage.write_lines(Path(config.out), found.to_csv(index))
     said = f"{task.protocol['data']}, {task.protocol['part']}"
     parts = [f"data: {said}", found.reading(), found.table(config.top, index=index)]
     if agreed:
         told = "Spearman's correlation with {} is {:.3f}, Kendall's tau-b {:.3f}{}."
-        sign = (
-            "" if config.along == "log_p" else "; a latent's direction, and so the sign, is none"
-        )
+        sign = "" if config.along == "log_p" else "; along a latent the sign says nothing"
         parts.append(told.format(config.against, *agreed.values(), sign))
     if config.out:
         parts.append(f"file: {config.out}")
@@ -125,26 +127,26 @@ def run(config: "Namespace") -> int:
     return 0
 
 
-def _agreement(found: "Ordered", name: str, size: int, rows: "Tensor") -> dict[str, float]:
-    """Returns how much an order agrees with that of a file, by the names of both measures.
+def _hidden(config: "Namespace", size: int) -> "Tensor":
+    """Returns the numbers of `--against` of the rows that are put in order, `(n,)`.
 
     Args:
-        found: The order.
-        name: Of a .npy.
+        config: The options.
         size: Rows that there are.
-        rows: Numbers of those that were put in order.
 
     Raises:
         DataError: If the file has no number of each row.
     """
     from pyrovae import data
+    from pyrovae.data.rows import chosen
 
-    (hidden, *more) = data.read_tensors(Path(name))
+    (hidden, *more) = data.read_tensors(Path(config.against))
     if more or tuple(hidden.shape) != (size,):
         shape = "several arrays" if more else f"shape {tuple(hidden.shape)}"
-        raise data.DataError(f"{name} is of {shape}; give a number of each of the {size:,} rows")
-    other = hidden[rows]
-    return {"spearman": found.spearman(other), "kendall": found.kendall(other)}
+        raise data.DataError(
+            f"{config.against} is of {shape}; give a number of each of the {size:,} rows"
+        )
+    return chosen(hidden, config.rows)[:]
 
 
 def _ordered(

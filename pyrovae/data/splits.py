@@ -1,6 +1,6 @@
 """A data set in three parts, and whether its numbers are finite."""
 
-__all__ = ["PARTS", "Split", "Splits", "check_finite"]
+__all__ = ["PARTS", "Split", "Splits", "check_finite", "check_seen"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,3 +98,18 @@ def check_finite(
         if not isnan(value):
             advice = f", or a number that {x.dtype} does not hold; remove, impute or rescale it"
         raise DataError(f"{name} holds {value} at {where}{advice}")
+
+
+def check_seen(seen: Tensor, name: str) -> None:
+    """Raises DataError that names the first column of which no row says anything.
+
+    Args:
+        seen: Whether something is there, of each column of the data, `(...)`.
+        name: Theirs in the words of an error.
+    """
+    if not seen.all():
+        column = ", ".join(map(str, (~seen).nonzero()[0].tolist()))
+        raise DataError(
+            f"column {column} of {name} is missing, NaN, in every row, so that nothing is to be "
+            "learned of it; leave it out"
+        )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyrovae.data.rows import Rows, as_tensors
-from pyrovae.errors import DataError
+from pyrovae.data.splits import check_seen
 from pyrovae.program import bound, check_data, check_observed, is_table
 from pyrovae.rng import seeded, stream_seed
 from pyrovae.svi.distributed import Processes
@@ -116,23 +116,18 @@ class Batches(ABC):
 
         Raises:
             DataError: If an observed value is outside its site's support, or not finite, or a
-                column is missing in all rows.
+                column is missing in all rows, where others are not.
         """
-        known = {}
+        seen = {}
         with seeded(0):
             for rows, batch in self.in_order():
                 check_observed(model, *batch, start=int(rows[0]))
                 for i in (i for i in learned if batch[i].ndim > 1):
                     there = ~batch[i].isnan().all(0)
-                    known[i] = known[i] | there if i in known else there
-        for i, there in known.items():
-            if not there.all():
-                name = f"data[{i}]" if len(self.first) > 1 else "x"
-                column = ", ".join(map(str, (~there).nonzero()[0].tolist()))
-                raise DataError(
-                    f"column {column} of {name} is missing, NaN, in every row, so that nothing is "
-                    "to be learned of it; leave it out"
-                )
+                    seen[i] = seen[i] | there if i in seen else there
+        for i, there in seen.items():
+            if there.any():  # of nothing at all log P is 0, and nothing is learned
+                check_seen(there, f"data[{i}]" if len(self.first) > 1 else "x")
         return self
 
     def _prepared(self, batch: Batch) -> Batch:

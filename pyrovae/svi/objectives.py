@@ -369,7 +369,8 @@ class Trimmed(IWAE):
     The trimmed likelihood: odd rows among the training data, up to this share, do not bend the
     model towards themselves, as they do without bound where a normal says how far off they are.
     Which rows they are is asked anew in each step. It is no bound of the evidence of all rows,
-    and on clean data it makes the spread too small: the tails are what it leaves out.
+    and on clean data it makes the spread too small: the tails are what it leaves out. Rows that
+    are ignored count as 0 in what `fit` reports of training data; validation is by all rows.
 
     Attributes:
         num_particles: S; 1: that of the ELBO.

@@ -49,24 +49,30 @@ def em(y, steps=200, ridge=1e-3):
     return whole
 
 
-def vae(y, seed):
-    """Ours: the weighted mean, and a 95 % interval."""
-    x = torch.tensor(y, dtype=torch.float32)
-    n, d = x.shape
-    torch.manual_seed(seed)
-    model = pv.TableVAE(d, max(1, min(20, d - 1))).start_at(x)
-    size = min(n, MOST)
+def trained(model, x, seed, steps=STEPS):
+    """A model of a table, with the decay that asks for no tuning."""
+    size = min(len(x), MOST)
+    model.start_at(x)
     pv.svi.fit(
         *(model.model, model.guide, x),
-        num_epochs=round(STEPS / -(-n // size)),
+        num_epochs=max(1, round(steps / -(-len(x) // size))),
         batch_size=size,
         objective=model.objective,
         lr=5e-3,
         lr_schedule="one-cycle",
-        optimizer=f"adamw({500 / n})",
+        optimizer=f"adamw({500 / len(x)})",
         seed=seed,
         progress=False,
     )
+    return model
+
+
+def vae(y, seed):
+    """Ours: the weighted mean, and a 95 % interval."""
+    x = torch.tensor(y, dtype=torch.float32)
+    d = x.shape[1]
+    torch.manual_seed(seed)
+    model = trained(pv.TableVAE(d, max(1, min(20, d - 1))), x, seed)
     found = pv.impute(model.model, model.guide, x, num_draws=199, seed=seed)
     return found.mean.double().numpy(), [v.double().numpy() for v in found.interval(0.95)]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from impute import trained
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import BayesianRidge, LogisticRegression
@@ -25,7 +26,6 @@ from pyrovae.likelihoods import Columns
 
 KINDS = {"count": "numbers", "pos": "numbers", "real": "numbers"}
 CLASSES = {"cat": "categorical", "ordinal": "ordinal"}
-MOST = 1_024  # rows of a step
 
 
 def read(folder, share):
@@ -105,22 +105,10 @@ def ours(y, kinds, seed, steps):
     frame = pd.DataFrame(y).rename(columns=str)
     told = {str(d): CLASSES[kind] for d, kind in enumerate(kinds) if kind in CLASSES}
     data = TableFile(frame, told)
-    x, (n, d) = data.rows.x, frame.shape
+    x, d = data.rows.x, frame.shape[1]
     torch.manual_seed(seed)
-    model = pv.TableVAE(d, min(20, d - 1), likelihood=Columns(data.columns))
-    model.start_at(x)
-    size = min(n, MOST)
-    pv.svi.fit(
-        *(model.model, model.guide, x),
-        num_epochs=max(1, round(steps / -(-n // size))),
-        batch_size=size,
-        objective=model.objective,
-        lr=5e-3,
-        lr_schedule="one-cycle",
-        optimizer=f"adamw({500 / n})",
-        seed=seed,
-        progress=False,
-    )
+    family = Columns(data.columns)
+    model = trained(pv.TableVAE(d, min(20, d - 1), likelihood=family), x, seed, steps)
     options = {"num_temperatures": 0, "num_particles": 300, "block_size": 512, "seed": seed}
     found = pv.impute(model.model, model.guide, x, num_draws=1, **options)
     numbers = found.mean.double().numpy()

@@ -2,6 +2,8 @@
 
 __all__ = ["Explorer"]
 
+from collections.abc import Callable
+from functools import partial
 from math import isqrt, prod
 from typing import ClassVar
 
@@ -43,12 +45,18 @@ class Explorer(Panel):
     def data(self, shown: Shown) -> Json:
         """Returns the planes."""
         assert shown.shape
-        planes = _planes(shown.model, shown.x, shown.shape, shown.columns)
+        x, shape = shown.x, shown.shape
+        size = max(2, min(TILES, isqrt((TOLD if shown.columns else DECODED) // prod(shape))))
+        of_columns, of_images = partial(_values, shown.columns), partial(_sprite, shape, size, x)
+        planes = _planes(shown.model, x, size, of_columns if shown.columns else of_images)
         return {"shape": shown.shape, "drawn": POINTS, "planes": planes}
 
 
 def _planes(
-    model: object, x: Tensor, shape: tuple[int, int], columns: tuple[Column, ...]
+    model: object,
+    x: Tensor,
+    size: int,
+    seen: Callable[[TorchDistribution], dict[str, object]],
 ) -> list[dict[str, object]]:
     r"""Returns the planes of the explorer: the test data on each, and what it decodes to.
 
@@ -65,8 +73,8 @@ def _planes(
     Args:
         model: That encodes and decodes.
         x: Test data, `(N, D)`.
-        shape: Height and width of an image, H W = D.
-        columns: Of a table, whose rows are no images.
+        size: Points along a side.
+        seen: What the script shows of P(X|z) at each of them, by rows from the top.
 
     Returns:
         Of each plane the JSON that the script of the page reads: "points" `(N, 2)`, "low" and
@@ -96,7 +104,6 @@ def _planes(
             text = f"The other latents are held at the mean of the points: {rest}."
             pair = mean - mean * (unit[i] + unit[j])
             planes += [("the two dimensions of largest KL", pair, unit[i], unit[j], dear, text)]
-    size = max(2, min(TILES, isqrt((DECODED, TOLD)[bool(columns)] // prod(shape))))
     found = []
     for title, origin, first, second, names, held in planes:
         points = torch.stack([(z - origin) @ first, (z - origin) @ second], 1)
@@ -104,7 +111,6 @@ def _planes(
         steps = torch.linspace(0, 1, size).to(z)[:, None]
         across, up = (low + steps * (high - low)).T
         grid = origin + across[None, :, None] * first + up.flip(0)[:, None, None] * second
-        p = model.decode(grid.reshape(-1, d))
         found.append({
             "title": title,
             "names": names,
@@ -112,18 +118,32 @@ def _planes(
             "low": low.tolist(),
             "high": high.tolist(),
             "size": size,
-            **(_values(p, columns) if columns else {"sprite": sprite(p.mean, shape, size, x)}),
+            **seen(model.decode(grid.reshape(-1, d))),
             "points": [[round(v, 3) for v in p] for p in points.tolist()],
         })  # fmt: skip
     return found
 
 
-def _values(p: TorchDistribution, columns: tuple[Column, ...]) -> dict[str, object]:
+def _sprite(
+    shape: tuple[int, int], across: int, like: Tensor, p: TorchDistribution
+) -> dict[str, object]:
+    """Returns "sprite": the means of images as one picture.
+
+    Args:
+        shape: Height and width of each.
+        across: Images side by side.
+        like: Data, whose numbers fix what is white and what is black.
+        p: P(X|z), of batch shape `(n,)`.
+    """
+    return {"sprite": sprite(p.mean, shape, across, like)}
+
+
+def _values(columns: tuple[Column, ...], p: TorchDistribution) -> dict[str, object]:
     """Returns "values": what each column is expected to be, of classes the most probable.
 
     Args:
-        p: P(X|z) of rows of a table, of batch shape `(n,)`.
-        columns: Theirs.
+        columns: Of rows of a table.
+        p: P(X|z), of batch shape `(n,)`.
     """
     given = base(p)
     assert isinstance(given, SideBySide)
