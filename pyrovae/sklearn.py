@@ -211,9 +211,8 @@ class VAEDensity(TransformerMixin, DensityMixin, _OfTables):
     Columns are standardised inside the density, so that nats are those of X as it is given; of
     mixed `columns` each has the family of its kind, see `pyrovae.likelihoods.Columns`. Of a row
     with gaps the density is that of what is there. Numbers are float64, those of mixed columns as
-    float32 holds them. A constant column has no
-    scale of its own, and is given the unit 1; no column's sigma given z is below 1 % of its
-    standard deviation.
+    float32 holds them. A constant column has no scale of its own, and is given the unit 1; no
+    column's sigma given z is below 1 % of its standard deviation.
 
     Args:
         z_dim: Latent dimensions; `None`: D - 1, at least 1 and 20 at most.
