@@ -118,16 +118,17 @@ class Batches(ABC):
             DataError: If an observed value is outside its site's support, or not finite, or a
                 column is missing in all rows, where others are not.
         """
-        seen = {}
+        seen: dict[str, Tensor] = {}
         with seeded(0):
             for rows, batch in self.in_order():
                 check_observed(model, *batch, start=int(rows[0]))
                 for i in (i for i in learned if batch[i].ndim > 1):
+                    name = f"data[{i}]" if len(batch) > 1 else "x"
                     there = ~batch[i].isnan().all(0)
-                    seen[i] = seen[i] | there if i in seen else there
-        for i, there in seen.items():
+                    seen[name] = seen[name] | there if name in seen else there
+        for name, there in seen.items():
             if there.any():  # of nothing at all log P is 0, and nothing is learned
-                check_seen(there, f"data[{i}]" if len(self.first) > 1 else "x")
+                check_seen(there, name)
         return self
 
     def _prepared(self, batch: Batch) -> Batch:
